@@ -1,0 +1,45 @@
+package wire
+
+// Well-known inode numbers. The top 16 bits of every number are its
+// partition; ordinary inodes of partition 0 start at FirstIno.
+const (
+	RootIno    uint64 = 1
+	ComputeIno uint64 = 2 // /.compute
+	QueueIno   uint64 = 3 // /.compute/queue
+	KernelsIno uint64 = 4 // /.compute/kernels
+	OutputsIno uint64 = 5 // has no name: holds the jobs' output directories
+	RulesIno   uint64 = 6 // /.compute/rules
+	FirstIno   uint64 = 1024
+)
+
+// VirtualPartition marks inode numbers that no metadata server knows: the
+// synthetic entries below /.compute.
+const VirtualPartition = 0xFFFF
+
+// PartitionOf returns the partition of an inode number.
+func PartitionOf(ino uint64) uint32 { return uint32(ino >> 48) }
+
+// Bits of SetAttr.mask.
+const (
+	SetMode  = 1
+	SetUID   = 2
+	SetGID   = 4
+	SetSize  = 8
+	SetAtime = 16
+	SetMtime = 32
+	SetCtime = 64
+	AtimeNow = 128 // the leader's clock, in place of atime_ns
+	MtimeNow = 256
+)
+
+// Limits.
+const (
+	MaxName    = 255
+	MaxSymlink = 4095
+	MaxLinks   = 65000
+	MaxXattr   = 65536
+	MaxFile    = 1<<63 - 1
+	BlockSize  = 4 << 20 // largest block
+	LeafSize   = 64 << 10
+	InlineMax  = 2 << 10
+)
