@@ -7283,6 +7283,7 @@ type Job struct {
 	Events        []*JobEvent            `protobuf:"bytes,15,rep,name=events,proto3" json:"events,omitempty"`
 	Kernel        string                 `protobuf:"bytes,16,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	NextTask      uint64                 `protobuf:"varint,17,opt,name=next_task,json=nextTask,proto3" json:"next_task,omitempty"`
+	Kernels       []*KernelRef           `protobuf:"bytes,18,rep,name=kernels,proto3" json:"kernels,omitempty"` // what the map tasks run, then what the reduce task runs
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7436,6 +7437,90 @@ func (x *Job) GetNextTask() uint64 {
 	return 0
 }
 
+func (x *Job) GetKernels() []*KernelRef {
+	if x != nil {
+		return x.Kernels
+	}
+	return nil
+}
+
+// KernelRef pins a kernel by the digest of its module.
+type KernelRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`     // NAME@VERSION, or the path of a module in the namespace
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the module
+	Ino           uint64                 `protobuf:"varint,3,opt,name=ino,proto3" json:"ino,omitempty"`      // the module's inode; 0: it is one of those in the binary
+	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Args          []string               `protobuf:"bytes,5,rep,name=args,proto3" json:"args,omitempty"` // put before the job's own arguments
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KernelRef) Reset() {
+	*x = KernelRef{}
+	mi := &file_quern_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KernelRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KernelRef) ProtoMessage() {}
+
+func (x *KernelRef) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KernelRef.ProtoReflect.Descriptor instead.
+func (*KernelRef) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{95}
+}
+
+func (x *KernelRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KernelRef) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *KernelRef) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *KernelRef) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *KernelRef) GetArgs() []string {
+	if x != nil {
+		return x.Args
+	}
+	return nil
+}
+
 type JobEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TimeNs        int64                  `protobuf:"fixed64,1,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
@@ -7446,7 +7531,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_quern_proto_msgTypes[95]
+	mi := &file_quern_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7458,7 +7543,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[95]
+	mi := &file_quern_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7471,7 +7556,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{95}
+	return file_quern_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *JobEvent) GetTimeNs() int64 {
@@ -7507,14 +7592,17 @@ type Task struct {
 	BytesOut      uint64                 `protobuf:"varint,14,opt,name=bytes_out,json=bytesOut,proto3" json:"bytes_out,omitempty"`
 	StdoutTail    []byte                 `protobuf:"bytes,15,opt,name=stdout_tail,json=stdoutTail,proto3" json:"stdout_tail,omitempty"` // up to 64 KiB
 	StderrTail    []byte                 `protobuf:"bytes,16,opt,name=stderr_tail,json=stderrTail,proto3" json:"stderr_tail,omitempty"`
-	Phase         string                 `protobuf:"bytes,17,opt,name=phase,proto3" json:"phase,omitempty"` // "map" or "reduce"
+	Phase         string                 `protobuf:"bytes,17,opt,name=phase,proto3" json:"phase,omitempty"`                              // "map" or "reduce"
+	Failures      uint32                 `protobuf:"varint,18,opt,name=failures,proto3" json:"failures,omitempty"`                       // attempts that failed by their own fault; lost ones do not count
+	PeakMemory    uint64                 `protobuf:"varint,19,opt,name=peak_memory,json=peakMemory,proto3" json:"peak_memory,omitempty"` // bytes, of the last attempt
+	CpuNs         int64                  `protobuf:"fixed64,20,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"`               // of the last attempt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_quern_proto_msgTypes[96]
+	mi := &file_quern_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7526,7 +7614,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[96]
+	mi := &file_quern_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7539,7 +7627,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{96}
+	return file_quern_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Task) GetJob() uint64 {
@@ -7661,20 +7749,42 @@ func (x *Task) GetPhase() string {
 	return ""
 }
 
+func (x *Task) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *Task) GetPeakMemory() uint64 {
+	if x != nil {
+		return x.PeakMemory
+	}
+	return 0
+}
+
+func (x *Task) GetCpuNs() int64 {
+	if x != nil {
+		return x.CpuNs
+	}
+	return 0
+}
+
 type TaskInput struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Ino           uint64                 `protobuf:"varint,2,opt,name=ino,proto3" json:"ino,omitempty"`
 	Size          uint64                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
-	Version       uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`        // of the inode when pinned
-	Servers       []uint32               `protobuf:"varint,5,rep,packed,name=servers,proto3" json:"servers,omitempty"` // chunk servers that hold most of its bytes
+	Version       uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`                 // of the inode when pinned
+	Servers       []uint32               `protobuf:"varint,5,rep,packed,name=servers,proto3" json:"servers,omitempty"`          // chunk servers that hold most of its bytes
+	MtimeNs       int64                  `protobuf:"fixed64,6,opt,name=mtime_ns,json=mtimeNs,proto3" json:"mtime_ns,omitempty"` // when pinned
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7686,7 +7796,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7699,7 +7809,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{97}
+	return file_quern_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -7737,6 +7847,13 @@ func (x *TaskInput) GetServers() []uint32 {
 	return nil
 }
 
+func (x *TaskInput) GetMtimeNs() int64 {
+	if x != nil {
+		return x.MtimeNs
+	}
+	return 0
+}
+
 type SubmitJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"` // id, state and times are set by the state machine
@@ -7747,7 +7864,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7759,7 +7876,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7772,7 +7889,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{98}
+	return file_quern_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -7801,7 +7918,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7813,7 +7930,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7826,7 +7943,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{99}
+	return file_quern_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -7857,7 +7974,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7869,7 +7986,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7882,7 +7999,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{100}
+	return file_quern_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -7931,7 +8048,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7943,7 +8060,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7956,7 +8073,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -7990,7 +8107,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8002,7 +8119,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8015,7 +8132,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -8042,7 +8159,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8054,7 +8171,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8067,7 +8184,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -8099,7 +8216,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8111,7 +8228,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8124,7 +8241,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -8173,7 +8290,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8185,7 +8302,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8198,7 +8315,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -8232,7 +8349,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8244,7 +8361,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8257,7 +8374,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -8284,7 +8401,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8296,7 +8413,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8309,7 +8426,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -8338,7 +8455,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8350,7 +8467,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8363,7 +8480,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -8401,7 +8518,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8413,7 +8530,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8426,7 +8543,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -9019,7 +9136,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\rR\x06server\x12\x18\n" +
 	"\acorrupt\x18\x04 \x01(\bR\acorrupt\"\a\n" +
-	"\x05Empty\"\xd0\x03\n" +
+	"\x05Empty\"\xfc\x03\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -9040,10 +9157,17 @@ const file_quern_proto_rawDesc = "" +
 	"\bended_ns\x18\x0e \x01(\x10R\aendedNs\x12'\n" +
 	"\x06events\x18\x0f \x03(\v2\x0f.quern.JobEventR\x06events\x12\x16\n" +
 	"\x06kernel\x18\x10 \x01(\tR\x06kernel\x12\x1b\n" +
-	"\tnext_task\x18\x11 \x01(\x04R\bnextTask\"7\n" +
+	"\tnext_task\x18\x11 \x01(\x04R\bnextTask\x12*\n" +
+	"\akernels\x18\x12 \x03(\v2\x10.quern.KernelRefR\akernels\"q\n" +
+	"\tKernelRef\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x10\n" +
+	"\x03ino\x18\x03 \x01(\x04R\x03ino\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x12\n" +
+	"\x04args\x18\x05 \x03(\tR\x04args\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xb8\x03\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x8c\x04\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -9065,13 +9189,18 @@ const file_quern_proto_rawDesc = "" +
 	"stdoutTail\x12\x1f\n" +
 	"\vstderr_tail\x18\x10 \x01(\fR\n" +
 	"stderrTail\x12\x14\n" +
-	"\x05phase\x18\x11 \x01(\tR\x05phase\"y\n" +
+	"\x05phase\x18\x11 \x01(\tR\x05phase\x12\x1a\n" +
+	"\bfailures\x18\x12 \x01(\rR\bfailures\x12\x1f\n" +
+	"\vpeak_memory\x18\x13 \x01(\x04R\n" +
+	"peakMemory\x12\x15\n" +
+	"\x06cpu_ns\x18\x14 \x01(\x10R\x05cpuNs\"\x94\x01\n" +
 	"\tTaskInput\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x04R\aversion\x12\x18\n" +
-	"\aservers\x18\x05 \x03(\rR\aservers\"L\n" +
+	"\aservers\x18\x05 \x03(\rR\aservers\x12\x19\n" +
+	"\bmtime_ns\x18\x06 \x01(\x10R\amtimeNs\"L\n" +
 	"\tSubmitJob\x12\x1c\n" +
 	"\x03job\x18\x01 \x01(\v2\n" +
 	".quern.JobR\x03job\x12!\n" +
@@ -9145,7 +9274,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 110)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 111)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(*Policy)(nil),         // 1: quern.Policy
@@ -9243,21 +9372,22 @@ var file_quern_proto_goTypes = []any{
 	(*BadShard)(nil),       // 93: quern.BadShard
 	(*Empty)(nil),          // 94: quern.Empty
 	(*Job)(nil),            // 95: quern.Job
-	(*JobEvent)(nil),       // 96: quern.JobEvent
-	(*Task)(nil),           // 97: quern.Task
-	(*TaskInput)(nil),      // 98: quern.TaskInput
-	(*SubmitJob)(nil),      // 99: quern.SubmitJob
-	(*UpdateTask)(nil),     // 100: quern.UpdateTask
-	(*UpdateJob)(nil),      // 101: quern.UpdateJob
-	(*ListJobs)(nil),       // 102: quern.ListJobs
-	(*GetJob)(nil),         // 103: quern.GetJob
-	(*JobsAnswer)(nil),     // 104: quern.JobsAnswer
-	(*Poll)(nil),           // 105: quern.Poll
-	(*RunningTask)(nil),    // 106: quern.RunningTask
-	(*PollReply)(nil),      // 107: quern.PollReply
-	(*Assignment)(nil),     // 108: quern.Assignment
-	(*JoinMeta)(nil),       // 109: quern.JoinMeta
-	(*Failure)(nil),        // 110: quern.Failure
+	(*KernelRef)(nil),      // 96: quern.KernelRef
+	(*JobEvent)(nil),       // 97: quern.JobEvent
+	(*Task)(nil),           // 98: quern.Task
+	(*TaskInput)(nil),      // 99: quern.TaskInput
+	(*SubmitJob)(nil),      // 100: quern.SubmitJob
+	(*UpdateTask)(nil),     // 101: quern.UpdateTask
+	(*UpdateJob)(nil),      // 102: quern.UpdateJob
+	(*ListJobs)(nil),       // 103: quern.ListJobs
+	(*GetJob)(nil),         // 104: quern.GetJob
+	(*JobsAnswer)(nil),     // 105: quern.JobsAnswer
+	(*Poll)(nil),           // 106: quern.Poll
+	(*RunningTask)(nil),    // 107: quern.RunningTask
+	(*PollReply)(nil),      // 108: quern.PollReply
+	(*Assignment)(nil),     // 109: quern.Assignment
+	(*JoinMeta)(nil),       // 110: quern.JoinMeta
+	(*Failure)(nil),        // 111: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	2,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -9287,9 +9417,9 @@ var file_quern_proto_depIdxs = []int32{
 	35,  // 24: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
 	36,  // 25: quern.Command.bootstrap:type_name -> quern.Bootstrap
 	31,  // 26: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
-	99,  // 27: quern.Command.submit_job:type_name -> quern.SubmitJob
-	100, // 28: quern.Command.update_task:type_name -> quern.UpdateTask
-	101, // 29: quern.Command.update_job:type_name -> quern.UpdateJob
+	100, // 27: quern.Command.submit_job:type_name -> quern.SubmitJob
+	101, // 28: quern.Command.update_task:type_name -> quern.UpdateTask
+	102, // 29: quern.Command.update_job:type_name -> quern.UpdateJob
 	3,   // 30: quern.Result.inode:type_name -> quern.Inode
 	3,   // 31: quern.Result.parent:type_name -> quern.Inode
 	3,   // 32: quern.Result.old_parent:type_name -> quern.Inode
@@ -9317,8 +9447,8 @@ var file_quern_proto_depIdxs = []int32{
 	53,  // 54: quern.Query.stat_fs:type_name -> quern.StatFS
 	55,  // 55: quern.Query.get_blocks:type_name -> quern.GetBlocks
 	57,  // 56: quern.Query.allocate:type_name -> quern.Allocate
-	102, // 57: quern.Query.list_jobs:type_name -> quern.ListJobs
-	103, // 58: quern.Query.get_job:type_name -> quern.GetJob
+	103, // 57: quern.Query.list_jobs:type_name -> quern.ListJobs
+	104, // 58: quern.Query.get_job:type_name -> quern.GetJob
 	60,  // 59: quern.Query.list_nodes:type_name -> quern.ListNodes
 	63,  // 60: quern.Query.status:type_name -> quern.Status
 	42,  // 61: quern.Query.access:type_name -> quern.Access
@@ -9330,7 +9460,7 @@ var file_quern_proto_depIdxs = []int32{
 	54,  // 67: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
 	56,  // 68: quern.Answer.blocks:type_name -> quern.BlocksAnswer
 	59,  // 69: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	104, // 70: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	105, // 70: quern.Answer.jobs:type_name -> quern.JobsAnswer
 	62,  // 71: quern.Answer.nodes:type_name -> quern.NodesAnswer
 	66,  // 72: quern.Answer.status:type_name -> quern.StatusAnswer
 	3,   // 73: quern.InodeAnswer.inode:type_name -> quern.Inode
@@ -9377,25 +9507,26 @@ var file_quern_proto_depIdxs = []int32{
 	7,   // 114: quern.Rebuild.block:type_name -> quern.Block
 	6,   // 115: quern.Rebuilt.shard:type_name -> quern.Shard
 	12,  // 116: quern.Job.cred:type_name -> quern.Cred
-	96,  // 117: quern.Job.events:type_name -> quern.JobEvent
-	98,  // 118: quern.Task.inputs:type_name -> quern.TaskInput
-	95,  // 119: quern.SubmitJob.job:type_name -> quern.Job
-	97,  // 120: quern.SubmitJob.tasks:type_name -> quern.Task
-	97,  // 121: quern.UpdateTask.task:type_name -> quern.Task
-	97,  // 122: quern.UpdateJob.tasks:type_name -> quern.Task
-	95,  // 123: quern.JobsAnswer.jobs:type_name -> quern.Job
-	97,  // 124: quern.JobsAnswer.tasks:type_name -> quern.Task
-	106, // 125: quern.Poll.running:type_name -> quern.RunningTask
-	108, // 126: quern.PollReply.start:type_name -> quern.Assignment
-	106, // 127: quern.PollReply.stop:type_name -> quern.RunningTask
-	95,  // 128: quern.Assignment.job:type_name -> quern.Job
-	97,  // 129: quern.Assignment.task:type_name -> quern.Task
-	10,  // 130: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	131, // [131:131] is the sub-list for method output_type
-	131, // [131:131] is the sub-list for method input_type
-	131, // [131:131] is the sub-list for extension type_name
-	131, // [131:131] is the sub-list for extension extendee
-	0,   // [0:131] is the sub-list for field type_name
+	97,  // 117: quern.Job.events:type_name -> quern.JobEvent
+	96,  // 118: quern.Job.kernels:type_name -> quern.KernelRef
+	99,  // 119: quern.Task.inputs:type_name -> quern.TaskInput
+	95,  // 120: quern.SubmitJob.job:type_name -> quern.Job
+	98,  // 121: quern.SubmitJob.tasks:type_name -> quern.Task
+	98,  // 122: quern.UpdateTask.task:type_name -> quern.Task
+	98,  // 123: quern.UpdateJob.tasks:type_name -> quern.Task
+	95,  // 124: quern.JobsAnswer.jobs:type_name -> quern.Job
+	98,  // 125: quern.JobsAnswer.tasks:type_name -> quern.Task
+	107, // 126: quern.Poll.running:type_name -> quern.RunningTask
+	109, // 127: quern.PollReply.start:type_name -> quern.Assignment
+	107, // 128: quern.PollReply.stop:type_name -> quern.RunningTask
+	95,  // 129: quern.Assignment.job:type_name -> quern.Job
+	98,  // 130: quern.Assignment.task:type_name -> quern.Task
+	10,  // 131: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	132, // [132:132] is the sub-list for method output_type
+	132, // [132:132] is the sub-list for method input_type
+	132, // [132:132] is the sub-list for extension type_name
+	132, // [132:132] is the sub-list for extension extendee
+	0,   // [0:132] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -9476,7 +9607,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   110,
+			NumMessages:   111,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
