@@ -32,6 +32,13 @@ const (
 	MtimeNow = 256
 )
 
+// Values of Lock.type.
+const (
+	ReadLock  = 0
+	WriteLock = 1
+	Unlock    = 2
+)
+
 // Limits.
 const (
 	MaxName    = 255

@@ -6138,6 +6138,7 @@ type LockCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
 	Lock          *Lock                  `protobuf:"bytes,2,opt,name=lock,proto3" json:"lock,omitempty"`
+	Cancel        bool                   `protobuf:"varint,3,opt,name=cancel,proto3" json:"cancel,omitempty"` // give up the waiting call for the same lock: Interrupted, or OK if it has been granted
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6184,6 +6185,13 @@ func (x *LockCall) GetLock() *Lock {
 		return x.Lock
 	}
 	return nil
+}
+
+func (x *LockCall) GetCancel() bool {
+	if x != nil {
+		return x.Cancel
+	}
+	return false
 }
 
 type LockReply struct {
@@ -9050,10 +9058,11 @@ const file_quern_proto_rawDesc = "" +
 	"\x03end\x18\x06 \x01(\x04R\x03end\x12\x10\n" +
 	"\x03pid\x18\a \x01(\rR\x03pid\x12\x12\n" +
 	"\x04wait\x18\b \x01(\bR\x04wait\x12\x12\n" +
-	"\x04test\x18\t \x01(\bR\x04test\"E\n" +
+	"\x04test\x18\t \x01(\bR\x04test\"]\n" +
 	"\bLockCall\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x1f\n" +
-	"\x04lock\x18\x02 \x01(\v2\v.quern.LockR\x04lock\"H\n" +
+	"\x04lock\x18\x02 \x01(\v2\v.quern.LockR\x04lock\x12\x16\n" +
+	"\x06cancel\x18\x03 \x01(\bR\x06cancel\"H\n" +
 	"\tLockReply\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12'\n" +
 	"\bconflict\x18\x02 \x01(\v2\v.quern.LockR\bconflict\",\n" +
