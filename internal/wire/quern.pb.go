@@ -596,6 +596,7 @@ type Block struct {
 	Refs          uint64                 `protobuf:"varint,8,opt,name=refs,proto3" json:"refs,omitempty"`                                  // extents that refer to it
 	MadeIndex     uint64                 `protobuf:"varint,9,opt,name=made_index,json=madeIndex,proto3" json:"made_index,omitempty"`       // log index of its commit
 	FreedIndex    uint64                 `protobuf:"varint,10,opt,name=freed_index,json=freedIndex,proto3" json:"freed_index,omitempty"`   // log index at which refs became 0
+	FreedNs       int64                  `protobuf:"fixed64,11,opt,name=freed_ns,json=freedNs,proto3" json:"freed_ns,omitempty"`           // and the leader's time then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -696,6 +697,13 @@ func (x *Block) GetMadeIndex() uint64 {
 func (x *Block) GetFreedIndex() uint64 {
 	if x != nil {
 		return x.FreedIndex
+	}
+	return 0
+}
+
+func (x *Block) GetFreedNs() int64 {
+	if x != nil {
+		return x.FreedNs
 	}
 	return 0
 }
@@ -923,6 +931,8 @@ type Session struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // mount point or process, for people
 	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
 	CreatedNs     int64                  `protobuf:"fixed64,4,opt,name=created_ns,json=createdNs,proto3" json:"created_ns,omitempty"`
+	AckBelow      uint64                 `protobuf:"varint,5,opt,name=ack_below,json=ackBelow,proto3" json:"ack_below,omitempty"` // replies below this are gone
+	Reserved      []*InodeRange          `protobuf:"bytes,6,rep,name=reserved,proto3" json:"reserved,omitempty"`                  // numbers it may still give to Create.ino
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -985,6 +995,73 @@ func (x *Session) GetCreatedNs() int64 {
 	return 0
 }
 
+func (x *Session) GetAckBelow() uint64 {
+	if x != nil {
+		return x.AckBelow
+	}
+	return 0
+}
+
+func (x *Session) GetReserved() []*InodeRange {
+	if x != nil {
+		return x.Reserved
+	}
+	return nil
+}
+
+// InodeRange is the inode numbers first .. first+count-1.
+type InodeRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         uint64                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InodeRange) Reset() {
+	*x = InodeRange{}
+	mi := &file_quern_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InodeRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InodeRange) ProtoMessage() {}
+
+func (x *InodeRange) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InodeRange.ProtoReflect.Descriptor instead.
+func (*InodeRange) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *InodeRange) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *InodeRange) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 // Cred is who asks. uid 0 passes every check.
 type Cred struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -997,7 +1074,7 @@ type Cred struct {
 
 func (x *Cred) Reset() {
 	*x = Cred{}
-	mi := &file_quern_proto_msgTypes[11]
+	mi := &file_quern_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1086,7 @@ func (x *Cred) String() string {
 func (*Cred) ProtoMessage() {}
 
 func (x *Cred) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[11]
+	mi := &file_quern_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1099,7 @@ func (x *Cred) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cred.ProtoReflect.Descriptor instead.
 func (*Cred) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{11}
+	return file_quern_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Cred) GetUid() uint32 {
@@ -1090,7 +1167,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_quern_proto_msgTypes[12]
+	mi := &file_quern_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1179,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[12]
+	mi := &file_quern_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1192,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{12}
+	return file_quern_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Command) GetPartition() uint32 {
@@ -1552,7 +1629,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_quern_proto_msgTypes[13]
+	mi := &file_quern_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1641,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[13]
+	mi := &file_quern_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1654,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{13}
+	return file_quern_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Result) GetCode() uint32 {
@@ -1683,7 +1760,7 @@ type Create struct {
 
 func (x *Create) Reset() {
 	*x = Create{}
-	mi := &file_quern_proto_msgTypes[14]
+	mi := &file_quern_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1695,7 +1772,7 @@ func (x *Create) String() string {
 func (*Create) ProtoMessage() {}
 
 func (x *Create) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[14]
+	mi := &file_quern_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1708,7 +1785,7 @@ func (x *Create) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Create.ProtoReflect.Descriptor instead.
 func (*Create) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{14}
+	return file_quern_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Create) GetParent() uint64 {
@@ -1786,7 +1863,7 @@ type Unlink struct {
 
 func (x *Unlink) Reset() {
 	*x = Unlink{}
-	mi := &file_quern_proto_msgTypes[15]
+	mi := &file_quern_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1875,7 @@ func (x *Unlink) String() string {
 func (*Unlink) ProtoMessage() {}
 
 func (x *Unlink) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[15]
+	mi := &file_quern_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1888,7 @@ func (x *Unlink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlink.ProtoReflect.Descriptor instead.
 func (*Unlink) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{15}
+	return file_quern_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Unlink) GetParent() uint64 {
@@ -1856,7 +1933,7 @@ type Rename struct {
 
 func (x *Rename) Reset() {
 	*x = Rename{}
-	mi := &file_quern_proto_msgTypes[16]
+	mi := &file_quern_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1868,7 +1945,7 @@ func (x *Rename) String() string {
 func (*Rename) ProtoMessage() {}
 
 func (x *Rename) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[16]
+	mi := &file_quern_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1881,7 +1958,7 @@ func (x *Rename) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rename.ProtoReflect.Descriptor instead.
 func (*Rename) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{16}
+	return file_quern_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Rename) GetParent() uint64 {
@@ -1937,7 +2014,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_quern_proto_msgTypes[17]
+	mi := &file_quern_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2026,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[17]
+	mi := &file_quern_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2039,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{17}
+	return file_quern_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Link) GetIno() uint64 {
@@ -2006,7 +2083,7 @@ type SetAttr struct {
 
 func (x *SetAttr) Reset() {
 	*x = SetAttr{}
-	mi := &file_quern_proto_msgTypes[18]
+	mi := &file_quern_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2095,7 @@ func (x *SetAttr) String() string {
 func (*SetAttr) ProtoMessage() {}
 
 func (x *SetAttr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[18]
+	mi := &file_quern_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2108,7 @@ func (x *SetAttr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAttr.ProtoReflect.Descriptor instead.
 func (*SetAttr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{18}
+	return file_quern_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetAttr) GetIno() uint64 {
@@ -2124,7 +2201,7 @@ type SetXattr struct {
 
 func (x *SetXattr) Reset() {
 	*x = SetXattr{}
-	mi := &file_quern_proto_msgTypes[19]
+	mi := &file_quern_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2213,7 @@ func (x *SetXattr) String() string {
 func (*SetXattr) ProtoMessage() {}
 
 func (x *SetXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[19]
+	mi := &file_quern_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2226,7 @@ func (x *SetXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetXattr.ProtoReflect.Descriptor instead.
 func (*SetXattr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{19}
+	return file_quern_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetXattr) GetIno() uint64 {
@@ -2199,7 +2276,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_quern_proto_msgTypes[20]
+	mi := &file_quern_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2211,7 +2288,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[20]
+	mi := &file_quern_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2224,7 +2301,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{20}
+	return file_quern_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Commit) GetBlocks() []*Block {
@@ -2258,7 +2335,7 @@ type FileUpdate struct {
 
 func (x *FileUpdate) Reset() {
 	*x = FileUpdate{}
-	mi := &file_quern_proto_msgTypes[21]
+	mi := &file_quern_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2270,7 +2347,7 @@ func (x *FileUpdate) String() string {
 func (*FileUpdate) ProtoMessage() {}
 
 func (x *FileUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[21]
+	mi := &file_quern_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2283,7 +2360,7 @@ func (x *FileUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileUpdate.ProtoReflect.Descriptor instead.
 func (*FileUpdate) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{21}
+	return file_quern_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FileUpdate) GetIno() uint64 {
@@ -2347,7 +2424,7 @@ type Fallocate struct {
 
 func (x *Fallocate) Reset() {
 	*x = Fallocate{}
-	mi := &file_quern_proto_msgTypes[22]
+	mi := &file_quern_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2436,7 @@ func (x *Fallocate) String() string {
 func (*Fallocate) ProtoMessage() {}
 
 func (x *Fallocate) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[22]
+	mi := &file_quern_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2449,7 @@ func (x *Fallocate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fallocate.ProtoReflect.Descriptor instead.
 func (*Fallocate) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{22}
+	return file_quern_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Fallocate) GetIno() uint64 {
@@ -2419,7 +2496,7 @@ type Clone struct {
 
 func (x *Clone) Reset() {
 	*x = Clone{}
-	mi := &file_quern_proto_msgTypes[23]
+	mi := &file_quern_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2431,7 +2508,7 @@ func (x *Clone) String() string {
 func (*Clone) ProtoMessage() {}
 
 func (x *Clone) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[23]
+	mi := &file_quern_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2444,7 +2521,7 @@ func (x *Clone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clone.ProtoReflect.Descriptor instead.
 func (*Clone) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{23}
+	return file_quern_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Clone) GetSrc() uint64 {
@@ -2492,7 +2569,7 @@ type ReleaseOrphans struct {
 
 func (x *ReleaseOrphans) Reset() {
 	*x = ReleaseOrphans{}
-	mi := &file_quern_proto_msgTypes[24]
+	mi := &file_quern_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2504,7 +2581,7 @@ func (x *ReleaseOrphans) String() string {
 func (*ReleaseOrphans) ProtoMessage() {}
 
 func (x *ReleaseOrphans) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[24]
+	mi := &file_quern_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2517,7 +2594,7 @@ func (x *ReleaseOrphans) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOrphans.ProtoReflect.Descriptor instead.
 func (*ReleaseOrphans) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{24}
+	return file_quern_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ReleaseOrphans) GetInos() []uint64 {
@@ -2538,7 +2615,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_quern_proto_msgTypes[25]
+	mi := &file_quern_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2550,7 +2627,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[25]
+	mi := &file_quern_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2563,7 +2640,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{25}
+	return file_quern_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Batch) GetCommands() []*Command {
@@ -2583,7 +2660,7 @@ type OpenSession struct {
 
 func (x *OpenSession) Reset() {
 	*x = OpenSession{}
-	mi := &file_quern_proto_msgTypes[26]
+	mi := &file_quern_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2595,7 +2672,7 @@ func (x *OpenSession) String() string {
 func (*OpenSession) ProtoMessage() {}
 
 func (x *OpenSession) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[26]
+	mi := &file_quern_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2608,7 +2685,7 @@ func (x *OpenSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSession.ProtoReflect.Descriptor instead.
 func (*OpenSession) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{26}
+	return file_quern_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OpenSession) GetName() string {
@@ -2637,7 +2714,7 @@ type EndSession struct {
 
 func (x *EndSession) Reset() {
 	*x = EndSession{}
-	mi := &file_quern_proto_msgTypes[27]
+	mi := &file_quern_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2649,7 +2726,7 @@ func (x *EndSession) String() string {
 func (*EndSession) ProtoMessage() {}
 
 func (x *EndSession) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[27]
+	mi := &file_quern_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2662,7 +2739,7 @@ func (x *EndSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSession.ProtoReflect.Descriptor instead.
 func (*EndSession) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{27}
+	return file_quern_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EndSession) GetId() uint64 {
@@ -2690,7 +2767,7 @@ type LeaseHorizon struct {
 
 func (x *LeaseHorizon) Reset() {
 	*x = LeaseHorizon{}
-	mi := &file_quern_proto_msgTypes[28]
+	mi := &file_quern_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2702,7 +2779,7 @@ func (x *LeaseHorizon) String() string {
 func (*LeaseHorizon) ProtoMessage() {}
 
 func (x *LeaseHorizon) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[28]
+	mi := &file_quern_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2715,7 +2792,7 @@ func (x *LeaseHorizon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseHorizon.ProtoReflect.Descriptor instead.
 func (*LeaseHorizon) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{28}
+	return file_quern_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LeaseHorizon) GetUntilNs() int64 {
@@ -2734,7 +2811,7 @@ type ReserveBlocks struct {
 
 func (x *ReserveBlocks) Reset() {
 	*x = ReserveBlocks{}
-	mi := &file_quern_proto_msgTypes[29]
+	mi := &file_quern_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2823,7 @@ func (x *ReserveBlocks) String() string {
 func (*ReserveBlocks) ProtoMessage() {}
 
 func (x *ReserveBlocks) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[29]
+	mi := &file_quern_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2836,7 @@ func (x *ReserveBlocks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveBlocks.ProtoReflect.Descriptor instead.
 func (*ReserveBlocks) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{29}
+	return file_quern_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReserveBlocks) GetCount() uint64 {
@@ -2778,7 +2855,7 @@ type ReserveInodes struct {
 
 func (x *ReserveInodes) Reset() {
 	*x = ReserveInodes{}
-	mi := &file_quern_proto_msgTypes[30]
+	mi := &file_quern_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +2867,7 @@ func (x *ReserveInodes) String() string {
 func (*ReserveInodes) ProtoMessage() {}
 
 func (x *ReserveInodes) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[30]
+	mi := &file_quern_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +2880,7 @@ func (x *ReserveInodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveInodes.ProtoReflect.Descriptor instead.
 func (*ReserveInodes) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{30}
+	return file_quern_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReserveInodes) GetCount() uint64 {
@@ -2822,7 +2899,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_quern_proto_msgTypes[31]
+	mi := &file_quern_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2834,7 +2911,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[31]
+	mi := &file_quern_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2847,7 +2924,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{31}
+	return file_quern_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutNode) GetNode() *Node {
@@ -2871,7 +2948,7 @@ type MoveShard struct {
 
 func (x *MoveShard) Reset() {
 	*x = MoveShard{}
-	mi := &file_quern_proto_msgTypes[32]
+	mi := &file_quern_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +2960,7 @@ func (x *MoveShard) String() string {
 func (*MoveShard) ProtoMessage() {}
 
 func (x *MoveShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[32]
+	mi := &file_quern_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +2973,7 @@ func (x *MoveShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShard.ProtoReflect.Descriptor instead.
 func (*MoveShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{32}
+	return file_quern_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MoveShard) GetBlock() uint64 {
@@ -2939,7 +3016,7 @@ type LoseShard struct {
 
 func (x *LoseShard) Reset() {
 	*x = LoseShard{}
-	mi := &file_quern_proto_msgTypes[33]
+	mi := &file_quern_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3028,7 @@ func (x *LoseShard) String() string {
 func (*LoseShard) ProtoMessage() {}
 
 func (x *LoseShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[33]
+	mi := &file_quern_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3041,7 @@ func (x *LoseShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoseShard.ProtoReflect.Descriptor instead.
 func (*LoseShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{33}
+	return file_quern_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LoseShard) GetBlock() uint64 {
@@ -2999,7 +3076,7 @@ type PurgeBlocks struct {
 
 func (x *PurgeBlocks) Reset() {
 	*x = PurgeBlocks{}
-	mi := &file_quern_proto_msgTypes[34]
+	mi := &file_quern_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3011,7 +3088,7 @@ func (x *PurgeBlocks) String() string {
 func (*PurgeBlocks) ProtoMessage() {}
 
 func (x *PurgeBlocks) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[34]
+	mi := &file_quern_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3024,7 +3101,7 @@ func (x *PurgeBlocks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeBlocks.ProtoReflect.Descriptor instead.
 func (*PurgeBlocks) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{34}
+	return file_quern_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PurgeBlocks) GetBlocks() []uint64 {
@@ -3049,7 +3126,7 @@ type Bootstrap struct {
 
 func (x *Bootstrap) Reset() {
 	*x = Bootstrap{}
-	mi := &file_quern_proto_msgTypes[35]
+	mi := &file_quern_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3061,7 +3138,7 @@ func (x *Bootstrap) String() string {
 func (*Bootstrap) ProtoMessage() {}
 
 func (x *Bootstrap) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[35]
+	mi := &file_quern_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3074,7 +3151,7 @@ func (x *Bootstrap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bootstrap.ProtoReflect.Descriptor instead.
 func (*Bootstrap) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{35}
+	return file_quern_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Bootstrap) GetPolicy() *Policy {
@@ -3126,7 +3203,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_quern_proto_msgTypes[36]
+	mi := &file_quern_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3138,7 +3215,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[36]
+	mi := &file_quern_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3151,7 +3228,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{36}
+	return file_quern_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Grant) GetIno() uint64 {
@@ -3205,7 +3282,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_quern_proto_msgTypes[37]
+	mi := &file_quern_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3217,7 +3294,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[37]
+	mi := &file_quern_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3230,7 +3307,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{37}
+	return file_quern_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Query) GetPartition() uint32 {
@@ -3515,7 +3592,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_quern_proto_msgTypes[38]
+	mi := &file_quern_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3527,7 +3604,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[38]
+	mi := &file_quern_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3540,7 +3617,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{38}
+	return file_quern_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Answer) GetCode() uint32 {
@@ -3746,7 +3823,7 @@ type Lookup struct {
 
 func (x *Lookup) Reset() {
 	*x = Lookup{}
-	mi := &file_quern_proto_msgTypes[39]
+	mi := &file_quern_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3758,7 +3835,7 @@ func (x *Lookup) String() string {
 func (*Lookup) ProtoMessage() {}
 
 func (x *Lookup) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[39]
+	mi := &file_quern_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3771,7 +3848,7 @@ func (x *Lookup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lookup.ProtoReflect.Descriptor instead.
 func (*Lookup) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{39}
+	return file_quern_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Lookup) GetParent() uint64 {
@@ -3805,7 +3882,7 @@ type GetInode struct {
 
 func (x *GetInode) Reset() {
 	*x = GetInode{}
-	mi := &file_quern_proto_msgTypes[40]
+	mi := &file_quern_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3817,7 +3894,7 @@ func (x *GetInode) String() string {
 func (*GetInode) ProtoMessage() {}
 
 func (x *GetInode) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[40]
+	mi := &file_quern_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3830,7 +3907,7 @@ func (x *GetInode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInode.ProtoReflect.Descriptor instead.
 func (*GetInode) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{40}
+	return file_quern_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetInode) GetIno() uint64 {
@@ -3858,7 +3935,7 @@ type Access struct {
 
 func (x *Access) Reset() {
 	*x = Access{}
-	mi := &file_quern_proto_msgTypes[41]
+	mi := &file_quern_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3870,7 +3947,7 @@ func (x *Access) String() string {
 func (*Access) ProtoMessage() {}
 
 func (x *Access) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[41]
+	mi := &file_quern_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3883,7 +3960,7 @@ func (x *Access) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Access.ProtoReflect.Descriptor instead.
 func (*Access) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{41}
+	return file_quern_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Access) GetIno() uint64 {
@@ -3910,7 +3987,7 @@ type InodeAnswer struct {
 
 func (x *InodeAnswer) Reset() {
 	*x = InodeAnswer{}
-	mi := &file_quern_proto_msgTypes[42]
+	mi := &file_quern_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3922,7 +3999,7 @@ func (x *InodeAnswer) String() string {
 func (*InodeAnswer) ProtoMessage() {}
 
 func (x *InodeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[42]
+	mi := &file_quern_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3935,7 +4012,7 @@ func (x *InodeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InodeAnswer.ProtoReflect.Descriptor instead.
 func (*InodeAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{42}
+	return file_quern_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *InodeAnswer) GetInode() *Inode {
@@ -3968,7 +4045,7 @@ type ReadDir struct {
 
 func (x *ReadDir) Reset() {
 	*x = ReadDir{}
-	mi := &file_quern_proto_msgTypes[43]
+	mi := &file_quern_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3980,7 +4057,7 @@ func (x *ReadDir) String() string {
 func (*ReadDir) ProtoMessage() {}
 
 func (x *ReadDir) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[43]
+	mi := &file_quern_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3993,7 +4070,7 @@ func (x *ReadDir) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadDir.ProtoReflect.Descriptor instead.
 func (*ReadDir) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{43}
+	return file_quern_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReadDir) GetIno() uint64 {
@@ -4044,7 +4121,7 @@ type DirEntry struct {
 
 func (x *DirEntry) Reset() {
 	*x = DirEntry{}
-	mi := &file_quern_proto_msgTypes[44]
+	mi := &file_quern_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4056,7 +4133,7 @@ func (x *DirEntry) String() string {
 func (*DirEntry) ProtoMessage() {}
 
 func (x *DirEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[44]
+	mi := &file_quern_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4069,7 +4146,7 @@ func (x *DirEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirEntry.ProtoReflect.Descriptor instead.
 func (*DirEntry) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{44}
+	return file_quern_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DirEntry) GetName() string {
@@ -4118,7 +4195,7 @@ type DirAnswer struct {
 
 func (x *DirAnswer) Reset() {
 	*x = DirAnswer{}
-	mi := &file_quern_proto_msgTypes[45]
+	mi := &file_quern_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4130,7 +4207,7 @@ func (x *DirAnswer) String() string {
 func (*DirAnswer) ProtoMessage() {}
 
 func (x *DirAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[45]
+	mi := &file_quern_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4143,7 +4220,7 @@ func (x *DirAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirAnswer.ProtoReflect.Descriptor instead.
 func (*DirAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{45}
+	return file_quern_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DirAnswer) GetEntries() []*DirEntry {
@@ -4177,7 +4254,7 @@ type GetXattr struct {
 
 func (x *GetXattr) Reset() {
 	*x = GetXattr{}
-	mi := &file_quern_proto_msgTypes[46]
+	mi := &file_quern_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4189,7 +4266,7 @@ func (x *GetXattr) String() string {
 func (*GetXattr) ProtoMessage() {}
 
 func (x *GetXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[46]
+	mi := &file_quern_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4202,7 +4279,7 @@ func (x *GetXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetXattr.ProtoReflect.Descriptor instead.
 func (*GetXattr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{46}
+	return file_quern_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetXattr) GetIno() uint64 {
@@ -4228,7 +4305,7 @@ type ListXattr struct {
 
 func (x *ListXattr) Reset() {
 	*x = ListXattr{}
-	mi := &file_quern_proto_msgTypes[47]
+	mi := &file_quern_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4240,7 +4317,7 @@ func (x *ListXattr) String() string {
 func (*ListXattr) ProtoMessage() {}
 
 func (x *ListXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[47]
+	mi := &file_quern_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4253,7 +4330,7 @@ func (x *ListXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListXattr.ProtoReflect.Descriptor instead.
 func (*ListXattr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{47}
+	return file_quern_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListXattr) GetIno() uint64 {
@@ -4273,7 +4350,7 @@ type XattrAnswer struct {
 
 func (x *XattrAnswer) Reset() {
 	*x = XattrAnswer{}
-	mi := &file_quern_proto_msgTypes[48]
+	mi := &file_quern_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4285,7 +4362,7 @@ func (x *XattrAnswer) String() string {
 func (*XattrAnswer) ProtoMessage() {}
 
 func (x *XattrAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[48]
+	mi := &file_quern_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4298,7 +4375,7 @@ func (x *XattrAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XattrAnswer.ProtoReflect.Descriptor instead.
 func (*XattrAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{48}
+	return file_quern_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *XattrAnswer) GetValue() []byte {
@@ -4329,7 +4406,7 @@ type GetExtents struct {
 
 func (x *GetExtents) Reset() {
 	*x = GetExtents{}
-	mi := &file_quern_proto_msgTypes[49]
+	mi := &file_quern_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4341,7 +4418,7 @@ func (x *GetExtents) String() string {
 func (*GetExtents) ProtoMessage() {}
 
 func (x *GetExtents) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[49]
+	mi := &file_quern_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4354,7 +4431,7 @@ func (x *GetExtents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExtents.ProtoReflect.Descriptor instead.
 func (*GetExtents) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{49}
+	return file_quern_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetExtents) GetIno() uint64 {
@@ -4397,7 +4474,7 @@ type ExtentsAnswer struct {
 
 func (x *ExtentsAnswer) Reset() {
 	*x = ExtentsAnswer{}
-	mi := &file_quern_proto_msgTypes[50]
+	mi := &file_quern_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4409,7 +4486,7 @@ func (x *ExtentsAnswer) String() string {
 func (*ExtentsAnswer) ProtoMessage() {}
 
 func (x *ExtentsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[50]
+	mi := &file_quern_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4422,7 +4499,7 @@ func (x *ExtentsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtentsAnswer.ProtoReflect.Descriptor instead.
 func (*ExtentsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{50}
+	return file_quern_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ExtentsAnswer) GetInode() *Inode {
@@ -4466,7 +4543,7 @@ type Acquire struct {
 
 func (x *Acquire) Reset() {
 	*x = Acquire{}
-	mi := &file_quern_proto_msgTypes[51]
+	mi := &file_quern_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4478,7 +4555,7 @@ func (x *Acquire) String() string {
 func (*Acquire) ProtoMessage() {}
 
 func (x *Acquire) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[51]
+	mi := &file_quern_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4491,7 +4568,7 @@ func (x *Acquire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acquire.ProtoReflect.Descriptor instead.
 func (*Acquire) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{51}
+	return file_quern_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Acquire) GetIno() uint64 {
@@ -4516,7 +4593,7 @@ type StatFS struct {
 
 func (x *StatFS) Reset() {
 	*x = StatFS{}
-	mi := &file_quern_proto_msgTypes[52]
+	mi := &file_quern_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4528,7 +4605,7 @@ func (x *StatFS) String() string {
 func (*StatFS) ProtoMessage() {}
 
 func (x *StatFS) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[52]
+	mi := &file_quern_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4541,7 +4618,7 @@ func (x *StatFS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFS.ProtoReflect.Descriptor instead.
 func (*StatFS) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{52}
+	return file_quern_proto_rawDescGZIP(), []int{53}
 }
 
 type StatFSAnswer struct {
@@ -4555,7 +4632,7 @@ type StatFSAnswer struct {
 
 func (x *StatFSAnswer) Reset() {
 	*x = StatFSAnswer{}
-	mi := &file_quern_proto_msgTypes[53]
+	mi := &file_quern_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4567,7 +4644,7 @@ func (x *StatFSAnswer) String() string {
 func (*StatFSAnswer) ProtoMessage() {}
 
 func (x *StatFSAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[53]
+	mi := &file_quern_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4580,7 +4657,7 @@ func (x *StatFSAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFSAnswer.ProtoReflect.Descriptor instead.
 func (*StatFSAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{53}
+	return file_quern_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *StatFSAnswer) GetTotal() uint64 {
@@ -4613,7 +4690,7 @@ type GetBlocks struct {
 
 func (x *GetBlocks) Reset() {
 	*x = GetBlocks{}
-	mi := &file_quern_proto_msgTypes[54]
+	mi := &file_quern_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4625,7 +4702,7 @@ func (x *GetBlocks) String() string {
 func (*GetBlocks) ProtoMessage() {}
 
 func (x *GetBlocks) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[54]
+	mi := &file_quern_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4638,7 +4715,7 @@ func (x *GetBlocks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlocks.ProtoReflect.Descriptor instead.
 func (*GetBlocks) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{54}
+	return file_quern_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetBlocks) GetIds() []uint64 {
@@ -4657,7 +4734,7 @@ type BlocksAnswer struct {
 
 func (x *BlocksAnswer) Reset() {
 	*x = BlocksAnswer{}
-	mi := &file_quern_proto_msgTypes[55]
+	mi := &file_quern_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4669,7 +4746,7 @@ func (x *BlocksAnswer) String() string {
 func (*BlocksAnswer) ProtoMessage() {}
 
 func (x *BlocksAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[55]
+	mi := &file_quern_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4682,7 +4759,7 @@ func (x *BlocksAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksAnswer.ProtoReflect.Descriptor instead.
 func (*BlocksAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{55}
+	return file_quern_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BlocksAnswer) GetBlocks() []*Block {
@@ -4706,7 +4783,7 @@ type Allocate struct {
 
 func (x *Allocate) Reset() {
 	*x = Allocate{}
-	mi := &file_quern_proto_msgTypes[56]
+	mi := &file_quern_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4718,7 +4795,7 @@ func (x *Allocate) String() string {
 func (*Allocate) ProtoMessage() {}
 
 func (x *Allocate) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[56]
+	mi := &file_quern_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4731,7 +4808,7 @@ func (x *Allocate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocate.ProtoReflect.Descriptor instead.
 func (*Allocate) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{56}
+	return file_quern_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Allocate) GetPolicy() *Policy {
@@ -4765,7 +4842,7 @@ type Ticket struct {
 
 func (x *Ticket) Reset() {
 	*x = Ticket{}
-	mi := &file_quern_proto_msgTypes[57]
+	mi := &file_quern_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4777,7 +4854,7 @@ func (x *Ticket) String() string {
 func (*Ticket) ProtoMessage() {}
 
 func (x *Ticket) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[57]
+	mi := &file_quern_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4790,7 +4867,7 @@ func (x *Ticket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
 func (*Ticket) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{57}
+	return file_quern_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Ticket) GetBlock() uint64 {
@@ -4818,7 +4895,7 @@ type AllocateAnswer struct {
 
 func (x *AllocateAnswer) Reset() {
 	*x = AllocateAnswer{}
-	mi := &file_quern_proto_msgTypes[58]
+	mi := &file_quern_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4830,7 +4907,7 @@ func (x *AllocateAnswer) String() string {
 func (*AllocateAnswer) ProtoMessage() {}
 
 func (x *AllocateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[58]
+	mi := &file_quern_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4843,7 +4920,7 @@ func (x *AllocateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateAnswer.ProtoReflect.Descriptor instead.
 func (*AllocateAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{58}
+	return file_quern_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *AllocateAnswer) GetTickets() []*Ticket {
@@ -4875,7 +4952,7 @@ type ListNodes struct {
 
 func (x *ListNodes) Reset() {
 	*x = ListNodes{}
-	mi := &file_quern_proto_msgTypes[59]
+	mi := &file_quern_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4887,7 +4964,7 @@ func (x *ListNodes) String() string {
 func (*ListNodes) ProtoMessage() {}
 
 func (x *ListNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[59]
+	mi := &file_quern_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4900,7 +4977,7 @@ func (x *ListNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodes.ProtoReflect.Descriptor instead.
 func (*ListNodes) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{59}
+	return file_quern_proto_rawDescGZIP(), []int{60}
 }
 
 type NodeStatus struct {
@@ -4919,7 +4996,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_quern_proto_msgTypes[60]
+	mi := &file_quern_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4931,7 +5008,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[60]
+	mi := &file_quern_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4944,7 +5021,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{60}
+	return file_quern_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -5012,7 +5089,7 @@ type NodesAnswer struct {
 
 func (x *NodesAnswer) Reset() {
 	*x = NodesAnswer{}
-	mi := &file_quern_proto_msgTypes[61]
+	mi := &file_quern_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5024,7 +5101,7 @@ func (x *NodesAnswer) String() string {
 func (*NodesAnswer) ProtoMessage() {}
 
 func (x *NodesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[61]
+	mi := &file_quern_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5037,7 +5114,7 @@ func (x *NodesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesAnswer.ProtoReflect.Descriptor instead.
 func (*NodesAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{61}
+	return file_quern_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *NodesAnswer) GetNodes() []*NodeStatus {
@@ -5056,7 +5133,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_quern_proto_msgTypes[62]
+	mi := &file_quern_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5068,7 +5145,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[62]
+	mi := &file_quern_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5081,7 +5158,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{62}
+	return file_quern_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Status) GetLeases() bool {
@@ -5105,7 +5182,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_quern_proto_msgTypes[63]
+	mi := &file_quern_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5117,7 +5194,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[63]
+	mi := &file_quern_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5130,7 +5207,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{63}
+	return file_quern_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -5187,7 +5264,7 @@ type SessionStatus struct {
 
 func (x *SessionStatus) Reset() {
 	*x = SessionStatus{}
-	mi := &file_quern_proto_msgTypes[64]
+	mi := &file_quern_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5199,7 +5276,7 @@ func (x *SessionStatus) String() string {
 func (*SessionStatus) ProtoMessage() {}
 
 func (x *SessionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[64]
+	mi := &file_quern_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5212,7 +5289,7 @@ func (x *SessionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStatus.ProtoReflect.Descriptor instead.
 func (*SessionStatus) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{64}
+	return file_quern_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *SessionStatus) GetSession() *Session {
@@ -5262,7 +5339,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_quern_proto_msgTypes[65]
+	mi := &file_quern_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5274,7 +5351,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[65]
+	mi := &file_quern_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5287,7 +5364,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{65}
+	return file_quern_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *StatusAnswer) GetClusterId() []byte {
@@ -5381,7 +5458,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_quern_proto_msgTypes[66]
+	mi := &file_quern_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5393,7 +5470,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[66]
+	mi := &file_quern_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5406,7 +5483,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{66}
+	return file_quern_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Hello) GetSession() uint64 {
@@ -5443,7 +5520,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_quern_proto_msgTypes[67]
+	mi := &file_quern_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5455,7 +5532,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[67]
+	mi := &file_quern_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5468,7 +5545,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{67}
+	return file_quern_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Welcome) GetCode() uint32 {
@@ -5522,7 +5599,7 @@ type Push struct {
 
 func (x *Push) Reset() {
 	*x = Push{}
-	mi := &file_quern_proto_msgTypes[68]
+	mi := &file_quern_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5534,7 +5611,7 @@ func (x *Push) String() string {
 func (*Push) ProtoMessage() {}
 
 func (x *Push) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[68]
+	mi := &file_quern_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5547,7 +5624,7 @@ func (x *Push) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Push.ProtoReflect.Descriptor instead.
 func (*Push) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{68}
+	return file_quern_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Push) GetOp() isPush_Op {
@@ -5638,7 +5715,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_quern_proto_msgTypes[69]
+	mi := &file_quern_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5650,7 +5727,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[69]
+	mi := &file_quern_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5663,7 +5740,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{69}
+	return file_quern_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Recall) GetId() uint64 {
@@ -5712,7 +5789,7 @@ type Renewed struct {
 
 func (x *Renewed) Reset() {
 	*x = Renewed{}
-	mi := &file_quern_proto_msgTypes[70]
+	mi := &file_quern_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5724,7 +5801,7 @@ func (x *Renewed) String() string {
 func (*Renewed) ProtoMessage() {}
 
 func (x *Renewed) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[70]
+	mi := &file_quern_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5737,7 +5814,7 @@ func (x *Renewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewed.ProtoReflect.Descriptor instead.
 func (*Renewed) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{70}
+	return file_quern_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Renewed) GetN() uint64 {
@@ -5770,7 +5847,7 @@ type FromClient struct {
 
 func (x *FromClient) Reset() {
 	*x = FromClient{}
-	mi := &file_quern_proto_msgTypes[71]
+	mi := &file_quern_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5782,7 +5859,7 @@ func (x *FromClient) String() string {
 func (*FromClient) ProtoMessage() {}
 
 func (x *FromClient) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[71]
+	mi := &file_quern_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5795,7 +5872,7 @@ func (x *FromClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromClient.ProtoReflect.Descriptor instead.
 func (*FromClient) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{71}
+	return file_quern_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *FromClient) GetOp() isFromClient_Op {
@@ -5881,7 +5958,7 @@ type Recalled struct {
 
 func (x *Recalled) Reset() {
 	*x = Recalled{}
-	mi := &file_quern_proto_msgTypes[72]
+	mi := &file_quern_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5893,7 +5970,7 @@ func (x *Recalled) String() string {
 func (*Recalled) ProtoMessage() {}
 
 func (x *Recalled) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[72]
+	mi := &file_quern_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5906,7 +5983,7 @@ func (x *Recalled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recalled.ProtoReflect.Descriptor instead.
 func (*Recalled) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{72}
+	return file_quern_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Recalled) GetId() uint64 {
@@ -5946,7 +6023,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_quern_proto_msgTypes[73]
+	mi := &file_quern_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5958,7 +6035,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[73]
+	mi := &file_quern_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5971,7 +6048,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{73}
+	return file_quern_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Renew) GetN() uint64 {
@@ -5991,7 +6068,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_quern_proto_msgTypes[74]
+	mi := &file_quern_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6003,7 +6080,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[74]
+	mi := &file_quern_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6016,7 +6093,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{74}
+	return file_quern_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Release) GetGrants() []*Grant {
@@ -6043,7 +6120,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_quern_proto_msgTypes[75]
+	mi := &file_quern_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6055,7 +6132,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[75]
+	mi := &file_quern_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6068,7 +6145,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{75}
+	return file_quern_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Lock) GetIno() uint64 {
@@ -6145,7 +6222,7 @@ type LockCall struct {
 
 func (x *LockCall) Reset() {
 	*x = LockCall{}
-	mi := &file_quern_proto_msgTypes[76]
+	mi := &file_quern_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6157,7 +6234,7 @@ func (x *LockCall) String() string {
 func (*LockCall) ProtoMessage() {}
 
 func (x *LockCall) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[76]
+	mi := &file_quern_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6170,7 +6247,7 @@ func (x *LockCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockCall.ProtoReflect.Descriptor instead.
 func (*LockCall) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{76}
+	return file_quern_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *LockCall) GetSession() uint64 {
@@ -6204,7 +6281,7 @@ type LockReply struct {
 
 func (x *LockReply) Reset() {
 	*x = LockReply{}
-	mi := &file_quern_proto_msgTypes[77]
+	mi := &file_quern_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6216,7 +6293,7 @@ func (x *LockReply) String() string {
 func (*LockReply) ProtoMessage() {}
 
 func (x *LockReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[77]
+	mi := &file_quern_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6229,7 +6306,7 @@ func (x *LockReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockReply.ProtoReflect.Descriptor instead.
 func (*LockReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{77}
+	return file_quern_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *LockReply) GetCode() uint32 {
@@ -6255,7 +6332,7 @@ type LockClaim struct {
 
 func (x *LockClaim) Reset() {
 	*x = LockClaim{}
-	mi := &file_quern_proto_msgTypes[78]
+	mi := &file_quern_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6267,7 +6344,7 @@ func (x *LockClaim) String() string {
 func (*LockClaim) ProtoMessage() {}
 
 func (x *LockClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[78]
+	mi := &file_quern_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6280,7 +6357,7 @@ func (x *LockClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockClaim.ProtoReflect.Descriptor instead.
 func (*LockClaim) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{78}
+	return file_quern_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *LockClaim) GetLock() *Lock {
@@ -6307,7 +6384,7 @@ type PutShard struct {
 
 func (x *PutShard) Reset() {
 	*x = PutShard{}
-	mi := &file_quern_proto_msgTypes[79]
+	mi := &file_quern_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6319,7 +6396,7 @@ func (x *PutShard) String() string {
 func (*PutShard) ProtoMessage() {}
 
 func (x *PutShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[79]
+	mi := &file_quern_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6332,7 +6409,7 @@ func (x *PutShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutShard.ProtoReflect.Descriptor instead.
 func (*PutShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{79}
+	return file_quern_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *PutShard) GetBlock() uint64 {
@@ -6393,7 +6470,7 @@ type PutShardReply struct {
 
 func (x *PutShardReply) Reset() {
 	*x = PutShardReply{}
-	mi := &file_quern_proto_msgTypes[80]
+	mi := &file_quern_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6405,7 +6482,7 @@ func (x *PutShardReply) String() string {
 func (*PutShardReply) ProtoMessage() {}
 
 func (x *PutShardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[80]
+	mi := &file_quern_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6418,7 +6495,7 @@ func (x *PutShardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutShardReply.ProtoReflect.Descriptor instead.
 func (*PutShardReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{80}
+	return file_quern_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *PutShardReply) GetProof() []byte {
@@ -6442,7 +6519,7 @@ type GetShard struct {
 
 func (x *GetShard) Reset() {
 	*x = GetShard{}
-	mi := &file_quern_proto_msgTypes[81]
+	mi := &file_quern_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6454,7 +6531,7 @@ func (x *GetShard) String() string {
 func (*GetShard) ProtoMessage() {}
 
 func (x *GetShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[81]
+	mi := &file_quern_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6467,7 +6544,7 @@ func (x *GetShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShard.ProtoReflect.Descriptor instead.
 func (*GetShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{81}
+	return file_quern_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *GetShard) GetBlock() uint64 {
@@ -6522,7 +6599,7 @@ type GetShardReply struct {
 
 func (x *GetShardReply) Reset() {
 	*x = GetShardReply{}
-	mi := &file_quern_proto_msgTypes[82]
+	mi := &file_quern_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6534,7 +6611,7 @@ func (x *GetShardReply) String() string {
 func (*GetShardReply) ProtoMessage() {}
 
 func (x *GetShardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[82]
+	mi := &file_quern_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6547,7 +6624,7 @@ func (x *GetShardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShardReply.ProtoReflect.Descriptor instead.
 func (*GetShardReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{82}
+	return file_quern_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetShardReply) GetLength() uint32 {
@@ -6577,7 +6654,7 @@ type OpenShard struct {
 
 func (x *OpenShard) Reset() {
 	*x = OpenShard{}
-	mi := &file_quern_proto_msgTypes[83]
+	mi := &file_quern_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6589,7 +6666,7 @@ func (x *OpenShard) String() string {
 func (*OpenShard) ProtoMessage() {}
 
 func (x *OpenShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[83]
+	mi := &file_quern_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6602,7 +6679,7 @@ func (x *OpenShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenShard.ProtoReflect.Descriptor instead.
 func (*OpenShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{83}
+	return file_quern_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *OpenShard) GetBlock() uint64 {
@@ -6638,7 +6715,7 @@ type OpenShardReply struct {
 
 func (x *OpenShardReply) Reset() {
 	*x = OpenShardReply{}
-	mi := &file_quern_proto_msgTypes[84]
+	mi := &file_quern_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6650,7 +6727,7 @@ func (x *OpenShardReply) String() string {
 func (*OpenShardReply) ProtoMessage() {}
 
 func (x *OpenShardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[84]
+	mi := &file_quern_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6663,7 +6740,7 @@ func (x *OpenShardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenShardReply.ProtoReflect.Descriptor instead.
 func (*OpenShardReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{84}
+	return file_quern_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *OpenShardReply) GetSegment() uint64 {
@@ -6704,7 +6781,7 @@ type SegmentFD struct {
 
 func (x *SegmentFD) Reset() {
 	*x = SegmentFD{}
-	mi := &file_quern_proto_msgTypes[85]
+	mi := &file_quern_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6716,7 +6793,7 @@ func (x *SegmentFD) String() string {
 func (*SegmentFD) ProtoMessage() {}
 
 func (x *SegmentFD) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[85]
+	mi := &file_quern_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6729,7 +6806,7 @@ func (x *SegmentFD) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentFD.ProtoReflect.Descriptor instead.
 func (*SegmentFD) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{85}
+	return file_quern_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *SegmentFD) GetSegment() uint64 {
@@ -6754,7 +6831,7 @@ type SegmentFDReply struct {
 
 func (x *SegmentFDReply) Reset() {
 	*x = SegmentFDReply{}
-	mi := &file_quern_proto_msgTypes[86]
+	mi := &file_quern_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6766,7 +6843,7 @@ func (x *SegmentFDReply) String() string {
 func (*SegmentFDReply) ProtoMessage() {}
 
 func (x *SegmentFDReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[86]
+	mi := &file_quern_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6779,7 +6856,7 @@ func (x *SegmentFDReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentFDReply.ProtoReflect.Descriptor instead.
 func (*SegmentFDReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{86}
+	return file_quern_proto_rawDescGZIP(), []int{87}
 }
 
 type ShardID struct {
@@ -6792,7 +6869,7 @@ type ShardID struct {
 
 func (x *ShardID) Reset() {
 	*x = ShardID{}
-	mi := &file_quern_proto_msgTypes[87]
+	mi := &file_quern_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6804,7 +6881,7 @@ func (x *ShardID) String() string {
 func (*ShardID) ProtoMessage() {}
 
 func (x *ShardID) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[87]
+	mi := &file_quern_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6817,7 +6894,7 @@ func (x *ShardID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardID.ProtoReflect.Descriptor instead.
 func (*ShardID) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{87}
+	return file_quern_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *ShardID) GetBlock() uint64 {
@@ -6856,7 +6933,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_quern_proto_msgTypes[88]
+	mi := &file_quern_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6868,7 +6945,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[88]
+	mi := &file_quern_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6881,7 +6958,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{88}
+	return file_quern_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Heartbeat) GetNode() uint32 {
@@ -6979,7 +7056,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_quern_proto_msgTypes[89]
+	mi := &file_quern_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6991,7 +7068,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[89]
+	mi := &file_quern_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7004,7 +7081,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{89}
+	return file_quern_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *HeartbeatReply) GetRemove() []*ShardID {
@@ -7041,7 +7118,7 @@ type Rebuild struct {
 
 func (x *Rebuild) Reset() {
 	*x = Rebuild{}
-	mi := &file_quern_proto_msgTypes[90]
+	mi := &file_quern_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7053,7 +7130,7 @@ func (x *Rebuild) String() string {
 func (*Rebuild) ProtoMessage() {}
 
 func (x *Rebuild) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[90]
+	mi := &file_quern_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7066,7 +7143,7 @@ func (x *Rebuild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebuild.ProtoReflect.Descriptor instead.
 func (*Rebuild) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{90}
+	return file_quern_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Rebuild) GetBlock() *Block {
@@ -7103,7 +7180,7 @@ type Rebuilt struct {
 
 func (x *Rebuilt) Reset() {
 	*x = Rebuilt{}
-	mi := &file_quern_proto_msgTypes[91]
+	mi := &file_quern_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7115,7 +7192,7 @@ func (x *Rebuilt) String() string {
 func (*Rebuilt) ProtoMessage() {}
 
 func (x *Rebuilt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[91]
+	mi := &file_quern_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7128,7 +7205,7 @@ func (x *Rebuilt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebuilt.ProtoReflect.Descriptor instead.
 func (*Rebuilt) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{91}
+	return file_quern_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Rebuilt) GetBlock() uint64 {
@@ -7179,7 +7256,7 @@ type BadShard struct {
 
 func (x *BadShard) Reset() {
 	*x = BadShard{}
-	mi := &file_quern_proto_msgTypes[92]
+	mi := &file_quern_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7191,7 +7268,7 @@ func (x *BadShard) String() string {
 func (*BadShard) ProtoMessage() {}
 
 func (x *BadShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[92]
+	mi := &file_quern_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7204,7 +7281,7 @@ func (x *BadShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BadShard.ProtoReflect.Descriptor instead.
 func (*BadShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{92}
+	return file_quern_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *BadShard) GetBlock() uint64 {
@@ -7243,7 +7320,7 @@ type Empty struct {
 
 func (x *Empty) Reset() {
 	*x = Empty{}
-	mi := &file_quern_proto_msgTypes[93]
+	mi := &file_quern_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7255,7 +7332,7 @@ func (x *Empty) String() string {
 func (*Empty) ProtoMessage() {}
 
 func (x *Empty) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[93]
+	mi := &file_quern_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7268,7 +7345,7 @@ func (x *Empty) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Empty.ProtoReflect.Descriptor instead.
 func (*Empty) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{93}
+	return file_quern_proto_rawDescGZIP(), []int{94}
 }
 
 // Job is the value of j/id.
@@ -7298,7 +7375,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_quern_proto_msgTypes[94]
+	mi := &file_quern_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7310,7 +7387,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[94]
+	mi := &file_quern_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7323,7 +7400,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{94}
+	return file_quern_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *Job) GetId() uint64 {
@@ -7466,7 +7543,7 @@ type KernelRef struct {
 
 func (x *KernelRef) Reset() {
 	*x = KernelRef{}
-	mi := &file_quern_proto_msgTypes[95]
+	mi := &file_quern_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7478,7 +7555,7 @@ func (x *KernelRef) String() string {
 func (*KernelRef) ProtoMessage() {}
 
 func (x *KernelRef) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[95]
+	mi := &file_quern_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7491,7 +7568,7 @@ func (x *KernelRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelRef.ProtoReflect.Descriptor instead.
 func (*KernelRef) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{95}
+	return file_quern_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *KernelRef) GetName() string {
@@ -7539,7 +7616,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_quern_proto_msgTypes[96]
+	mi := &file_quern_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7551,7 +7628,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[96]
+	mi := &file_quern_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7564,7 +7641,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{96}
+	return file_quern_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *JobEvent) GetTimeNs() int64 {
@@ -7610,7 +7687,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7622,7 +7699,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7635,7 +7712,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{97}
+	return file_quern_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Task) GetJob() uint64 {
@@ -7792,7 +7869,7 @@ type TaskInput struct {
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7804,7 +7881,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7817,7 +7894,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{98}
+	return file_quern_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -7872,7 +7949,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7884,7 +7961,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7897,7 +7974,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{99}
+	return file_quern_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -7926,7 +8003,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7938,7 +8015,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7951,7 +8028,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{100}
+	return file_quern_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -7982,7 +8059,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7994,7 +8071,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8007,7 +8084,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -8056,7 +8133,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8068,7 +8145,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8081,7 +8158,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -8115,7 +8192,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8127,7 +8204,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8140,7 +8217,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -8167,7 +8244,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8179,7 +8256,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8192,7 +8269,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -8224,7 +8301,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8236,7 +8313,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8249,7 +8326,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -8298,7 +8375,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8310,7 +8387,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8323,7 +8400,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -8357,7 +8434,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8369,7 +8446,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8382,7 +8459,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -8409,7 +8486,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8421,7 +8498,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8434,7 +8511,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -8463,7 +8540,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8475,7 +8552,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8488,7 +8565,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -8526,7 +8603,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8538,7 +8615,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8551,7 +8628,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -8638,7 +8715,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05Shard\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\rR\x06server\x12\x12\n" +
 	"\x04root\x18\x02 \x01(\fR\x04root\x12\x14\n" +
-	"\x05proof\x18\x03 \x01(\fR\x05proof\"\xfc\x01\n" +
+	"\x05proof\x18\x03 \x01(\fR\x05proof\"\x97\x02\n" +
 	"\x05Block\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\f\n" +
 	"\x01k\x18\x02 \x01(\rR\x01k\x12\f\n" +
@@ -8652,7 +8729,8 @@ const file_quern_proto_rawDesc = "" +
 	"made_index\x18\t \x01(\x04R\tmadeIndex\x12\x1f\n" +
 	"\vfreed_index\x18\n" +
 	" \x01(\x04R\n" +
-	"freedIndex\"/\n" +
+	"freedIndex\x12\x19\n" +
+	"\bfreed_ns\x18\v \x01(\x10R\afreedNs\"/\n" +
 	"\x05Label\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"\xc3\x01\n" +
@@ -8668,13 +8746,19 @@ const file_quern_proto_rawDesc = "" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
 	"\x04unix\x18\x03 \x01(\tR\x04unix\x12\x16\n" +
-	"\x06server\x18\x04 \x01(\tR\x06server\"`\n" +
+	"\x06server\x18\x04 \x01(\tR\x06server\"\xac\x01\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04host\x18\x03 \x01(\tR\x04host\x12\x1d\n" +
 	"\n" +
-	"created_ns\x18\x04 \x01(\x10R\tcreatedNs\"B\n" +
+	"created_ns\x18\x04 \x01(\x10R\tcreatedNs\x12\x1b\n" +
+	"\tack_below\x18\x05 \x01(\x04R\backBelow\x12-\n" +
+	"\breserved\x18\x06 \x03(\v2\x11.quern.InodeRangeR\breserved\"8\n" +
+	"\n" +
+	"InodeRange\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\"B\n" +
 	"\x04Cred\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
@@ -9283,7 +9367,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 111)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 112)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(*Policy)(nil),         // 1: quern.Policy
@@ -9297,106 +9381,107 @@ var file_quern_proto_goTypes = []any{
 	(*Node)(nil),           // 9: quern.Node
 	(*Endpoint)(nil),       // 10: quern.Endpoint
 	(*Session)(nil),        // 11: quern.Session
-	(*Cred)(nil),           // 12: quern.Cred
-	(*Command)(nil),        // 13: quern.Command
-	(*Result)(nil),         // 14: quern.Result
-	(*Create)(nil),         // 15: quern.Create
-	(*Unlink)(nil),         // 16: quern.Unlink
-	(*Rename)(nil),         // 17: quern.Rename
-	(*Link)(nil),           // 18: quern.Link
-	(*SetAttr)(nil),        // 19: quern.SetAttr
-	(*SetXattr)(nil),       // 20: quern.SetXattr
-	(*Commit)(nil),         // 21: quern.Commit
-	(*FileUpdate)(nil),     // 22: quern.FileUpdate
-	(*Fallocate)(nil),      // 23: quern.Fallocate
-	(*Clone)(nil),          // 24: quern.Clone
-	(*ReleaseOrphans)(nil), // 25: quern.ReleaseOrphans
-	(*Batch)(nil),          // 26: quern.Batch
-	(*OpenSession)(nil),    // 27: quern.OpenSession
-	(*EndSession)(nil),     // 28: quern.EndSession
-	(*LeaseHorizon)(nil),   // 29: quern.LeaseHorizon
-	(*ReserveBlocks)(nil),  // 30: quern.ReserveBlocks
-	(*ReserveInodes)(nil),  // 31: quern.ReserveInodes
-	(*PutNode)(nil),        // 32: quern.PutNode
-	(*MoveShard)(nil),      // 33: quern.MoveShard
-	(*LoseShard)(nil),      // 34: quern.LoseShard
-	(*PurgeBlocks)(nil),    // 35: quern.PurgeBlocks
-	(*Bootstrap)(nil),      // 36: quern.Bootstrap
-	(*Grant)(nil),          // 37: quern.Grant
-	(*Query)(nil),          // 38: quern.Query
-	(*Answer)(nil),         // 39: quern.Answer
-	(*Lookup)(nil),         // 40: quern.Lookup
-	(*GetInode)(nil),       // 41: quern.GetInode
-	(*Access)(nil),         // 42: quern.Access
-	(*InodeAnswer)(nil),    // 43: quern.InodeAnswer
-	(*ReadDir)(nil),        // 44: quern.ReadDir
-	(*DirEntry)(nil),       // 45: quern.DirEntry
-	(*DirAnswer)(nil),      // 46: quern.DirAnswer
-	(*GetXattr)(nil),       // 47: quern.GetXattr
-	(*ListXattr)(nil),      // 48: quern.ListXattr
-	(*XattrAnswer)(nil),    // 49: quern.XattrAnswer
-	(*GetExtents)(nil),     // 50: quern.GetExtents
-	(*ExtentsAnswer)(nil),  // 51: quern.ExtentsAnswer
-	(*Acquire)(nil),        // 52: quern.Acquire
-	(*StatFS)(nil),         // 53: quern.StatFS
-	(*StatFSAnswer)(nil),   // 54: quern.StatFSAnswer
-	(*GetBlocks)(nil),      // 55: quern.GetBlocks
-	(*BlocksAnswer)(nil),   // 56: quern.BlocksAnswer
-	(*Allocate)(nil),       // 57: quern.Allocate
-	(*Ticket)(nil),         // 58: quern.Ticket
-	(*AllocateAnswer)(nil), // 59: quern.AllocateAnswer
-	(*ListNodes)(nil),      // 60: quern.ListNodes
-	(*NodeStatus)(nil),     // 61: quern.NodeStatus
-	(*NodesAnswer)(nil),    // 62: quern.NodesAnswer
-	(*Status)(nil),         // 63: quern.Status
-	(*MemberStatus)(nil),   // 64: quern.MemberStatus
-	(*SessionStatus)(nil),  // 65: quern.SessionStatus
-	(*StatusAnswer)(nil),   // 66: quern.StatusAnswer
-	(*Hello)(nil),          // 67: quern.Hello
-	(*Welcome)(nil),        // 68: quern.Welcome
-	(*Push)(nil),           // 69: quern.Push
-	(*Recall)(nil),         // 70: quern.Recall
-	(*Renewed)(nil),        // 71: quern.Renewed
-	(*FromClient)(nil),     // 72: quern.FromClient
-	(*Recalled)(nil),       // 73: quern.Recalled
-	(*Renew)(nil),          // 74: quern.Renew
-	(*Release)(nil),        // 75: quern.Release
-	(*Lock)(nil),           // 76: quern.Lock
-	(*LockCall)(nil),       // 77: quern.LockCall
-	(*LockReply)(nil),      // 78: quern.LockReply
-	(*LockClaim)(nil),      // 79: quern.LockClaim
-	(*PutShard)(nil),       // 80: quern.PutShard
-	(*PutShardReply)(nil),  // 81: quern.PutShardReply
-	(*GetShard)(nil),       // 82: quern.GetShard
-	(*GetShardReply)(nil),  // 83: quern.GetShardReply
-	(*OpenShard)(nil),      // 84: quern.OpenShard
-	(*OpenShardReply)(nil), // 85: quern.OpenShardReply
-	(*SegmentFD)(nil),      // 86: quern.SegmentFD
-	(*SegmentFDReply)(nil), // 87: quern.SegmentFDReply
-	(*ShardID)(nil),        // 88: quern.ShardID
-	(*Heartbeat)(nil),      // 89: quern.Heartbeat
-	(*HeartbeatReply)(nil), // 90: quern.HeartbeatReply
-	(*Rebuild)(nil),        // 91: quern.Rebuild
-	(*Rebuilt)(nil),        // 92: quern.Rebuilt
-	(*BadShard)(nil),       // 93: quern.BadShard
-	(*Empty)(nil),          // 94: quern.Empty
-	(*Job)(nil),            // 95: quern.Job
-	(*KernelRef)(nil),      // 96: quern.KernelRef
-	(*JobEvent)(nil),       // 97: quern.JobEvent
-	(*Task)(nil),           // 98: quern.Task
-	(*TaskInput)(nil),      // 99: quern.TaskInput
-	(*SubmitJob)(nil),      // 100: quern.SubmitJob
-	(*UpdateTask)(nil),     // 101: quern.UpdateTask
-	(*UpdateJob)(nil),      // 102: quern.UpdateJob
-	(*ListJobs)(nil),       // 103: quern.ListJobs
-	(*GetJob)(nil),         // 104: quern.GetJob
-	(*JobsAnswer)(nil),     // 105: quern.JobsAnswer
-	(*Poll)(nil),           // 106: quern.Poll
-	(*RunningTask)(nil),    // 107: quern.RunningTask
-	(*PollReply)(nil),      // 108: quern.PollReply
-	(*Assignment)(nil),     // 109: quern.Assignment
-	(*JoinMeta)(nil),       // 110: quern.JoinMeta
-	(*Failure)(nil),        // 111: quern.Failure
+	(*InodeRange)(nil),     // 12: quern.InodeRange
+	(*Cred)(nil),           // 13: quern.Cred
+	(*Command)(nil),        // 14: quern.Command
+	(*Result)(nil),         // 15: quern.Result
+	(*Create)(nil),         // 16: quern.Create
+	(*Unlink)(nil),         // 17: quern.Unlink
+	(*Rename)(nil),         // 18: quern.Rename
+	(*Link)(nil),           // 19: quern.Link
+	(*SetAttr)(nil),        // 20: quern.SetAttr
+	(*SetXattr)(nil),       // 21: quern.SetXattr
+	(*Commit)(nil),         // 22: quern.Commit
+	(*FileUpdate)(nil),     // 23: quern.FileUpdate
+	(*Fallocate)(nil),      // 24: quern.Fallocate
+	(*Clone)(nil),          // 25: quern.Clone
+	(*ReleaseOrphans)(nil), // 26: quern.ReleaseOrphans
+	(*Batch)(nil),          // 27: quern.Batch
+	(*OpenSession)(nil),    // 28: quern.OpenSession
+	(*EndSession)(nil),     // 29: quern.EndSession
+	(*LeaseHorizon)(nil),   // 30: quern.LeaseHorizon
+	(*ReserveBlocks)(nil),  // 31: quern.ReserveBlocks
+	(*ReserveInodes)(nil),  // 32: quern.ReserveInodes
+	(*PutNode)(nil),        // 33: quern.PutNode
+	(*MoveShard)(nil),      // 34: quern.MoveShard
+	(*LoseShard)(nil),      // 35: quern.LoseShard
+	(*PurgeBlocks)(nil),    // 36: quern.PurgeBlocks
+	(*Bootstrap)(nil),      // 37: quern.Bootstrap
+	(*Grant)(nil),          // 38: quern.Grant
+	(*Query)(nil),          // 39: quern.Query
+	(*Answer)(nil),         // 40: quern.Answer
+	(*Lookup)(nil),         // 41: quern.Lookup
+	(*GetInode)(nil),       // 42: quern.GetInode
+	(*Access)(nil),         // 43: quern.Access
+	(*InodeAnswer)(nil),    // 44: quern.InodeAnswer
+	(*ReadDir)(nil),        // 45: quern.ReadDir
+	(*DirEntry)(nil),       // 46: quern.DirEntry
+	(*DirAnswer)(nil),      // 47: quern.DirAnswer
+	(*GetXattr)(nil),       // 48: quern.GetXattr
+	(*ListXattr)(nil),      // 49: quern.ListXattr
+	(*XattrAnswer)(nil),    // 50: quern.XattrAnswer
+	(*GetExtents)(nil),     // 51: quern.GetExtents
+	(*ExtentsAnswer)(nil),  // 52: quern.ExtentsAnswer
+	(*Acquire)(nil),        // 53: quern.Acquire
+	(*StatFS)(nil),         // 54: quern.StatFS
+	(*StatFSAnswer)(nil),   // 55: quern.StatFSAnswer
+	(*GetBlocks)(nil),      // 56: quern.GetBlocks
+	(*BlocksAnswer)(nil),   // 57: quern.BlocksAnswer
+	(*Allocate)(nil),       // 58: quern.Allocate
+	(*Ticket)(nil),         // 59: quern.Ticket
+	(*AllocateAnswer)(nil), // 60: quern.AllocateAnswer
+	(*ListNodes)(nil),      // 61: quern.ListNodes
+	(*NodeStatus)(nil),     // 62: quern.NodeStatus
+	(*NodesAnswer)(nil),    // 63: quern.NodesAnswer
+	(*Status)(nil),         // 64: quern.Status
+	(*MemberStatus)(nil),   // 65: quern.MemberStatus
+	(*SessionStatus)(nil),  // 66: quern.SessionStatus
+	(*StatusAnswer)(nil),   // 67: quern.StatusAnswer
+	(*Hello)(nil),          // 68: quern.Hello
+	(*Welcome)(nil),        // 69: quern.Welcome
+	(*Push)(nil),           // 70: quern.Push
+	(*Recall)(nil),         // 71: quern.Recall
+	(*Renewed)(nil),        // 72: quern.Renewed
+	(*FromClient)(nil),     // 73: quern.FromClient
+	(*Recalled)(nil),       // 74: quern.Recalled
+	(*Renew)(nil),          // 75: quern.Renew
+	(*Release)(nil),        // 76: quern.Release
+	(*Lock)(nil),           // 77: quern.Lock
+	(*LockCall)(nil),       // 78: quern.LockCall
+	(*LockReply)(nil),      // 79: quern.LockReply
+	(*LockClaim)(nil),      // 80: quern.LockClaim
+	(*PutShard)(nil),       // 81: quern.PutShard
+	(*PutShardReply)(nil),  // 82: quern.PutShardReply
+	(*GetShard)(nil),       // 83: quern.GetShard
+	(*GetShardReply)(nil),  // 84: quern.GetShardReply
+	(*OpenShard)(nil),      // 85: quern.OpenShard
+	(*OpenShardReply)(nil), // 86: quern.OpenShardReply
+	(*SegmentFD)(nil),      // 87: quern.SegmentFD
+	(*SegmentFDReply)(nil), // 88: quern.SegmentFDReply
+	(*ShardID)(nil),        // 89: quern.ShardID
+	(*Heartbeat)(nil),      // 90: quern.Heartbeat
+	(*HeartbeatReply)(nil), // 91: quern.HeartbeatReply
+	(*Rebuild)(nil),        // 92: quern.Rebuild
+	(*Rebuilt)(nil),        // 93: quern.Rebuilt
+	(*BadShard)(nil),       // 94: quern.BadShard
+	(*Empty)(nil),          // 95: quern.Empty
+	(*Job)(nil),            // 96: quern.Job
+	(*KernelRef)(nil),      // 97: quern.KernelRef
+	(*JobEvent)(nil),       // 98: quern.JobEvent
+	(*Task)(nil),           // 99: quern.Task
+	(*TaskInput)(nil),      // 100: quern.TaskInput
+	(*SubmitJob)(nil),      // 101: quern.SubmitJob
+	(*UpdateTask)(nil),     // 102: quern.UpdateTask
+	(*UpdateJob)(nil),      // 103: quern.UpdateJob
+	(*ListJobs)(nil),       // 104: quern.ListJobs
+	(*GetJob)(nil),         // 105: quern.GetJob
+	(*JobsAnswer)(nil),     // 106: quern.JobsAnswer
+	(*Poll)(nil),           // 107: quern.Poll
+	(*RunningTask)(nil),    // 108: quern.RunningTask
+	(*PollReply)(nil),      // 109: quern.PollReply
+	(*Assignment)(nil),     // 110: quern.Assignment
+	(*JoinMeta)(nil),       // 111: quern.JoinMeta
+	(*Failure)(nil),        // 112: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	2,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -9404,138 +9489,139 @@ var file_quern_proto_depIdxs = []int32{
 	6,   // 2: quern.Block.shards:type_name -> quern.Shard
 	8,   // 3: quern.Node.labels:type_name -> quern.Label
 	10,  // 4: quern.Node.endpoint:type_name -> quern.Endpoint
-	12,  // 5: quern.Command.cred:type_name -> quern.Cred
-	15,  // 6: quern.Command.create:type_name -> quern.Create
-	16,  // 7: quern.Command.unlink:type_name -> quern.Unlink
-	17,  // 8: quern.Command.rename:type_name -> quern.Rename
-	18,  // 9: quern.Command.link:type_name -> quern.Link
-	19,  // 10: quern.Command.set_attr:type_name -> quern.SetAttr
-	20,  // 11: quern.Command.set_xattr:type_name -> quern.SetXattr
-	21,  // 12: quern.Command.commit:type_name -> quern.Commit
-	23,  // 13: quern.Command.fallocate:type_name -> quern.Fallocate
-	24,  // 14: quern.Command.clone:type_name -> quern.Clone
-	25,  // 15: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
-	26,  // 16: quern.Command.batch:type_name -> quern.Batch
-	27,  // 17: quern.Command.open_session:type_name -> quern.OpenSession
-	28,  // 18: quern.Command.end_session:type_name -> quern.EndSession
-	29,  // 19: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
-	30,  // 20: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
-	32,  // 21: quern.Command.put_node:type_name -> quern.PutNode
-	33,  // 22: quern.Command.move_shard:type_name -> quern.MoveShard
-	34,  // 23: quern.Command.lose_shard:type_name -> quern.LoseShard
-	35,  // 24: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
-	36,  // 25: quern.Command.bootstrap:type_name -> quern.Bootstrap
-	31,  // 26: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
-	100, // 27: quern.Command.submit_job:type_name -> quern.SubmitJob
-	101, // 28: quern.Command.update_task:type_name -> quern.UpdateTask
-	102, // 29: quern.Command.update_job:type_name -> quern.UpdateJob
-	3,   // 30: quern.Result.inode:type_name -> quern.Inode
-	3,   // 31: quern.Result.parent:type_name -> quern.Inode
-	3,   // 32: quern.Result.old_parent:type_name -> quern.Inode
-	3,   // 33: quern.Result.victim:type_name -> quern.Inode
-	3,   // 34: quern.Result.inodes:type_name -> quern.Inode
-	37,  // 35: quern.Result.grants:type_name -> quern.Grant
-	14,  // 36: quern.Result.results:type_name -> quern.Result
-	7,   // 37: quern.Commit.blocks:type_name -> quern.Block
-	22,  // 38: quern.Commit.files:type_name -> quern.FileUpdate
-	5,   // 39: quern.FileUpdate.extents:type_name -> quern.Extent
-	19,  // 40: quern.FileUpdate.attr:type_name -> quern.SetAttr
-	13,  // 41: quern.Batch.commands:type_name -> quern.Command
-	9,   // 42: quern.PutNode.node:type_name -> quern.Node
-	6,   // 43: quern.MoveShard.shard:type_name -> quern.Shard
-	1,   // 44: quern.Bootstrap.policy:type_name -> quern.Policy
-	0,   // 45: quern.Grant.mode:type_name -> quern.Mode
-	12,  // 46: quern.Query.cred:type_name -> quern.Cred
-	40,  // 47: quern.Query.lookup:type_name -> quern.Lookup
-	41,  // 48: quern.Query.get_inode:type_name -> quern.GetInode
-	44,  // 49: quern.Query.read_dir:type_name -> quern.ReadDir
-	47,  // 50: quern.Query.get_xattr:type_name -> quern.GetXattr
-	48,  // 51: quern.Query.list_xattr:type_name -> quern.ListXattr
-	50,  // 52: quern.Query.get_extents:type_name -> quern.GetExtents
-	52,  // 53: quern.Query.acquire:type_name -> quern.Acquire
-	53,  // 54: quern.Query.stat_fs:type_name -> quern.StatFS
-	55,  // 55: quern.Query.get_blocks:type_name -> quern.GetBlocks
-	57,  // 56: quern.Query.allocate:type_name -> quern.Allocate
-	103, // 57: quern.Query.list_jobs:type_name -> quern.ListJobs
-	104, // 58: quern.Query.get_job:type_name -> quern.GetJob
-	60,  // 59: quern.Query.list_nodes:type_name -> quern.ListNodes
-	63,  // 60: quern.Query.status:type_name -> quern.Status
-	42,  // 61: quern.Query.access:type_name -> quern.Access
-	37,  // 62: quern.Answer.grants:type_name -> quern.Grant
-	43,  // 63: quern.Answer.inode:type_name -> quern.InodeAnswer
-	46,  // 64: quern.Answer.dir:type_name -> quern.DirAnswer
-	49,  // 65: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	51,  // 66: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	54,  // 67: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	56,  // 68: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	59,  // 69: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	105, // 70: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	62,  // 71: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	66,  // 72: quern.Answer.status:type_name -> quern.StatusAnswer
-	3,   // 73: quern.InodeAnswer.inode:type_name -> quern.Inode
-	3,   // 74: quern.InodeAnswer.parent:type_name -> quern.Inode
-	3,   // 75: quern.DirEntry.inode:type_name -> quern.Inode
-	45,  // 76: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	3,   // 77: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	5,   // 78: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	7,   // 79: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 80: quern.Acquire.mode:type_name -> quern.Mode
-	7,   // 81: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	1,   // 82: quern.Allocate.policy:type_name -> quern.Policy
-	58,  // 83: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	9,   // 84: quern.NodeStatus.node:type_name -> quern.Node
-	61,  // 85: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	11,  // 86: quern.SessionStatus.session:type_name -> quern.Session
-	64,  // 87: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	61,  // 88: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	65,  // 89: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	1,   // 90: quern.StatusAnswer.policy:type_name -> quern.Policy
-	37,  // 91: quern.Hello.held:type_name -> quern.Grant
-	79,  // 92: quern.Hello.locks:type_name -> quern.LockClaim
-	37,  // 93: quern.Welcome.held:type_name -> quern.Grant
-	70,  // 94: quern.Push.recall:type_name -> quern.Recall
-	71,  // 95: quern.Push.renewed:type_name -> quern.Renewed
-	62,  // 96: quern.Push.nodes:type_name -> quern.NodesAnswer
-	68,  // 97: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 98: quern.Recall.mode:type_name -> quern.Mode
-	67,  // 99: quern.FromClient.hello:type_name -> quern.Hello
-	73,  // 100: quern.FromClient.recalled:type_name -> quern.Recalled
-	74,  // 101: quern.FromClient.renew:type_name -> quern.Renew
-	75,  // 102: quern.FromClient.release:type_name -> quern.Release
-	0,   // 103: quern.Recalled.mode:type_name -> quern.Mode
-	37,  // 104: quern.Release.grants:type_name -> quern.Grant
-	76,  // 105: quern.LockCall.lock:type_name -> quern.Lock
-	76,  // 106: quern.LockReply.conflict:type_name -> quern.Lock
-	76,  // 107: quern.LockClaim.lock:type_name -> quern.Lock
-	88,  // 108: quern.Heartbeat.bad:type_name -> quern.ShardID
-	92,  // 109: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	88,  // 110: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	88,  // 111: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	91,  // 112: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	61,  // 113: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	7,   // 114: quern.Rebuild.block:type_name -> quern.Block
-	6,   // 115: quern.Rebuilt.shard:type_name -> quern.Shard
-	12,  // 116: quern.Job.cred:type_name -> quern.Cred
-	97,  // 117: quern.Job.events:type_name -> quern.JobEvent
-	96,  // 118: quern.Job.kernels:type_name -> quern.KernelRef
-	99,  // 119: quern.Task.inputs:type_name -> quern.TaskInput
-	95,  // 120: quern.SubmitJob.job:type_name -> quern.Job
-	98,  // 121: quern.SubmitJob.tasks:type_name -> quern.Task
-	98,  // 122: quern.UpdateTask.task:type_name -> quern.Task
-	98,  // 123: quern.UpdateJob.tasks:type_name -> quern.Task
-	95,  // 124: quern.JobsAnswer.jobs:type_name -> quern.Job
-	98,  // 125: quern.JobsAnswer.tasks:type_name -> quern.Task
-	107, // 126: quern.Poll.running:type_name -> quern.RunningTask
-	109, // 127: quern.PollReply.start:type_name -> quern.Assignment
-	107, // 128: quern.PollReply.stop:type_name -> quern.RunningTask
-	95,  // 129: quern.Assignment.job:type_name -> quern.Job
-	98,  // 130: quern.Assignment.task:type_name -> quern.Task
-	10,  // 131: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	132, // [132:132] is the sub-list for method output_type
-	132, // [132:132] is the sub-list for method input_type
-	132, // [132:132] is the sub-list for extension type_name
-	132, // [132:132] is the sub-list for extension extendee
-	0,   // [0:132] is the sub-list for field type_name
+	12,  // 5: quern.Session.reserved:type_name -> quern.InodeRange
+	13,  // 6: quern.Command.cred:type_name -> quern.Cred
+	16,  // 7: quern.Command.create:type_name -> quern.Create
+	17,  // 8: quern.Command.unlink:type_name -> quern.Unlink
+	18,  // 9: quern.Command.rename:type_name -> quern.Rename
+	19,  // 10: quern.Command.link:type_name -> quern.Link
+	20,  // 11: quern.Command.set_attr:type_name -> quern.SetAttr
+	21,  // 12: quern.Command.set_xattr:type_name -> quern.SetXattr
+	22,  // 13: quern.Command.commit:type_name -> quern.Commit
+	24,  // 14: quern.Command.fallocate:type_name -> quern.Fallocate
+	25,  // 15: quern.Command.clone:type_name -> quern.Clone
+	26,  // 16: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
+	27,  // 17: quern.Command.batch:type_name -> quern.Batch
+	28,  // 18: quern.Command.open_session:type_name -> quern.OpenSession
+	29,  // 19: quern.Command.end_session:type_name -> quern.EndSession
+	30,  // 20: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
+	31,  // 21: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
+	33,  // 22: quern.Command.put_node:type_name -> quern.PutNode
+	34,  // 23: quern.Command.move_shard:type_name -> quern.MoveShard
+	35,  // 24: quern.Command.lose_shard:type_name -> quern.LoseShard
+	36,  // 25: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
+	37,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
+	32,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
+	101, // 28: quern.Command.submit_job:type_name -> quern.SubmitJob
+	102, // 29: quern.Command.update_task:type_name -> quern.UpdateTask
+	103, // 30: quern.Command.update_job:type_name -> quern.UpdateJob
+	3,   // 31: quern.Result.inode:type_name -> quern.Inode
+	3,   // 32: quern.Result.parent:type_name -> quern.Inode
+	3,   // 33: quern.Result.old_parent:type_name -> quern.Inode
+	3,   // 34: quern.Result.victim:type_name -> quern.Inode
+	3,   // 35: quern.Result.inodes:type_name -> quern.Inode
+	38,  // 36: quern.Result.grants:type_name -> quern.Grant
+	15,  // 37: quern.Result.results:type_name -> quern.Result
+	7,   // 38: quern.Commit.blocks:type_name -> quern.Block
+	23,  // 39: quern.Commit.files:type_name -> quern.FileUpdate
+	5,   // 40: quern.FileUpdate.extents:type_name -> quern.Extent
+	20,  // 41: quern.FileUpdate.attr:type_name -> quern.SetAttr
+	14,  // 42: quern.Batch.commands:type_name -> quern.Command
+	9,   // 43: quern.PutNode.node:type_name -> quern.Node
+	6,   // 44: quern.MoveShard.shard:type_name -> quern.Shard
+	1,   // 45: quern.Bootstrap.policy:type_name -> quern.Policy
+	0,   // 46: quern.Grant.mode:type_name -> quern.Mode
+	13,  // 47: quern.Query.cred:type_name -> quern.Cred
+	41,  // 48: quern.Query.lookup:type_name -> quern.Lookup
+	42,  // 49: quern.Query.get_inode:type_name -> quern.GetInode
+	45,  // 50: quern.Query.read_dir:type_name -> quern.ReadDir
+	48,  // 51: quern.Query.get_xattr:type_name -> quern.GetXattr
+	49,  // 52: quern.Query.list_xattr:type_name -> quern.ListXattr
+	51,  // 53: quern.Query.get_extents:type_name -> quern.GetExtents
+	53,  // 54: quern.Query.acquire:type_name -> quern.Acquire
+	54,  // 55: quern.Query.stat_fs:type_name -> quern.StatFS
+	56,  // 56: quern.Query.get_blocks:type_name -> quern.GetBlocks
+	58,  // 57: quern.Query.allocate:type_name -> quern.Allocate
+	104, // 58: quern.Query.list_jobs:type_name -> quern.ListJobs
+	105, // 59: quern.Query.get_job:type_name -> quern.GetJob
+	61,  // 60: quern.Query.list_nodes:type_name -> quern.ListNodes
+	64,  // 61: quern.Query.status:type_name -> quern.Status
+	43,  // 62: quern.Query.access:type_name -> quern.Access
+	38,  // 63: quern.Answer.grants:type_name -> quern.Grant
+	44,  // 64: quern.Answer.inode:type_name -> quern.InodeAnswer
+	47,  // 65: quern.Answer.dir:type_name -> quern.DirAnswer
+	50,  // 66: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	52,  // 67: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	55,  // 68: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	57,  // 69: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	60,  // 70: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	106, // 71: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	63,  // 72: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	67,  // 73: quern.Answer.status:type_name -> quern.StatusAnswer
+	3,   // 74: quern.InodeAnswer.inode:type_name -> quern.Inode
+	3,   // 75: quern.InodeAnswer.parent:type_name -> quern.Inode
+	3,   // 76: quern.DirEntry.inode:type_name -> quern.Inode
+	46,  // 77: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	3,   // 78: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	5,   // 79: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	7,   // 80: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 81: quern.Acquire.mode:type_name -> quern.Mode
+	7,   // 82: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	1,   // 83: quern.Allocate.policy:type_name -> quern.Policy
+	59,  // 84: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	9,   // 85: quern.NodeStatus.node:type_name -> quern.Node
+	62,  // 86: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	11,  // 87: quern.SessionStatus.session:type_name -> quern.Session
+	65,  // 88: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	62,  // 89: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	66,  // 90: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	1,   // 91: quern.StatusAnswer.policy:type_name -> quern.Policy
+	38,  // 92: quern.Hello.held:type_name -> quern.Grant
+	80,  // 93: quern.Hello.locks:type_name -> quern.LockClaim
+	38,  // 94: quern.Welcome.held:type_name -> quern.Grant
+	71,  // 95: quern.Push.recall:type_name -> quern.Recall
+	72,  // 96: quern.Push.renewed:type_name -> quern.Renewed
+	63,  // 97: quern.Push.nodes:type_name -> quern.NodesAnswer
+	69,  // 98: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 99: quern.Recall.mode:type_name -> quern.Mode
+	68,  // 100: quern.FromClient.hello:type_name -> quern.Hello
+	74,  // 101: quern.FromClient.recalled:type_name -> quern.Recalled
+	75,  // 102: quern.FromClient.renew:type_name -> quern.Renew
+	76,  // 103: quern.FromClient.release:type_name -> quern.Release
+	0,   // 104: quern.Recalled.mode:type_name -> quern.Mode
+	38,  // 105: quern.Release.grants:type_name -> quern.Grant
+	77,  // 106: quern.LockCall.lock:type_name -> quern.Lock
+	77,  // 107: quern.LockReply.conflict:type_name -> quern.Lock
+	77,  // 108: quern.LockClaim.lock:type_name -> quern.Lock
+	89,  // 109: quern.Heartbeat.bad:type_name -> quern.ShardID
+	93,  // 110: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	89,  // 111: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	89,  // 112: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	92,  // 113: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	62,  // 114: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	7,   // 115: quern.Rebuild.block:type_name -> quern.Block
+	6,   // 116: quern.Rebuilt.shard:type_name -> quern.Shard
+	13,  // 117: quern.Job.cred:type_name -> quern.Cred
+	98,  // 118: quern.Job.events:type_name -> quern.JobEvent
+	97,  // 119: quern.Job.kernels:type_name -> quern.KernelRef
+	100, // 120: quern.Task.inputs:type_name -> quern.TaskInput
+	96,  // 121: quern.SubmitJob.job:type_name -> quern.Job
+	99,  // 122: quern.SubmitJob.tasks:type_name -> quern.Task
+	99,  // 123: quern.UpdateTask.task:type_name -> quern.Task
+	99,  // 124: quern.UpdateJob.tasks:type_name -> quern.Task
+	96,  // 125: quern.JobsAnswer.jobs:type_name -> quern.Job
+	99,  // 126: quern.JobsAnswer.tasks:type_name -> quern.Task
+	108, // 127: quern.Poll.running:type_name -> quern.RunningTask
+	110, // 128: quern.PollReply.start:type_name -> quern.Assignment
+	108, // 129: quern.PollReply.stop:type_name -> quern.RunningTask
+	96,  // 130: quern.Assignment.job:type_name -> quern.Job
+	99,  // 131: quern.Assignment.task:type_name -> quern.Task
+	10,  // 132: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	133, // [133:133] is the sub-list for method output_type
+	133, // [133:133] is the sub-list for method input_type
+	133, // [133:133] is the sub-list for extension type_name
+	133, // [133:133] is the sub-list for extension extendee
+	0,   // [0:133] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -9543,7 +9629,7 @@ func file_quern_proto_init() {
 	if File_quern_proto != nil {
 		return
 	}
-	file_quern_proto_msgTypes[12].OneofWrappers = []any{
+	file_quern_proto_msgTypes[13].OneofWrappers = []any{
 		(*Command_Create)(nil),
 		(*Command_Unlink)(nil),
 		(*Command_Rename)(nil),
@@ -9569,7 +9655,7 @@ func file_quern_proto_init() {
 		(*Command_UpdateTask)(nil),
 		(*Command_UpdateJob)(nil),
 	}
-	file_quern_proto_msgTypes[37].OneofWrappers = []any{
+	file_quern_proto_msgTypes[38].OneofWrappers = []any{
 		(*Query_Lookup)(nil),
 		(*Query_GetInode)(nil),
 		(*Query_ReadDir)(nil),
@@ -9586,7 +9672,7 @@ func file_quern_proto_init() {
 		(*Query_Status)(nil),
 		(*Query_Access)(nil),
 	}
-	file_quern_proto_msgTypes[38].OneofWrappers = []any{
+	file_quern_proto_msgTypes[39].OneofWrappers = []any{
 		(*Answer_Inode)(nil),
 		(*Answer_Dir)(nil),
 		(*Answer_Xattr)(nil),
@@ -9598,13 +9684,13 @@ func file_quern_proto_init() {
 		(*Answer_Nodes)(nil),
 		(*Answer_Status)(nil),
 	}
-	file_quern_proto_msgTypes[68].OneofWrappers = []any{
+	file_quern_proto_msgTypes[69].OneofWrappers = []any{
 		(*Push_Recall)(nil),
 		(*Push_Renewed)(nil),
 		(*Push_Nodes)(nil),
 		(*Push_Welcome)(nil),
 	}
-	file_quern_proto_msgTypes[71].OneofWrappers = []any{
+	file_quern_proto_msgTypes[72].OneofWrappers = []any{
 		(*FromClient_Hello)(nil),
 		(*FromClient_Recalled)(nil),
 		(*FromClient_Renew)(nil),
@@ -9616,7 +9702,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   111,
+			NumMessages:   112,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
