@@ -8589,6 +8589,77 @@ func (x *JoinMeta) GetLeave() bool {
 	return false
 }
 
+// Opening is the first message on every stream or socket between two
+// processes (internal/transport): what it will carry. role and name count on a
+// Unix socket only; over QUIC the certificate says who calls.
+type Opening struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Use           uint32                 `protobuf:"varint,1,opt,name=use,proto3" json:"use,omitempty"`       // of internal/transport
+	Method        uint32                 `protobuf:"varint,2,opt,name=method,proto3" json:"method,omitempty"` // of the stream, if it carries one
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	Name          string                 `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Opening) Reset() {
+	*x = Opening{}
+	mi := &file_quern_proto_msgTypes[111]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Opening) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Opening) ProtoMessage() {}
+
+func (x *Opening) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[111]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Opening.ProtoReflect.Descriptor instead.
+func (*Opening) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{111}
+}
+
+func (x *Opening) GetUse() uint32 {
+	if x != nil {
+		return x.Use
+	}
+	return 0
+}
+
+func (x *Opening) GetMethod() uint32 {
+	if x != nil {
+		return x.Method
+	}
+	return 0
+}
+
+func (x *Opening) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Opening) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // Failure is how an error travels in place of a reply.
 type Failure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -8603,7 +8674,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8615,7 +8686,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8628,7 +8699,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -9341,7 +9412,12 @@ const file_quern_proto_rawDesc = "" +
 	"\bJoinMeta\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
 	"\bendpoint\x18\x02 \x01(\v2\x0f.quern.EndpointR\bendpoint\x12\x14\n" +
-	"\x05leave\x18\x03 \x01(\bR\x05leave\"w\n" +
+	"\x05leave\x18\x03 \x01(\bR\x05leave\"[\n" +
+	"\aOpening\x12\x10\n" +
+	"\x03use\x18\x01 \x01(\rR\x03use\x12\x16\n" +
+	"\x06method\x18\x02 \x01(\rR\x06method\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"w\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x0e\n" +
 	"\x02op\x18\x02 \x01(\tR\x02op\x12\x16\n" +
@@ -9367,7 +9443,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 112)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 113)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(*Policy)(nil),         // 1: quern.Policy
@@ -9481,7 +9557,8 @@ var file_quern_proto_goTypes = []any{
 	(*PollReply)(nil),      // 109: quern.PollReply
 	(*Assignment)(nil),     // 110: quern.Assignment
 	(*JoinMeta)(nil),       // 111: quern.JoinMeta
-	(*Failure)(nil),        // 112: quern.Failure
+	(*Opening)(nil),        // 112: quern.Opening
+	(*Failure)(nil),        // 113: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	2,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -9702,7 +9779,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   112,
+			NumMessages:   113,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
