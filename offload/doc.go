@@ -1,0 +1,59 @@
+// Package offload carries a computation to the data: it takes a job file,
+// cuts it into tasks, places them on hosts, runs them and shows all of it
+// under /.compute.
+//
+// # Who does what
+//
+//	 cp, mv, cat                    mount                 meta (leader)              host
+//	 ───────────                    ─────                 ─────────────              ────
+//	 mv x.yaml queue/  ──rename──▶  Overlay.Enqueue
+//	                                 jobfile.Parse
+//	                                 expand, pin, pack
+//	                                 SubmitJob ─────────▶ state machine
+//	                                                      Scheduler ◀────Poll─────── Agent
+//	                                                       place.Place
+//	                                                       UpdateTask(running)
+//	                                                       ────────Assignment──────▶ Agent
+//	                                                                                  worker process
+//	                                                                                  attempt directory
+//	                                                      state machine ◀─UpdateTask─ Agent
+//	                                                       (renames the outputs)
+//	 cat jobs/7/wait   ◀──read────  Overlay ◀──GetJob──── state machine
+//
+// A job is durable in the metadata state machine from the moment the rename
+// into queue/ returns. Everything else here can be killed at any time.
+//
+// # Promises
+//
+//   - A job file is checked whole before it is taken: an error is one sentence
+//     with the line, in errors/NAME, and the errno of the rename.
+//   - The name of a job is an idempotency key: the same name with the same
+//     content is the same job, with other content it is refused (EEXIST).
+//   - Inputs are pinned to what they were at submission. A task that finds an
+//     input changed fails and says which one.
+//   - A task runs at least once, its result appears exactly once: each attempt
+//     writes into a directory of its own below wire.OutputsIno, and one command
+//     (UpdateTask, fenced by the attempt's number) renames its files into the
+//     job's output directory and records the winner.
+//   - A host that is lost costs a task no retry; a kernel that fails does.
+//   - reason is never empty.
+//   - A kernel cannot harm more than its attempt: it runs in a worker process
+//     with a memory limit, sees its inputs only, and is stopped by SIGKILL.
+//
+// # Files of a job
+//
+// A job's outputs lie in one directory (Job.out_dir), shown as jobs/ID/out.
+// Without a reduce step each task n leaves one file there, OUTPUT for a job of
+// one task, else OUTPUT.NNNNN (the task's number). With a reduce step the map
+// tasks leave .part.NNNNN, and the reduce task, which reads these, leaves
+// OUTPUT. Attempt directories are called attempt.NODE.JOB.TASK.ATTEMPT; an
+// agent removes those of its own node that it finds at its start.
+//
+// # Packages
+//
+//	jobfile   the job file: parsing, checking, sentences        (pure)
+//	place     which task goes to which host, and when to retry  (pure)
+//	kernels   the kernels inside the binary, and their sources
+//	worker    the worker process, its frames, and its keeper
+//	offload   overlay, submission, scheduler, agent
+package offload

@@ -1,0 +1,87 @@
+package jobfile
+
+import (
+	"fmt"
+	"time"
+)
+
+// Limits of a job file.
+const (
+	MaxFile    = 64 << 10
+	MaxInputs  = 256 // entries of inputs, before globs are expanded
+	MaxArgs    = 256
+	MaxParams  = 64
+	MaxTimeout = 24 * time.Hour
+	MaxRetries = 20
+	MinMemory  = 1 << 20
+	MaxMemory  = 4 << 30
+)
+
+// Defaults of a job file.
+const (
+	DefaultTimeout = 10 * time.Minute
+	DefaultRetries = 2
+	DefaultMemory  = 256 << 20
+	DefaultOutput  = "output"
+)
+
+// Split says how the inputs become tasks.
+type Split string
+
+const (
+	SplitFile Split = "file" // whole files, small ones packed together
+	SplitNone Split = "none" // one task reads everything
+)
+
+// Step is one module run over some inputs. Exactly one of Kernel and Wasm is
+// set, except in a reduce step, where both empty mean the module of the map.
+type Step struct {
+	Kernel string // NAME or NAME@VERSION
+	Wasm   string // a path of the mount
+	Args   []string
+	Params []Param // sorted by key
+
+	KernelLine int // of kernel or wasm; 0 if neither is given
+}
+
+// Param becomes QUERN_KEY=Value in the module's environment.
+type Param struct{ Key, Value string }
+
+// Input is one entry of inputs.
+type Input struct {
+	Pattern string // absolute, clean
+	Line    int
+}
+
+// Spec is a job file that has been checked.
+type Spec struct {
+	Name    string // "" or the job's name, the same as the file's
+	Map     Step
+	Inputs  []Input
+	Split   Split
+	Reduce  *Step // nil: none
+	Output  string
+	Timeout time.Duration
+	Retries int
+	Memory  int64 // bytes
+
+	NameLine int
+}
+
+// Error is what is wrong with a job file.
+type Error struct {
+	Line int // from 1; 0: the file as a whole
+	Text string
+}
+
+func (e *Error) Error() string {
+	if e.Line == 0 {
+		return e.Text
+	}
+	return fmt.Sprintf("line %d: %s", e.Line, e.Text)
+}
+
+// Errorf makes an *Error.
+func Errorf(line int, format string, args ...any) *Error {
+	return &Error{Line: line, Text: fmt.Sprintf(format, args...)}
+}

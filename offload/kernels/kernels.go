@@ -1,0 +1,75 @@
+// Package kernels holds the kernels that come inside the quern binary: one
+// WASI module, built from src with Go's own wasip1 port, that looks at its
+// first argument.
+//
+// bundled.wasm.gz is generated and committed, so that `go build` needs nothing
+// but Go: run `go generate ./offload/kernels` after a change in src. The build
+// is reproducible; a test compares, with the toolchain named in bundled.go.txt.
+package kernels
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	_ "embed"
+	"fmt"
+	"io"
+	"sync"
+)
+
+//go:generate go run ./gen
+
+//go:embed bundled.wasm.gz
+var packed []byte
+
+// Version is the version of every bundled kernel.
+const Version = "1"
+
+// Kernel is one bundled kernel.
+type Kernel struct {
+	Name  string
+	About string   // one line
+	Args  []string // put before the job's own
+}
+
+// Bundled lists the kernels, sorted by name.
+var Bundled = []Kernel{
+	{"grep", "lines that match a regular expression, as PATH:LINE:TEXT; args: [PATTERN]", []string{"grep"}},
+	{"histogram", "how often each value of a byte occurs; with reduce: {} in all inputs together", []string{"histogram"}},
+	{"sha256sum", "the SHA-256 of every input, as the command of that name prints it", []string{"sha256sum"}},
+	{"wordcount", "the most frequent words or identifiers; needs reduce: {}; params: {top: N}", []string{"wordcount"}},
+}
+
+// Find returns the bundled kernel of that name and version ("": any).
+func Find(name, version string) (Kernel, bool) {
+	for _, k := range Bundled {
+		if k.Name == name && (version == "" || version == Version) {
+			return k, true
+		}
+	}
+	return Kernel{}, false
+}
+
+type module struct {
+	wasm   []byte
+	digest [sha256.Size]byte
+}
+
+var unpacked = sync.OnceValues(func() (module, error) {
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return module{}, fmt.Errorf("bundled kernels: %w", err)
+	}
+	wasm, err := io.ReadAll(z)
+	if err != nil {
+		return module{}, fmt.Errorf("bundled kernels: %w", err)
+	}
+	return module{wasm, sha256.Sum256(wasm)}, nil
+})
+
+// Module returns the WebAssembly module of all bundled kernels, and its
+// SHA-256. Nobody may change the bytes.
+func Module() (wasm, digest []byte, err error) {
+	m, err := unpacked()
+	return m.wasm, m.digest[:], err
+}

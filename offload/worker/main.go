@@ -1,0 +1,178 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Main is the worker process: `quern worker wasm [--cache DIR]`, started by a
+// Process with a socket as descriptor 3. It returns the exit status.
+func Main(args []string) int {
+	if len(args) == 0 || args[0] != "wasm" {
+		fmt.Fprintln(os.Stderr, "usage: quern worker wasm [--cache DIR]; agents start workers, people need not")
+		return 2
+	}
+	flags := flag.NewFlagSet("worker wasm", flag.ContinueOnError)
+	cache := flags.String("cache", "", "directory of compiled modules")
+	if flags.Parse(args[1:]) != nil {
+		return 2
+	}
+	if t, err := unix.GetsockoptInt(3, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || t != unix.SOCK_STREAM {
+		fmt.Fprintln(os.Stderr, "worker wasm: descriptor 3 is not a socket; agents start workers, people need not")
+		return 2
+	}
+	restrain()
+	e, err := newEngine(*cache)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "worker wasm:", err)
+		return 1
+	}
+	if err := serve(e, os.NewFile(3, "keeper")); err != nil {
+		fmt.Fprintln(os.Stderr, "worker wasm:", err)
+		return 1
+	}
+	return 0
+}
+
+// restrain takes from this process what no module needs. What the system does
+// not grant is left as it is: the sandbox is the module's, this is the second
+// fence.
+func restrain() {
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: 256})
+	_ = unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1 << 30, Max: 1 << 30})
+	_ = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("800"), 0)
+}
+
+// serve carries out runs until the keeper closes its end.
+func serve(e *engine, rw io.ReadWriter) error {
+	l := newLink(rw)
+	if err := l.send(kindReady); err != nil {
+		return err
+	}
+	for {
+		k, body, err := l.recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if k != kindRun {
+			return fmt.Errorf("frame %d between two runs", k)
+		}
+		var r Run
+		if err := json.Unmarshal(body, &r); err != nil {
+			return fmt.Errorf("run frame: %w", err)
+		}
+		if err := serveRun(e, l, &r); err != nil {
+			return err
+		}
+	}
+}
+
+func serveRun(e *engine, l *link, r *Run) error {
+	port := &port{link: l}
+	in := newInputs(port)
+	var bad error
+	for range r.Inputs {
+		k, body, err := l.recv()
+		if err != nil {
+			return err
+		}
+		if k != kindInput {
+			return fmt.Errorf("frame %d where an input was announced", k)
+		}
+		size, path, err := decodeInput(body)
+		if err != nil {
+			return err
+		}
+		if err := in.add(path, size); err != nil && bad == nil {
+			bad = err
+		}
+	}
+	in.seal()
+	exit := Exit{Code: -1}
+	if bad != nil {
+		exit.Trap = bad.Error()
+	} else {
+		exit = e.run(context.Background(), r, in, output{port, kindOut}, output{port, kindErr})
+	}
+	if port.err != nil {
+		return port.err
+	}
+	body, err := json.Marshal(exit)
+	if err != nil {
+		return err
+	}
+	return l.send(kindExit, body)
+}
+
+// port is the worker's way out during one run. After an error of the link
+// everything fails, and the worker ends.
+type port struct {
+	link *link
+	err  error
+}
+
+func (p *port) readInput(i int, b []byte, off int64) (int, error) {
+	if p.err != nil {
+		return 0, p.err
+	}
+	n := min(len(b), chunk)
+	if n == 0 {
+		return 0, nil
+	}
+	if p.err = p.link.send(kindRead, readRequest{uint32(i), uint64(off), uint32(n)}.encode()); p.err != nil {
+		return 0, p.err
+	}
+	k, body, err := p.link.recv()
+	switch {
+	case err != nil:
+	case k != kindData || len(body) == 0:
+		err = fmt.Errorf("frame %d in answer to a read", k)
+	case len(body)-1 > n:
+		err = fmt.Errorf("%d bytes in answer to a read of %d", len(body)-1, n)
+	}
+	if err != nil {
+		p.err = err
+		return 0, err
+	}
+	if body[0] != 0 {
+		return 0, errors.New(string(body[1:]))
+	}
+	got := copy(b, body[1:])
+	if got < n {
+		return got, io.EOF
+	}
+	return got, nil
+}
+
+// output sends what the module writes.
+type output struct {
+	port *port
+	kind kind
+}
+
+func (o output) Write(b []byte) (int, error) {
+	done := 0
+	for done < len(b) {
+		if o.port.err != nil {
+			return done, o.port.err
+		}
+		part := b[done:min(len(b), done+chunk)]
+		if o.port.err = o.port.link.send(o.kind, part); o.port.err != nil {
+			return done, o.port.err
+		}
+		done += len(part)
+	}
+	return done, nil
+}
