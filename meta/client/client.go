@@ -115,11 +115,12 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 		c.cancel()
 		return nil, err
 	}
+	ready := c.ready
 	c.wg.Add(2)
 	go func() { defer c.wg.Done(); c.calls.run(c.ctx) }()
 	go func() { defer c.wg.Done(); newKeeper(c, id).run() }()
 	select {
-	case <-c.ready:
+	case <-ready:
 		return c, nil
 	case <-ctx.Done():
 		c.cancel()
@@ -254,7 +255,8 @@ func (c *Client) Lock(ctx context.Context, l *wire.Lock) (*wire.LockReply, error
 	return r, nil
 }
 
-// Release gives leases back. It neither waits nor fails: a lease whose release
+// Release gives leases back, whole: nothing of the lease on these inodes is
+// left, unless a grant with a higher id was given meanwhile. It neither waits nor fails: a lease whose release
 // gets lost is recalled one day.
 func (c *Client) Release(grants []*wire.Grant) {
 	if len(grants) == 0 {
