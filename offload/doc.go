@@ -4,21 +4,21 @@
 //
 // # Who does what
 //
-//	 cp, mv, cat                    mount                 meta (leader)              host
-//	 ───────────                    ─────                 ─────────────              ────
-//	 mv x.yaml queue/  ──rename──▶  Overlay.Enqueue
-//	                                 jobfile.Parse
-//	                                 expand, pin, pack
-//	                                 SubmitJob ─────────▶ state machine
-//	                                                      Scheduler ◀────Poll─────── Agent
-//	                                                       place.Place
-//	                                                       UpdateTask(running)
-//	                                                       ────────Assignment──────▶ Agent
-//	                                                                                  worker process
-//	                                                                                  attempt directory
-//	                                                      state machine ◀─UpdateTask─ Agent
-//	                                                       (renames the outputs)
-//	 cat jobs/7/wait   ◀──read────  Overlay ◀──GetJob──── state machine
+//	cp, mv, cat                    mount                 meta (leader)              host
+//	───────────                    ─────                 ─────────────              ────
+//	mv x.yaml queue/  ──rename──▶  Overlay.Enqueue
+//	                                jobfile.Parse
+//	                                expand, pin, pack
+//	                                SubmitJob ─────────▶ state machine
+//	                                                     Scheduler ◀────Poll─────── Agent
+//	                                                      place.Place
+//	                                                      UpdateTask(running)
+//	                                                      ────────Assignment──────▶ Agent
+//	                                                                                 worker process
+//	                                                                                 attempt directory
+//	                                                     state machine ◀─UpdateTask─ Agent
+//	                                                      (renames the outputs)
+//	cat jobs/7/wait   ◀──read────  Overlay ◀──GetJob──── state machine
 //
 // A job is durable in the metadata state machine from the moment the rename
 // into queue/ returns. Everything else here can be killed at any time.

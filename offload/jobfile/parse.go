@@ -40,10 +40,7 @@ func Parse(data []byte) (*Spec, error) {
 	known := stepFields(&s.Map, "")
 	known["version"] = func(n *yaml.Node) error {
 		version = true
-		if n.Kind != yaml.ScalarNode || n.Value != "1" {
-			return Errorf(n.Line, "version must be 1, not %s", describe(n))
-		}
-		return nil
+		return versionOne(n)
 	}
 	known["name"] = func(n *yaml.Node) (err error) {
 		s.NameLine = n.Line

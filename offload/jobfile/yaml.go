@@ -83,7 +83,7 @@ func fields(n *yaml.Node, known map[string]func(*yaml.Node) error) error {
 			for name := range known {
 				names = append(names, name)
 			}
-			return Errorf(k.Line, "unknown field %q%s", k.Value, didYouMean(k.Value, names))
+			return Errorf(k.Line, "unknown field %q%s", k.Value, DidYouMean(k.Value, names))
 		}
 		if err := set(v); err != nil {
 			return err
@@ -152,8 +152,9 @@ func texts(n *yaml.Node, field string, most int) ([]*yaml.Node, error) {
 	return n.Content, nil
 }
 
-// didYouMean finds the known word next to the given one, if it is near.
-func didYouMean(word string, known []string) string {
+// DidYouMean asks whether the known word next to the given one was meant, if
+// one is near; else it returns "".
+func DidYouMean(word string, known []string) string {
 	best, bestDist := "", 3
 	for _, k := range known {
 		d := distance(strings.ToLower(word), k)

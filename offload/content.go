@@ -1,0 +1,244 @@
+package offload
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"quernfs/internal/wire"
+)
+
+// OverlayFile is one open of a synthetic file; fs.OverlayFile has the same
+// methods.
+type OverlayFile = interface {
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error) // io.EOF at the end
+	Write(ctx context.Context, p []byte) (int, error)
+	Close() error
+}
+
+// Open implements fs.Overlay.
+func (o *Overlay) Open(ctx context.Context, cred *wire.Cred, ino uint64, write bool) (OverlayFile, error) {
+	n, ok := parseNode(ino)
+	if !ok {
+		return nil, &wire.Error{Code: wire.Stale, Op: "open", Object: strconv.FormatUint(ino, 10)}
+	}
+	if n.kind == kindJobFile0 { // ctl
+		job, _, err := getJob(ctx, o.meta, n.job, false)
+		if err != nil {
+			return nil, err
+		}
+		if !owns(cred, job) {
+			return nil, problem(wire.Denied, job.Name, 0, "job %d belongs to uid %d", job.Id, job.Cred.GetUid())
+		}
+		return &ctlFile{o: o, cred: cred, job: job}, nil
+	}
+	if write {
+		return nil, &wire.Error{Code: wire.Denied, Op: "open", Object: strconv.FormatUint(ino, 10)}
+	}
+	if n.kind >= kindJobFile0 && n.kind < kindJobFile0+kind(len(jobFiles)) && jobFiles[n.kind-kindJobFile0] == "wait" {
+		return &waitFile{meta: o.meta, job: n.job}, nil
+	}
+	text, err := o.content(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	return textFile(text), nil
+}
+
+// content is what a synthetic file says now.
+func (o *Overlay) content(ctx context.Context, n node) (string, error) {
+	switch k := n.kind; {
+	case k == kindReadme:
+		return readme, nil
+	case k == kindError:
+		r, ok := o.refusalOf(n.low())
+		if !ok {
+			return "", gone("open", "errors")
+		}
+		return r.text, nil
+	case k >= kindJobFile0 && k < kindJobFile0+kind(len(jobFiles)):
+		what := jobFiles[k-kindJobFile0]
+		job, tasks, err := getJob(ctx, o.meta, n.job, needsTasks[what])
+		if err != nil {
+			return "", err
+		}
+		o.learn(job)
+		return jobText(what, job, tasks, time.Now()), nil
+	case k >= kindTaskFile0 && k < kindTaskFile0+kind(len(taskFiles)):
+		task, err := o.task(ctx, n.job, n.task)
+		if err != nil {
+			return "", err
+		}
+		return taskText(taskFiles[k-kindTaskFile0], task, time.Now()), nil
+	case k >= kindHostFile0 && k < kindHostFile0+kind(len(hostFiles)):
+		agents, err := o.agents(ctx)
+		if err != nil {
+			return "", err
+		}
+		for _, a := range agents {
+			if uint64(a.Node.Id) == n.low() {
+				return hostText(hostFiles[k-kindHostFile0], a), nil
+			}
+		}
+		return "", gone("open", "hosts")
+	}
+	return "", &wire.Error{Code: wire.IsDir, Op: "open", Object: strconv.FormatUint(n.ino(), 10)}
+}
+
+func (o *Overlay) task(ctx context.Context, job uint64, n uint32) (*wire.Task, error) {
+	_, tasks, err := getJob(ctx, o.meta, job, true)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range tasks {
+		if t.N == n {
+			return t, nil
+		}
+	}
+	return nil, gone("open", fmt.Sprintf("task %d of job %d", n, job))
+}
+
+// textFile is a text that was taken when the file was opened.
+type textFile string
+
+func (t textFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	if off >= int64(len(t)) {
+		return 0, io.EOF
+	}
+	n := copy(p, t[max(off, 0):])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (t textFile) Write(context.Context, []byte) (int, error) {
+	return 0, &wire.Error{Code: wire.Denied, Op: "write"}
+}
+
+func (t textFile) Close() error { return nil }
+
+// waitFile blocks its first read until the job has ended, then says how.
+type waitFile struct {
+	meta Meta
+	job  uint64
+
+	mu   sync.Mutex
+	text textFile // guarded by mu; "" until the job has ended
+}
+
+func (w *waitFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	w.mu.Lock()
+	text := w.text
+	w.mu.Unlock()
+	if text == "" {
+		job, err := WaitJob(ctx, w.meta, w.job)
+		if err != nil {
+			return 0, err
+		}
+		text = textFile(job.State + ": " + job.Reason + "\n")
+		w.mu.Lock()
+		w.text = text
+		w.mu.Unlock()
+	}
+	return text.ReadAt(ctx, p, off)
+}
+
+func (w *waitFile) Write(context.Context, []byte) (int, error) {
+	return 0, &wire.Error{Code: wire.Denied, Op: "write"}
+}
+
+func (w *waitFile) Close() error { return nil }
+
+// WaitJob returns the job once it has ended, or the context's error.
+func WaitJob(ctx context.Context, m Meta, id uint64) (*wire.Job, error) {
+	pause := 10 * time.Millisecond
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		job, _, err := getJob(ctx, m, id, false)
+		if err != nil {
+			return nil, err
+		}
+		if Ended(job.State) {
+			return job, nil
+		}
+		timer.Reset(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return nil, &wire.Error{Code: wire.CodeOf(ctx.Err()), Op: "wait", Object: fmt.Sprintf("job %d", id), Err: ctx.Err()}
+		}
+		pause = min(pause*3/2, 400*time.Millisecond)
+	}
+}
+
+// ctlFile takes one verb a write.
+type ctlFile struct {
+	o    *Overlay
+	cred *wire.Cred
+	job  *wire.Job
+}
+
+func (c *ctlFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	return textFile("write one of: cancel, retry\n").ReadAt(ctx, p, off)
+}
+
+func (c *ctlFile) Write(ctx context.Context, p []byte) (int, error) {
+	verb := strings.TrimSpace(string(p))
+	if verb == "" {
+		return len(p), nil
+	}
+	if err := c.o.control(ctx, c.cred, c.job, verb, "written to ctl"); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (c *ctlFile) Close() error { return nil }
+
+func owns(cred *wire.Cred, job *wire.Job) bool {
+	return cred.GetUid() == 0 || cred.GetUid() == job.GetCred().GetUid()
+}
+
+// control carries out a verb of ctl.
+func (o *Overlay) control(ctx context.Context, cred *wire.Cred, job *wire.Job, verb, why string) error {
+	if !owns(cred, job) {
+		return problem(wire.Perm, job.Name, 0, "job %d belongs to uid %d", job.Id, job.Cred.GetUid())
+	}
+	switch verb {
+	case "cancel":
+		return Cancel(ctx, o.meta, job.Id, fmt.Sprintf("cancelled by uid %d: %s", cred.GetUid(), why))
+	case "retry":
+		return Retry(ctx, o.meta, job.Id, fmt.Sprintf("retried by uid %d", cred.GetUid()))
+	}
+	return problem(wire.Invalid, job.Name, 0, "%q is not something a job can be told: cancel, retry", verb)
+}
+
+// Cancel ends a job that has not ended. Its running tasks are stopped.
+func Cancel(ctx context.Context, m Meta, id uint64, reason string) error {
+	_, err := m.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{
+		Id: id, State: StateCancelled, Reason: reason, Event: reason,
+	}}})
+	return err
+}
+
+// Retry starts the tasks of a failed or cancelled job that have not succeeded
+// once more.
+func Retry(ctx context.Context, m Meta, id uint64, reason string) error {
+	job, _, err := getJob(ctx, m, id, false)
+	if err != nil {
+		return err
+	}
+	if job.State != StateFailed && job.State != StateCancelled && job.State != StateExpired {
+		return problem(wire.Invalid, job.Name, 0, "job %d is %s: only a job that failed or was cancelled can be retried", id, job.State)
+	}
+	_, err = m.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{
+		Id: id, State: StatePending, Reason: reason, Event: reason,
+	}}})
+	return err
+}

@@ -1,0 +1,78 @@
+package offload
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	"quernfs/internal/wire"
+)
+
+// Files is what offload needs of the filesystem. Paths are absolute in the
+// namespace.
+type Files interface {
+	Stat(ctx context.Context, path string) (*wire.Inode, error)
+	// ReadDir lists a whole directory; an entry may lack its inode.
+	ReadDir(ctx context.Context, path string) ([]*wire.DirEntry, error)
+	OpenInode(ctx context.Context, ino uint64) (File, error)
+	Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error)
+	Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error)
+	// Where says how many bytes of an inode each chunk server holds.
+	Where(ctx context.Context, ino uint64) (map[uint32]uint64, error)
+	// Sync makes all that was written through this mount known to meta.
+	Sync(ctx context.Context) error
+}
+
+// File is one open file.
+type File interface {
+	Inode() *wire.Inode
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	WriteAt(ctx context.Context, p []byte, off int64) (int, error)
+	Sync(ctx context.Context) error // all writes are durable and committed
+	Close() error
+}
+
+// Source is Files as another package has it, with a file type of its own.
+type Source[F File] interface {
+	Stat(ctx context.Context, path string) (*wire.Inode, error)
+	ReadDir(ctx context.Context, path string) ([]*wire.DirEntry, error)
+	OpenInode(ctx context.Context, ino uint64) (F, error)
+	Create(ctx context.Context, dir uint64, name string, mode uint32) (F, error)
+	Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error)
+	Where(ctx context.Context, ino uint64) (map[uint32]uint64, error)
+	Sync(ctx context.Context) error
+}
+
+// FilesOf makes Files of anything with the same methods.
+func FilesOf[F File](s Source[F]) Files { return source[F]{s} }
+
+type source[F File] struct{ Source[F] }
+
+func (s source[F]) OpenInode(ctx context.Context, ino uint64) (File, error) {
+	return s.Source.OpenInode(ctx, ino)
+}
+
+func (s source[F]) Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error) {
+	return s.Source.Create(ctx, dir, name, mode)
+}
+
+// Meta is what offload needs of the metadata servers: a *client.Client.
+type Meta interface {
+	Do(ctx context.Context, cmd *wire.Command) (*wire.Result, error)
+	Ask(ctx context.Context, q *wire.Query) (*wire.Answer, error)
+	Call(ctx context.Context, m wire.Method, req proto.Message) (proto.Message, error)
+}
+
+// rootCred passes every check.
+var rootCred = &wire.Cred{}
+
+// S_IFMT and what it selects.
+const (
+	typeMask = 0o170000
+	typeDir  = 0o040000
+	typeReg  = 0o100000
+	typeLink = 0o120000
+)
+
+func isDir(mode uint32) bool  { return mode&typeMask == typeDir }
+func isFile(mode uint32) bool { return mode&typeMask == typeReg }

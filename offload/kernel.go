@@ -1,0 +1,206 @@
+package offload
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
+	"quernfs/offload/kernels"
+	"quernfs/offload/worker"
+)
+
+const kernelsPath = "/.compute/kernels"
+
+// resolve finds the module of a step: one at a path of the mount, one that was
+// registered below /.compute/kernels, or one of those in the binary; in this
+// order.
+func (e *expander) resolve(ctx context.Context, s jobfile.Step) (*wire.KernelRef, error) {
+	if s.Wasm != "" {
+		inode, err := e.reach(ctx, s.Wasm, s.KernelLine)
+		if err != nil {
+			return nil, err
+		}
+		return e.pin(ctx, s.Wasm, s.Wasm, inode, nil, s.KernelLine)
+	}
+	name, version, _ := strings.Cut(s.Kernel, "@")
+	ref, err := e.registered(ctx, name, version, s.KernelLine)
+	if ref != nil || err != nil {
+		return ref, err
+	}
+	if k, ok := kernels.Find(name, version); ok {
+		_, digest, err := kernels.Module()
+		if err != nil {
+			return nil, err
+		}
+		return &wire.KernelRef{Name: k.Name + "@" + kernels.Version, Digest: digest, Args: k.Args}, nil
+	}
+	return nil, problem(wire.NotFound, e.job, s.KernelLine, "there is no kernel %q%s; ls %s shows those that were registered, the README those that come with quern",
+		s.Kernel, e.kernelHint(ctx, name), kernelsPath)
+}
+
+func (e *expander) kernelHint(ctx context.Context, name string) string {
+	var names []string
+	for _, k := range kernels.Bundled {
+		names = append(names, k.Name)
+	}
+	if entries, err := e.files.ReadDir(ctx, kernelsPath); err == nil {
+		for _, d := range entries {
+			names = append(names, d.Name)
+		}
+	}
+	return jobfile.DidYouMean(name, names)
+}
+
+// registered finds NAME/VERSION/ below /.compute/kernels; nil if there is no
+// such name there. Without a version it takes the highest.
+func (e *expander) registered(ctx context.Context, name, version string, line int) (*wire.KernelRef, error) {
+	dir := path.Join(kernelsPath, name)
+	entries, err := e.files.ReadDir(ctx, dir)
+	if errors.Is(err, wire.NotFound) || errors.Is(err, wire.NotDir) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, e.statError(err, dir, line)
+	}
+	var versions []string
+	for _, d := range entries {
+		if isDir(d.Type) && !strings.HasPrefix(d.Name, ".") {
+			versions = append(versions, d.Name)
+		}
+	}
+	slices.SortFunc(versions, compareVersions)
+	switch {
+	case version != "" && !slices.Contains(versions, version):
+		if _, ok := kernels.Find(name, version); ok {
+			return nil, nil
+		}
+		return nil, problem(wire.NotFound, e.job, line, "kernel %s has no version %s; it has %s", name, version, list(versions))
+	case len(versions) == 0:
+		return nil, nil
+	case version == "":
+		version = versions[len(versions)-1]
+	}
+	dir = path.Join(dir, version)
+	manifest := path.Join(dir, "kernel.yaml")
+	inode, err := e.reach(ctx, manifest, line)
+	if err != nil {
+		return nil, err
+	}
+	data, err := e.read(ctx, manifest, inode, jobfile.MaxFile, line)
+	if err != nil {
+		return nil, err
+	}
+	k, err := jobfile.ParseKernel(data)
+	if err != nil {
+		return nil, problem(wire.Invalid, e.job, line, "%s: %v", manifest, err)
+	}
+	module := path.Join(dir, k.Wasm)
+	if inode, err = e.reach(ctx, module, line); err != nil {
+		return nil, err
+	}
+	return e.pin(ctx, name+"@"+version, module, inode, k.Args, line)
+}
+
+// pin reads a module and takes its digest.
+func (e *expander) pin(ctx context.Context, name, p string, inode *wire.Inode, args []string, line int) (*wire.KernelRef, error) {
+	wasm, err := e.read(ctx, p, inode, worker.MaxModule, line)
+	if err != nil {
+		return nil, err
+	}
+	if len(wasm) < 8 || string(wasm[:4]) != "\x00asm" {
+		return nil, problem(wire.Invalid, e.job, line, "%s is not a WebAssembly module", p)
+	}
+	digest := sha256.Sum256(wasm)
+	return &wire.KernelRef{Name: name, Digest: digest[:], Ino: inode.Attr.Ino, Size: inode.Attr.Size, Args: args}, nil
+}
+
+// read returns the whole content of a file that cred may read.
+func (e *expander) read(ctx context.Context, p string, inode *wire.Inode, most int64, line int) ([]byte, error) {
+	if !isFile(inode.Attr.Mode) {
+		return nil, problem(wire.Invalid, e.job, line, "%s is not a regular file", p)
+	}
+	if err := e.may(ctx, inode, 4, p, line); err != nil {
+		return nil, err
+	}
+	data, err := readAll(ctx, e.files, inode.Attr.Ino, most)
+	if err != nil {
+		if errors.Is(err, wire.FileTooBig) {
+			return nil, problem(wire.Invalid, e.job, line, "%s is larger than %d KiB", p, most>>10)
+		}
+		return nil, problem(wire.CodeOf(err), e.job, line, "reading %s: %v", p, err)
+	}
+	return data, nil
+}
+
+// readAll reads a file of at most most bytes.
+func readAll(ctx context.Context, files Files, ino uint64, most int64) ([]byte, error) {
+	f, err := files.OpenInode(ctx, ino)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	size := int64(f.Inode().GetAttr().GetSize())
+	if size > most {
+		return nil, wire.Errorf(wire.FileTooBig, "read", fmt.Sprintf("ino %d", ino), "larger than %d bytes", most)
+	}
+	buf := make([]byte, size)
+	for n := 0; n < len(buf); {
+		m, err := f.ReadAt(ctx, buf[n:], int64(n))
+		n += m
+		if err != nil || m == 0 {
+			if n == len(buf) {
+				break
+			}
+			if err == nil || errors.Is(err, io.EOF) {
+				return buf[:n], nil // it became shorter
+			}
+			return nil, err
+		}
+	}
+	return buf, nil
+}
+
+// compareVersions orders versions as people do: runs of digits by value.
+func compareVersions(a, b string) int {
+	for a != "" && b != "" {
+		da, db := digits(a), digits(b)
+		if da > 0 && db > 0 {
+			x, _ := strconv.ParseUint(a[:da], 10, 64)
+			y, _ := strconv.ParseUint(b[:db], 10, 64)
+			if c := cmp.Compare(x, y); c != 0 {
+				return c
+			}
+			a, b = a[da:], b[db:]
+			continue
+		}
+		if a[0] != b[0] {
+			return cmp.Compare(a[0], b[0])
+		}
+		a, b = a[1:], b[1:]
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+func digits(s string) int {
+	n := 0
+	for n < len(s) && s[n] >= '0' && s[n] <= '9' {
+		n++
+	}
+	return n
+}
+
+func list(words []string) string {
+	if len(words) == 0 {
+		return "none"
+	}
+	return strings.Join(words, ", ")
+}

@@ -1,0 +1,165 @@
+package offload
+
+import (
+	_ "embed"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"quernfs/internal/wire"
+)
+
+// readme is /.compute/README.
+//
+//go:embed README.txt
+var readme string
+
+// needsTasks are the files of a job that are made from its tasks, too.
+var needsTasks = map[string]bool{"plan": true, "usage": true, "provenance": true}
+
+// jobText is what the file called what says of a job.
+func jobText(what string, j *wire.Job, tasks []*wire.Task, now time.Time) string {
+	switch what {
+	case "spec":
+		return string(j.Spec)
+	case "state":
+		return j.State + "\n"
+	case "reason":
+		return j.Reason + "\n"
+	case "events":
+		var b strings.Builder
+		for _, e := range j.Events {
+			fmt.Fprintf(&b, "%s %s\n", stamp(e.TimeNs), e.Text)
+		}
+		return b.String()
+	case "plan":
+		return planText(j, tasks)
+	case "provenance":
+		return provenanceText(j, tasks)
+	case "usage":
+		return usageText(j, tasks, now)
+	}
+	return ""
+}
+
+func planText(j *wire.Job, tasks []*wire.Task) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "kernel %s, %s\n", j.Kernel, count(len(tasks), "task"))
+	fmt.Fprintf(&b, "%-6s %-6s %-10s %-7s %-16s %8s  %s\n", "TASK", "PHASE", "STATE", "ATTEMPT", "HOST", "BYTES", "INPUTS")
+	for _, t := range tasks {
+		var bytes uint64
+		for _, in := range t.Inputs {
+			bytes += in.Size
+		}
+		what := count(len(t.Inputs), "file")
+		if len(t.Inputs) == 1 {
+			what = t.Inputs[0].Path
+		}
+		fmt.Fprintf(&b, "%-6d %-6s %-10s %-7d %-16s %8d  %s\n", t.N, t.Phase, t.State, t.Attempt, dash(t.Host), bytes, what)
+	}
+	return b.String()
+}
+
+func provenanceText(j *wire.Job, tasks []*wire.Task) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "job %d %s spec sha256:%x\n", j.Id, j.Name, j.Digest)
+	for i, k := range j.Kernels {
+		phase := "map"
+		if i > 0 {
+			phase = "reduce"
+		}
+		fmt.Fprintf(&b, "%s kernel %s sha256:%s\n", phase, k.Name, hex.EncodeToString(k.Digest))
+	}
+	for _, t := range tasks {
+		fmt.Fprintf(&b, "task %d %s attempt %d on %s device %s\n", t.N, t.Phase, t.Attempt, dash(t.Host), dash(t.Device))
+		for _, in := range t.Inputs {
+			if in.Ino == 0 {
+				fmt.Fprintf(&b, "  part %s\n", in.Path)
+				continue
+			}
+			fmt.Fprintf(&b, "  ino %d version %d bytes %d %s\n", in.Ino, in.Version, in.Size, in.Path)
+		}
+	}
+	return b.String()
+}
+
+func usageText(j *wire.Job, tasks []*wire.Task, now time.Time) string {
+	var b strings.Builder
+	var in, out, peak, attempts uint64
+	var cpu, busy time.Duration
+	for _, t := range tasks {
+		in += t.BytesIn
+		out += t.BytesOut
+		peak = max(peak, t.PeakMemory)
+		attempts += uint64(t.Attempt)
+		cpu += time.Duration(t.CpuNs)
+		busy += elapsed(t.StartedNs, t.EndedNs, now)
+	}
+	fmt.Fprintf(&b, "tasks %d\ndone %d\nattempts %d\n", j.Tasks, j.TasksDone, attempts)
+	fmt.Fprintf(&b, "wall_seconds %.3f\ntask_seconds %.3f\ncpu_seconds %.3f\n", elapsed(j.SubmittedNs, j.EndedNs, now).Seconds(), busy.Seconds(), cpu.Seconds())
+	fmt.Fprintf(&b, "bytes_in %d\nbytes_out %d\npeak_memory %d\n", in, out, peak)
+	return b.String()
+}
+
+// taskText is what the file called what says of a task.
+func taskText(what string, t *wire.Task, now time.Time) string {
+	switch what {
+	case "state":
+		if t.Reason != "" {
+			return t.State + ": " + t.Reason + "\n"
+		}
+		return t.State + "\n"
+	case "host":
+		return t.Host + "\n"
+	case "device":
+		return t.Device + "\n"
+	case "attempt":
+		return fmt.Sprintf("%d\n", t.Attempt)
+	case "exit":
+		return fmt.Sprintf("%d\n", t.Exit)
+	case "stdout":
+		return string(t.StdoutTail)
+	case "stderr":
+		return string(t.StderrTail)
+	case "usage":
+		return fmt.Sprintf("task_seconds %.3f\ncpu_seconds %.3f\nbytes_in %d\nbytes_out %d\npeak_memory %d\n",
+			elapsed(t.StartedNs, t.EndedNs, now).Seconds(), time.Duration(t.CpuNs).Seconds(), t.BytesIn, t.BytesOut, t.PeakMemory)
+	}
+	return ""
+}
+
+// hostText is what the file called what says of a host.
+func hostText(what string, n *wire.NodeStatus) string {
+	switch what {
+	case "devices":
+		return fmt.Sprintf("cpu runtimes=%s slots=%d\n", dash(strings.Join(n.Node.Runtimes, ",")), n.Slots)
+	case "load":
+		state := "alive"
+		if !n.Alive {
+			state = "silent"
+		}
+		return fmt.Sprintf("%s busy=%d slots=%d\n", state, n.Busy, n.Slots)
+	}
+	return ""
+}
+
+// elapsed is the time from start to end, or to now if it has not ended.
+func elapsed(start, end int64, now time.Time) time.Duration {
+	if start == 0 {
+		return 0
+	}
+	if end == 0 {
+		end = now.UnixNano()
+	}
+	return max(0, time.Duration(end-start))
+}
+
+func stamp(ns int64) string { return time.Unix(0, ns).UTC().Format("2006-01-02T15:04:05.000Z") }
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,165 @@
+package offload
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
+)
+
+// maxSubmit bounds a SubmitJob, which is one entry of the Raft log.
+const maxSubmit = 12 << 20
+
+// Submitter turns job files into jobs.
+type Submitter struct {
+	Files Files
+	Meta  Meta
+}
+
+// JobName is the key of a job file's name: NAME of NAME.yaml. ok is false for
+// names that a job file cannot have.
+func JobName(file string) (name string, ok bool) {
+	for _, suffix := range []string{".yaml", ".yml"} {
+		if n, found := strings.CutSuffix(file, suffix); found {
+			return n, n != "" && !strings.HasPrefix(n, ".")
+		}
+	}
+	return "", false
+}
+
+// Submit checks a job file and makes its job durable. The same name with the
+// same content is the same job. An error is a *wire.Error whose cause is a
+// sentence: Invalid, NotFound (an input, a kernel), Denied, Exists.
+func (s *Submitter) Submit(ctx context.Context, cred *wire.Cred, name string, spec []byte) (id uint64, err error) {
+	digest := sha256.Sum256(spec)
+	old, err := findJob(ctx, s.Meta, name)
+	if err != nil {
+		return 0, problem(wire.CodeOf(err), name, 0, "looking for an earlier job of this name: %v", err)
+	}
+	if old != nil {
+		if bytes.Equal(old.Digest, digest[:]) {
+			return old.Id, nil
+		}
+		return 0, problem(wire.Exists, name, 0, "job %d has this name already, with other content; give this one another name", old.Id)
+	}
+	parsed, err := jobfile.Parse(spec)
+	if err != nil {
+		return 0, &wire.Error{Code: wire.Invalid, Op: "job", Object: name, Err: err}
+	}
+	if parsed.Name != "" && parsed.Name != name {
+		return 0, problem(wire.Invalid, name, parsed.NameLine, "the name is %q but the file is called %s.yaml; leave the name out or make them the same", parsed.Name, name)
+	}
+	job, tasks, err := s.plan(ctx, cred, name, parsed)
+	if err != nil {
+		return 0, err
+	}
+	job.Name, job.Digest, job.Spec, job.Cred = name, digest[:], spec, cred
+	cmd := &wire.Command{Cred: cred, Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: job, Tasks: tasks}}}
+	if n := proto.Size(cmd); n > maxSubmit {
+		return 0, problem(wire.Invalid, name, 0, "the inputs are too many for one job (%d MiB of names); split it", n>>20)
+	}
+	r, err := s.Meta.Do(ctx, cmd)
+	if errors.Is(err, wire.Exists) {
+		return 0, problem(wire.Exists, name, 0, "another job of this name was submitted just now, with other content")
+	}
+	if err != nil {
+		return 0, problem(wire.CodeOf(err), name, 0, "the job could not be stored: %v", err)
+	}
+	return r.Value, nil
+}
+
+// plan resolves kernels, pins inputs and makes the map tasks.
+func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec *jobfile.Spec) (*wire.Job, []*wire.Task, error) {
+	if err := s.Files.Sync(ctx); err != nil {
+		return nil, nil, problem(wire.CodeOf(err), name, 0, "storing what was written before: %v", err)
+	}
+	e := &expander{files: s.Files, meta: s.Meta, cred: cred, job: name}
+	first, err := e.resolve(ctx, spec.Map)
+	if err != nil {
+		return nil, nil, err
+	}
+	job := &wire.Job{Kernel: first.Name, Kernels: []*wire.KernelRef{first}}
+	if spec.Reduce != nil {
+		second := first
+		if r := jobfile.Inherit(*spec.Reduce, spec.Map); r.Kernel != spec.Map.Kernel || r.Wasm != spec.Map.Wasm {
+			if second, err = e.resolve(ctx, r); err != nil {
+				return nil, nil, err
+			}
+		}
+		job.Kernels = append(job.Kernels, second)
+	}
+	files, err := e.expand(ctx, spec.Inputs)
+	if err != nil {
+		return nil, nil, err
+	}
+	tasks := split(files, spec.Split)
+	locate(ctx, s.Files, tasks)
+	var total uint64
+	for _, f := range files {
+		total += f.Size
+	}
+	job.Tasks = uint32(len(tasks))
+	job.Reason = fmt.Sprintf("waiting for a host: %s, %s of input", count(len(tasks), "task"), size(total))
+	return job, tasks, nil
+}
+
+// findJob returns the job of that name, or nil.
+func findJob(ctx context.Context, m Meta, name string) (*wire.Job, error) {
+	ans, err := ask(ctx, m, &wire.Query{Cred: rootCred, Op: &wire.Query_ListJobs{ListJobs: &wire.ListJobs{Name: name, Limit: 1}}})
+	if errors.Is(err, wire.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, j := range ans.GetJobs().GetJobs() {
+		if j.Name == name {
+			return j, nil
+		}
+	}
+	return nil, nil
+}
+
+// ask is Ask with the answer's code as its error.
+func ask(ctx context.Context, m Meta, q *wire.Query) (*wire.Answer, error) {
+	ans, err := m.Ask(ctx, q)
+	if err == nil && ans.GetCode() != 0 {
+		err = &wire.Error{Code: wire.Code(ans.Code), Op: "query", Err: errors.New(ans.Message)}
+	}
+	return ans, err
+}
+
+// sentence is what errors/NAME says of err.
+func sentence(err error) string {
+	var e *wire.Error
+	if errors.As(err, &e) && e.Err != nil {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func size(n uint64) string {
+	switch {
+	case n < 10<<10:
+		return fmt.Sprintf("%d bytes", n)
+	case n < 10<<20:
+		return fmt.Sprintf("%d KiB", n>>10)
+	case n < 10<<30:
+		return fmt.Sprintf("%d MiB", n>>20)
+	}
+	return fmt.Sprintf("%d GiB", n>>30)
+}
