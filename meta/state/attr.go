@@ -1,0 +1,134 @@
+package state
+
+import (
+	"quernfs/internal/wire"
+)
+
+func (t *tx) setAttr(op *wire.SetAttr) *wire.Result {
+	in := t.inode(op.Ino)
+	if in == nil {
+		return fail(wire.NotFound)
+	}
+	if code := t.maySetAttr(in, op); code != wire.OK {
+		return fail(code)
+	}
+
+	in = edit(in)
+	if op.Mask&wire.SetSize != 0 {
+		t.truncate(in, op.Size)
+		in.Attr.MtimeNs = t.now
+	}
+	if op.KillSuid || op.Mask&wire.SetSize != 0 {
+		t.killSuid(in)
+	}
+	t.assign(in, op, t.cred)
+	t.putInode(in)
+	return &wire.Result{Inode: in}
+}
+
+// maySetAttr checks in the order in which Linux's setattr_prepare does.
+func (t *tx) maySetAttr(in *wire.Inode, op *wire.SetAttr) wire.Code {
+	has := func(bits uint32) bool { return op.Mask&bits != 0 }
+	if has(wire.SetSize) {
+		switch {
+		case isDir(in):
+			return wire.IsDir
+		case !isRegular(in):
+			return wire.Invalid
+		case op.Size > wire.MaxFile:
+			return wire.FileTooBig
+		case !op.Handle && !t.allowed(in, t.cred, MayWrite):
+			return wire.Denied
+		}
+	}
+	if (has(wire.SetUID) || has(wire.SetGID)) && !mayChown(in, t.cred, has(wire.SetUID), op.Uid, has(wire.SetGID), op.Gid) {
+		return wire.Perm
+	}
+	if has(wire.SetMode) {
+		if !owns(in, t.cred) {
+			return wire.Perm
+		}
+		if isSymlink(in) {
+			return wire.Unsupported
+		}
+	}
+	if op.Handle || owns(in, t.cred) {
+		return wire.OK
+	}
+	given := has(wire.SetAtime) && !has(wire.AtimeNow) || has(wire.SetMtime) && !has(wire.MtimeNow)
+	if given || has(wire.SetCtime) {
+		return wire.Perm
+	}
+	if has(wire.AtimeNow|wire.MtimeNow) && !t.allowed(in, t.cred, MayWrite) {
+		return wire.Denied
+	}
+	return wire.OK
+}
+
+// killSuid takes from the edited in what a write by the command's caller does.
+func (t *tx) killSuid(in *wire.Inode) {
+	if !isRoot(t.cred) {
+		in.Attr.Mode = KillSuid(in.Attr.Mode, InGroup(t.cred, in.Attr.Gid))
+	}
+}
+
+// assign sets the attributes of op, the size apart, on the edited in. cred only
+// decides on the set-user-id and set-group-id bits.
+func (t *tx) assign(in *wire.Inode, op *wire.SetAttr, cred *wire.Cred) {
+	a := in.Attr
+	has := func(bits uint32) bool { return op.Mask&bits != 0 }
+	if has(wire.SetUID | wire.SetGID) {
+		a.Mode = KillSuid(a.Mode, isRoot(cred) || InGroup(cred, a.Gid))
+		if has(wire.SetUID) {
+			a.Uid = op.Uid
+		}
+		if has(wire.SetGID) {
+			a.Gid = op.Gid
+		}
+	}
+	if has(wire.SetMode) {
+		t.chmod(in, op.Mode, cred)
+	}
+	switch {
+	case has(wire.AtimeNow):
+		a.AtimeNs = t.now
+	case has(wire.SetAtime):
+		a.AtimeNs = op.AtimeNs
+	}
+	switch {
+	case has(wire.MtimeNow):
+		a.MtimeNs = t.now
+	case has(wire.SetMtime):
+		a.MtimeNs = op.MtimeNs
+	}
+	switch {
+	case has(wire.SetCtime):
+		a.CtimeNs = op.CtimeNs
+	case op.Handle && op.Mask != 0 && op.Mask&^(wire.SetAtime|wire.AtimeNow) == 0:
+		// A read has moved the access time: no change of status.
+	default:
+		a.CtimeNs = t.now
+	}
+}
+
+// chmod sets the permission bits, and makes the access ACL follow.
+func (t *tx) chmod(in *wire.Inode, mode uint32, cred *wire.Cred) {
+	mode &= permBits
+	if !isRoot(cred) && !InGroup(cred, in.Attr.Gid) {
+		mode &^= sISGID
+	}
+	in.Attr.Mode = in.Attr.Mode&^permBits | mode
+	if !in.HasAcl {
+		return
+	}
+	value, ok := t.xattr(in.Attr.Ino, xattrAccess)
+	if !ok {
+		return
+	}
+	acl, err := DecodeACL(value)
+	if err != nil {
+		t.fail(corrupt(xattrKey(nil, in.Attr.Ino, xattrAccess), err))
+		return
+	}
+	t.putXattr(in.Attr.Ino, xattrAccess, acl.Chmod(mode).Encode())
+}

@@ -1,0 +1,472 @@
+package state
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+
+	"github.com/minio/sha256-simd"
+	"google.golang.org/protobuf/proto"
+
+	"quernfs/internal/wire"
+)
+
+// States of jobs and tasks. What has ended does not change any more, except
+// that a job that failed, was cancelled or expired can be tried again.
+const (
+	statePending    = "pending"
+	stateStaging    = "staging"
+	stateRunning    = "running"
+	stateCommitting = "committing"
+	stateSucceeded  = "succeeded"
+	stateFailed     = "failed"
+	stateCancelled  = "cancelled"
+	stateExpired    = "expired"
+	stateWaiting    = "waiting"
+
+	phaseReduce = "reduce"
+)
+
+// Limits of what a job keeps.
+const (
+	maxEvents = 100
+	maxTasks  = 1 << 20
+	maxTail   = 64 << 10
+)
+
+func known(state string) bool {
+	return state == stateWaiting || active(state) || state == statePending || ended(state)
+}
+func ended(state string) bool {
+	return state == stateSucceeded || state == stateFailed || state == stateCancelled || state == stateExpired
+}
+func active(state string) bool {
+	return state == stateStaging || state == stateRunning || state == stateCommitting
+}
+
+func (v *view) jobNamed(name string) (id uint64, ok bool) {
+	return v.number(jobNameKey(nil, name))
+}
+
+// tasks calls each with the tasks of a job, by number.
+func (v *view) tasks(job uint64, each func(*wire.Task) bool) {
+	v.prefix(be64([]byte{kJob, jTask}, job), func(key, value []byte) bool {
+		task := new(wire.Task)
+		return v.decode(key, value, task) && each(task)
+	})
+}
+
+func (t *tx) submitJob(op *wire.SubmitJob) *wire.Result {
+	if op.Job == nil || checkName(op.Job.Name) != wire.OK {
+		return failf(wire.Invalid, "a job needs a name")
+	}
+	if len(op.Tasks) > maxTasks {
+		return failf(wire.Invalid, "a job of %d tasks: at most %d are allowed", len(op.Tasks), maxTasks)
+	}
+	digest := sha256.Sum256(op.Job.Spec)
+	if len(op.Job.Digest) > 0 && !bytes.Equal(op.Job.Digest, digest[:]) {
+		return failf(wire.Invalid, "the digest is not that of the job file")
+	}
+	if id, ok := t.jobNamed(op.Job.Name); ok {
+		if old := t.job(id); old != nil && bytes.Equal(old.Digest, digest[:]) {
+			return &wire.Result{Value: id}
+		}
+		return failf(wire.Exists, "job %d has the name %q and another job file", id, op.Job.Name)
+	}
+	outputs := t.inode(wire.OutputsIno)
+	if outputs == nil {
+		return failf(wire.NotFound, "the cluster has not been set up")
+	}
+
+	j := proto.Clone(op.Job).(*wire.Job)
+	j.Id, j.Digest, j.Cred = t.take(nextJob, 1), digest[:], t.owner(op.Job.Cred)
+	j.State, j.Reason = statePending, "waiting for a host"
+	j.SubmittedNs, j.StartedNs, j.EndedNs = t.now, 0, 0
+	j.Tasks, j.TasksDone, j.TasksFailed, j.NextTask = 0, 0, 0, 0
+	j.Events = nil
+	t.event(j, "submitted")
+	j.OutDir = t.makeOutput(outputs, j)
+	t.addTasks(j, op.Tasks)
+	t.putJob(j)
+	t.setRaw(jobNameKey(nil, j.Name), be64(nil, j.Id))
+	return &wire.Result{Value: j.Id, Created: true, Inode: t.inode(j.OutDir)}
+}
+
+// owner is whom a job belongs to: the caller. Only root and the leader
+// submit for another.
+func (t *tx) owner(cred *wire.Cred) *wire.Cred {
+	if cred == nil || !isRoot(t.cred) {
+		cred = t.cred
+	}
+	if cred == nil {
+		cred = new(wire.Cred)
+	}
+	return proto.Clone(cred).(*wire.Cred)
+}
+
+// makeOutput makes the output directory of a job. Its name is the job's number.
+func (t *tx) makeOutput(outputs *wire.Inode, j *wire.Job) uint64 {
+	in := &wire.Inode{
+		Attr: &wire.Attr{
+			Ino: t.take(nextIno, 1), Mode: sIFDIR | 0o755, Nlink: 2, Uid: j.Cred.GetUid(), Gid: j.Cred.GetGid(),
+			Size: dirSize, AtimeNs: t.now, MtimeNs: t.now, CtimeNs: t.now, BtimeNs: t.now, Version: 1,
+		},
+		Policy: outputs.Policy, Parent: wire.OutputsIno,
+	}
+	name := strconv.FormatUint(j.Id, 10)
+	if old := t.dentry(wire.OutputsIno, name); old != nil { // somebody's own directory is in the way
+		name = "job." + name + "." + strconv.FormatUint(in.Attr.Ino, 10)
+	}
+	t.putInode(in)
+	t.counts[countInodes]++
+	t.putDentry(wire.OutputsIno, name, in.Attr.Ino, sIFDIR)
+	outputs = t.touch(outputs)
+	outputs.Attr.Nlink++
+	outputs.Entries++
+	t.putInode(outputs)
+	return in.Attr.Ino
+}
+
+// addTasks appends tasks to an edited job.
+func (t *tx) addTasks(j *wire.Job, tasks []*wire.Task) {
+	for _, in := range tasks {
+		task := new(wire.Task)
+		if in != nil {
+			task = proto.Clone(in).(*wire.Task)
+		}
+		task.Job, task.N = j.Id, uint32(j.NextTask)
+		task.State, task.Reason = statePending, "waiting for a host"
+		task.Attempt, task.Agent, task.StartedNs, task.EndedNs = 0, 0, 0, 0
+		j.NextTask++
+		j.Tasks++
+		t.putTask(task)
+	}
+}
+
+func (t *tx) putTask(task *wire.Task) { t.set(taskKey(nil, task.Job, task.N), task) }
+
+// putJob also keeps the index of jobs that have not ended.
+func (t *tx) putJob(j *wire.Job) {
+	t.set(jobKey(nil, j.Id), j)
+	if ended(j.State) {
+		t.del(jobActiveKey(nil, j.Id))
+	} else {
+		t.setRaw(jobActiveKey(nil, j.Id), nil)
+	}
+}
+
+func (t *tx) event(j *wire.Job, text string) {
+	j.Events = append(j.Events, &wire.JobEvent{TimeNs: t.now, Text: text})
+	if n := len(j.Events) - maxEvents; n > 0 {
+		j.Events = j.Events[n:]
+	}
+}
+
+// mayUpdate says whether the update is one of the current attempt, or begins the
+// next one. The leader itself (no session) may also end or put back a
+// task that no attempt works on.
+func (t *tx) mayUpdate(old, task *wire.Task) bool {
+	switch {
+	case old.State == stateSucceeded || old.State == stateCancelled || old.State == stateExpired:
+		return false
+	case task.Attempt == old.Attempt+1:
+		return true
+	case task.Attempt != old.Attempt:
+		return false
+	}
+	return active(old.State) || t.session == 0
+}
+
+func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
+	if op.Task == nil {
+		return fail(wire.Invalid)
+	}
+	j, old := t.job(op.Task.Job), t.task(op.Task.Job, op.Task.N)
+	switch {
+	case j == nil || old == nil:
+		return fail(wire.NotFound)
+	case !known(op.Task.State):
+		return failf(wire.Invalid, "%q is not a state", op.Task.State)
+	case !t.mayUpdate(old, op.Task):
+		return failf(wire.Stale, "attempt %d of task %d is over: %s in attempt %d", op.Task.Attempt, old.N, old.State, old.Attempt)
+	case ended(j.State) && !(j.State == stateFailed && old.State == stateFailed):
+		return failf(wire.Stale, "job %d has %s", j.Id, j.State)
+	}
+	var out, dst *wire.Inode
+	if op.OutIno != 0 && op.Task.State == stateSucceeded {
+		var code wire.Code
+		if out, code = t.dir(op.OutIno); code != wire.OK {
+			return failf(code, "the output directory of the attempt: %v", code)
+		}
+		if dst, code = t.dir(j.OutDir); code != wire.OK {
+			return failf(code, "the output directory of the job: %v", code)
+		}
+		if op.OutIno == j.OutDir || t.below(dst, op.OutIno) {
+			return failf(wire.Invalid, "the output directory of an attempt cannot hold that of its job")
+		}
+		if code := t.mayMerge(out, dst); code != wire.OK {
+			return failf(code, "an output of the attempt and one of the job are not of one type")
+		}
+	}
+
+	if out != nil {
+		t.merge(out, dst)
+	}
+	task := t.nextTask(old, op.Task)
+	t.putTask(task)
+	t.derive(j, task)
+	t.putJob(j)
+	return &wire.Result{Value: j.Id}
+}
+
+// nextTask is the record of a task after an update.
+func (t *tx) nextTask(old, update *wire.Task) *wire.Task {
+	task := proto.Clone(update).(*wire.Task)
+	if len(task.Inputs) == 0 {
+		task.Inputs = old.Inputs
+	}
+	if task.Phase == "" {
+		task.Phase = old.Phase
+	}
+	if task.Reason == "" {
+		task.Reason = task.State
+	}
+	if n := len(task.StdoutTail) - maxTail; n > 0 {
+		task.StdoutTail = task.StdoutTail[n:]
+	}
+	if n := len(task.StderrTail) - maxTail; n > 0 {
+		task.StderrTail = task.StderrTail[n:]
+	}
+	if task.StartedNs == 0 {
+		if task.StartedNs = t.now; task.Attempt == old.Attempt {
+			task.StartedNs = old.StartedNs
+		}
+	}
+	switch {
+	case !ended(task.State):
+		task.EndedNs = 0
+	case task.EndedNs == 0:
+		task.EndedNs = t.now
+	}
+	return task
+}
+
+// derive brings counters and state of the edited job j up to date with its
+// tasks. changed is one whose record need not have reached the batch's readers.
+func (t *tx) derive(j *wire.Job, changed *wire.Task) {
+	var done, failed, cancelled, busy uint32
+	reduce := false
+	t.tasks(j.Id, func(task *wire.Task) bool {
+		if task.N == changed.GetN() && changed != nil {
+			task = changed
+		}
+		reduce = reduce || task.Phase == phaseReduce
+		switch {
+		case task.State == stateSucceeded:
+			done++
+		case task.State == stateFailed:
+			failed++
+		case ended(task.State):
+			cancelled++
+		case active(task.State):
+			busy++
+		}
+		return true
+	})
+	j.TasksDone, j.TasksFailed = done, failed
+	more := len(j.Kernels) > 1 && !reduce && failed+cancelled == 0
+	was := j.State
+	switch {
+	case done+failed+cancelled < j.Tasks || more:
+		switch {
+		case busy > 0 || done > 0:
+			j.State = stateRunning
+		case was != stateWaiting:
+			j.State = statePending
+		}
+		if j.State == stateRunning {
+			j.Reason = strconv.Itoa(int(done)) + " of " + strconv.Itoa(int(j.Tasks)) + " tasks done"
+			if j.StartedNs == 0 {
+				j.StartedNs = t.now
+			}
+		}
+		j.EndedNs = 0
+	case failed > 0:
+		j.State, j.Reason = stateFailed, "task failed"
+		if changed.GetState() == stateFailed {
+			j.Reason = "task " + strconv.Itoa(int(changed.N)) + ": " + changed.Reason
+		}
+	case cancelled > 0:
+		j.State, j.Reason = stateCancelled, "tasks were cancelled"
+	default:
+		j.State, j.Reason = stateSucceeded, "all tasks done"
+	}
+	if ended(j.State) {
+		j.EndedNs = t.now
+	}
+	if j.State != was {
+		t.event(j, j.State+": "+j.Reason)
+	}
+}
+
+func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
+	j := t.job(op.Id)
+	switch {
+	case j == nil:
+		return fail(wire.NotFound)
+	case !isRoot(t.cred) && t.cred.GetUid() != j.Cred.GetUid():
+		return failf(wire.Perm, "job %d belongs to another user", j.Id)
+	case op.State != "" && !known(op.State):
+		return failf(wire.Invalid, "%q is not a state", op.State)
+	case j.NextTask+uint64(len(op.Tasks)) > maxTasks:
+		return failf(wire.Invalid, "more than %d tasks", maxTasks)
+	}
+	retry := ended(j.State) && j.State != stateSucceeded && op.State == statePending
+	if ended(j.State) && !retry && (op.State != "" || len(op.Tasks) > 0) {
+		return failf(wire.Stale, "job %d has %s", j.Id, j.State)
+	}
+
+	if op.Event != "" {
+		t.event(j, op.Event)
+	}
+	t.addTasks(j, op.Tasks)
+	switch {
+	case retry:
+		t.resetTasks(j.Id, statePending, "to be tried again", func(s string) bool { return s != stateSucceeded })
+		j.State, j.Reason, j.EndedNs = statePending, "to be tried again", 0
+		j.TasksFailed = 0
+	case ended(op.State):
+		reason := op.Reason
+		if reason == "" {
+			reason = "the job has " + op.State
+		}
+		t.resetTasks(j.Id, stateCancelled, reason, func(s string) bool { return !ended(s) })
+		j.State, j.Reason, j.EndedNs = op.State, reason, t.now
+	case op.State != "":
+		j.State = op.State
+		if j.StartedNs == 0 && active(j.State) {
+			j.StartedNs = t.now
+		}
+	}
+	if op.Reason != "" {
+		j.Reason = op.Reason
+	}
+	if op.State != "" {
+		t.event(j, j.State+": "+j.Reason)
+	}
+	t.putJob(j)
+	return &wire.Result{Value: j.Id}
+}
+
+// resetTasks gives all tasks in states that which accepts another state.
+// Their attempts are over.
+func (t *tx) resetTasks(job uint64, state, reason string, which func(string) bool) {
+	t.tasks(job, func(task *wire.Task) bool {
+		if which(task.State) {
+			task.State, task.Reason, task.EndedNs = state, reason, 0
+			if ended(state) {
+				task.EndedNs = t.now
+			}
+			t.putTask(task)
+		}
+		return true
+	})
+}
+
+// entry is one entry of a directory.
+type entry struct {
+	name string
+	ino  uint64
+	kind uint32
+}
+
+func (v *view) entries(dir uint64) (all []entry) {
+	v.prefix(key8(nil, kDentry, dir), func(key, value []byte) bool {
+		d := new(wire.Dentry)
+		if !v.decode(key, value, d) {
+			return false
+		}
+		_, _, name, err := splitDentry(key)
+		if err != nil {
+			v.fail(corrupt(key, err))
+			return false
+		}
+		all = append(all, entry{name, d.Ino, d.Type})
+		return true
+	})
+	slices.SortFunc(all, func(a, b entry) int { return bytes.Compare([]byte(a.name), []byte(b.name)) })
+	return all
+}
+
+// mayMerge says whether every entry below src can take its place in dst:
+// a directory may only meet a directory.
+func (t *tx) mayMerge(src, dst *wire.Inode) wire.Code {
+	for _, e := range t.entries(src.Attr.Ino) {
+		if protected(e.ino) {
+			return wire.Busy
+		}
+		old := t.dentry(dst.Attr.Ino, e.name)
+		if old == nil {
+			continue
+		}
+		in, there := t.inode(e.ino), t.inode(old.Ino)
+		switch {
+		case in == nil || there == nil:
+			return wire.Internal
+		case isDir(in) != isDir(there):
+			return wire.Exists
+		case isDir(in):
+			if code := t.mayMerge(in, there); code != wire.OK {
+				return code
+			}
+		}
+	}
+	return wire.OK
+}
+
+// merge moves all entries of src into dst. Files replace those of their name,
+// directories are merged.
+func (t *tx) merge(src, dst *wire.Inode) {
+	from, to := t.touch(src), t.touch(dst)
+	t.putInode(from)
+	t.putInode(to)
+	for _, e := range t.entries(src.Attr.Ino) {
+		in := t.inode(e.ino)
+		old := t.dentry(dst.Attr.Ino, e.name)
+		if old != nil && isDir(in) {
+			t.merge(in, t.inode(old.Ino))
+			t.delDentry(src.Attr.Ino, e.name)
+			from = edit(t.inode(src.Attr.Ino))
+			from.Entries--
+			from.Attr.Nlink--
+			t.putInode(from)
+			t.dropName(t.inode(e.ino), nil)
+			continue
+		}
+		if old != nil && old.Ino != e.ino {
+			t.dropName(t.inode(old.Ino), nil)
+		}
+		t.delDentry(src.Attr.Ino, e.name)
+		from = edit(t.inode(src.Attr.Ino))
+		from.Entries--
+		to = edit(t.inode(dst.Attr.Ino))
+		if old == nil {
+			to.Entries++
+		}
+		if old != nil && old.Ino == e.ino { // two names of one file become one
+			t.putInode(from)
+			t.dropName(in, nil)
+			continue
+		}
+		t.putDentry(dst.Attr.Ino, e.name, e.ino, e.kind)
+		in = t.changed(t.inode(e.ino))
+		if isDir(in) {
+			in.Parent = dst.Attr.Ino
+			from.Attr.Nlink--
+			to.Attr.Nlink++
+		}
+		t.putInode(in)
+		t.putInode(from)
+		t.putInode(to)
+	}
+}
