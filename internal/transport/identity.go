@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"quernfs/internal/wire"
@@ -82,18 +83,16 @@ func whoIs(cert *x509.Certificate) (role, name string, err error) {
 }
 
 func checkWho(role, name string) error {
-	known := false
-	for _, r := range knownRoles {
-		known = known || r == role
-	}
 	switch {
-	case !known:
+	case !hasRole(knownRoles, role):
 		return fmt.Errorf("role %q is none of %s", role, strings.Join(knownRoles, ", "))
 	case name == "" || len(name) > 64 || strings.ContainsAny(name, "/\x00\n"):
 		return fmt.Errorf("name %q must have 1 to 64 bytes and no slash or newline", name)
 	}
 	return nil
 }
+
+func hasRole(roles []string, role string) bool { return slices.Contains(roles, role) }
 
 // verify checks that cert was issued by the cluster's CA for usage and is
 // valid now. Host names are not looked at: see doc.go.

@@ -85,9 +85,8 @@ func newLocalConn(s *Server, role, name string) *localConn {
 
 func (c *localConn) Kind() Kind { return InProcess }
 
-// Done ends with the server: closing one user's localConn leaves the server's
-// other users alone.
-func (c *localConn) Done() <-chan struct{} { return c.server.done }
+// Done is closed when the server begins to close.
+func (c *localConn) Done() <-chan struct{} { return c.server.streamCtx.Done() }
 
 func (c *localConn) Close() error {
 	c.once.Do(func() { close(c.closed) })
@@ -187,11 +186,13 @@ func (c *localConn) do(ctx context.Context, req *Request, take func(*Reply) erro
 
 	req.Peer = c.peer
 	reply, err := c.server.answer(ctx, req)
-	if err != nil {
-		if ctxErr := ctx.Err(); ctxErr != nil && c.server.ctx.Err() == nil {
-			// The caller gave up; what the handler made of that says less.
-			return waitError(ctxErr, m, c.name)
-		}
+	switch {
+	case err == nil:
+	case c.server.ctx.Err() != nil:
+		return lostError(m, c.name, errStopped)
+	case ctx.Err() != nil: // what the handler makes of that says less
+		return waitError(ctx.Err(), m, c.name)
+	default:
 		return carried(err)
 	}
 	defer reply.release()
@@ -231,21 +232,26 @@ func (c *localConn) Stream(ctx context.Context, m wire.Method) (Stream, error) {
 		return nil, wire.Errorf(wire.Invalid, m.String(), c.name, "it is a call, not a stream")
 	}
 	mine, theirs := newLocalStreams(m, c.name, c.peer.Name)
+	pair := mine.pair
+	stop := context.AfterFunc(ctx, func() { pair.end(waitError(ctx.Err(), m, c.name)) })
 	started := c.server.goStream(func(sctx context.Context) {
+		defer stop()
 		hctx, cancel := context.WithCancel(sctx)
 		defer cancel()
-		stop := context.AfterFunc(hctx, func() { theirs.end(lostError(m, c.name, errStopped)) })
-		defer stop()
-		go func() { // ends with the stream, which ends with this function at the latest
-			<-theirs.pair.closed
+		defer context.AfterFunc(sctx, func() { pair.end(lostError(m, c.name, errStopped)) })()
+		c.server.wg.Go(func() { // ends with the stream, which this function ends at the latest
+			<-pair.closed
 			cancel()
-		}()
-		theirs.end(c.server.runStream(hctx, m, r, c.peer, theirs))
+		})
+		if err := c.server.runStream(hctx, m, r, c.peer, theirs); err != nil {
+			pair.end(carried(err))
+		}
+		pair.end(endError(m, c.name))
 	})
 	if !started {
+		stop()
 		return nil, lostError(m, c.name, errStopped)
 	}
-	mine.stop = context.AfterFunc(ctx, func() { mine.end(waitError(ctx.Err(), m, c.name)) })
 	return mine, nil
 }
 
@@ -259,7 +265,10 @@ func (c *localConn) openRaw(ctx context.Context, m wire.Method) (net.Conn, error
 		return nil, wire.Errorf(wire.Invalid, m.String(), c.name, "it is not a raw stream")
 	}
 	mine, theirs := net.Pipe()
-	if !c.server.goStream(func(context.Context) { r.raw(c.peer, theirs) }) {
+	if !c.server.goStream(func(sctx context.Context) {
+		context.AfterFunc(sctx, func() { theirs.Close() })
+		r.raw(c.peer, theirs)
+	}) {
 		mine.Close()
 		theirs.Close()
 		return nil, lostError(m, c.name, errStopped)
@@ -271,14 +280,19 @@ func (c *localConn) openRaw(ctx context.Context, m wire.Method) (net.Conn, error
 // before its sender waits.
 const streamBuffer = 64
 
-// stallLimit is how long a sender waits for a receiver that takes nothing.
-const stallLimit = 10 * time.Second
-
 // localPair is what the two ends of an in-process stream share.
 type localPair struct {
 	once   sync.Once
 	closed chan struct{}
 	err    error // set before closed is closed
+}
+
+// end closes both ends; later calls fail with err.
+func (p *localPair) end(err error) {
+	p.once.Do(func() {
+		p.err = err
+		close(p.closed)
+	})
 }
 
 // localStream is one end of an in-process stream.
@@ -288,7 +302,6 @@ type localStream struct {
 	in     chan proto.Message
 	out    chan proto.Message
 	pair   *localPair
-	stop   func() bool // ends the watch on the opener's context
 }
 
 func newLocalStreams(m wire.Method, server, client string) (mine, theirs *localStream) {
@@ -299,22 +312,8 @@ func newLocalStreams(m wire.Method, server, client string) (mine, theirs *localS
 	return mine, theirs
 }
 
-// end closes both ends; later calls fail with err (nil: an orderly end).
-func (s *localStream) end(err error) {
-	s.pair.once.Do(func() {
-		if err == nil {
-			err = endError(s.method, s.peer)
-		}
-		s.pair.err = carried(err)
-		close(s.pair.closed)
-	})
-	if s.stop != nil {
-		s.stop()
-	}
-}
-
 func (s *localStream) Close() error {
-	s.end(nil)
+	s.pair.end(endError(s.method, s.peer))
 	return nil
 }
 
@@ -335,29 +334,33 @@ func (s *localStream) Send(m proto.Message) error {
 	case s.out <- m:
 		return nil
 	case <-s.pair.closed:
-		return s.pair.err
 	case <-stalled.C:
-		s.end(wire.Errorf(wire.Unavailable, s.method.String(), s.peer, "the receiver takes nothing"))
-		return s.pair.err
+		s.pair.end(wire.Errorf(wire.Unavailable, s.method.String(), s.peer, "the receiver takes nothing"))
 	}
+	return s.pair.err
 }
 
 func (s *localStream) Recv() (proto.Message, error) {
+	return receive(s.in, s.pair.closed, &s.pair.err)
+}
+
+// receive takes the next message; those that were sent before the end are still
+// to be had after it. err is set before closed is closed.
+func receive(in <-chan proto.Message, closed <-chan struct{}, err *error) (proto.Message, error) {
 	select {
-	case m := <-s.in:
+	case m := <-in:
 		return m, nil
 	default:
 	}
 	select {
-	case m := <-s.in:
+	case m := <-in:
 		return m, nil
-	case <-s.pair.closed:
+	case <-closed:
 	}
-	// What was sent before the end is still to be had.
 	select {
-	case m := <-s.in:
+	case m := <-in:
 		return m, nil
 	default:
-		return nil, s.pair.err
+		return nil, *err
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"quernfs/internal/wire"
 )
@@ -26,13 +29,39 @@ type PoolConfig struct {
 // Pool holds one connection for each server that was asked for. All methods
 // may be called concurrently.
 type Pool struct {
-	cfg PoolConfig
-	log *slog.Logger
+	cfg    PoolConfig
+	log    *slog.Logger
+	dialer dialer
+
+	ctx    context.Context // of dialing: until Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // dialing goroutines
 
 	mu     sync.Mutex // guards what follows
 	closed bool
-	local  map[*Server]*localConn
+	slots  map[slotKey]*slot
 }
+
+// slotKey is an endpoint as a map's key.
+type slotKey struct{ server, host, unix, addr string }
+
+// slot is what the pool knows of one endpoint. The pool's mu guards it.
+type slot struct {
+	conn Conn
+	// dialing is closed when the attempt under way has ended; nil: there is none.
+	dialing chan struct{}
+	// After a failure err is the answer until retry, so that a server that is
+	// down costs its callers little; wait grows with each failure in a row.
+	err   error
+	retry time.Time
+	wait  time.Duration
+}
+
+// How long a failure to connect is remembered.
+const (
+	minRetry = 100 * time.Millisecond
+	maxRetry = 500 * time.Millisecond
+)
 
 // NewPool makes a pool; it dials when asked.
 func NewPool(cfg PoolConfig) *Pool {
@@ -47,38 +76,105 @@ func NewPool(cfg PoolConfig) *Pool {
 			cfg.Name = cfg.Identity.Name
 		}
 	}
-	return &Pool{cfg: cfg, log: cfg.Log, local: map[*Server]*localConn{}}
+	p := &Pool{cfg: cfg, log: cfg.Log, slots: map[slotKey]*slot{}}
+	p.dialer.cfg = cfg
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
 }
 
 // Get returns a connection to the server at ep: in process if it runs here,
 // over its Unix socket if it runs on this host, else over QUIC. It is shared:
-// leave closing it to the pool.
+// leave closing it to the pool. A connection whose Done is closed is replaced by
+// the next Get. For a server that could not be reached a moment ago Get fails at
+// once.
 func (p *Pool) Get(ctx context.Context, ep *wire.Endpoint) (Conn, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return nil, wire.Errorf(wire.Unavailable, "connect", endpointName(ep), "the pool is closed")
-	}
-	if s := p.cfg.Local.find(ep); s != nil {
-		c := p.local[s]
-		if c == nil {
-			c = newLocalConn(s, p.cfg.Role, p.cfg.Name)
-			p.local[s] = c
+	key := slotKey{ep.GetServer(), ep.GetHost(), ep.GetUnix(), ep.GetAddr()}
+	for {
+		p.mu.Lock()
+		if p.closed {
+			p.mu.Unlock()
+			return nil, wire.Errorf(wire.Unavailable, "connect", endpointName(ep), "the pool is closed")
 		}
-		return c, nil
+		s := p.slots[key]
+		if s == nil {
+			s = &slot{}
+			p.slots[key] = s
+		}
+		if s.conn != nil {
+			select {
+			case <-s.conn.Done():
+				s.conn = nil
+			default:
+				c := s.conn
+				p.mu.Unlock()
+				return c, nil
+			}
+		}
+		if s.dialing == nil {
+			if s.err != nil && time.Now().Before(s.retry) {
+				err := s.err
+				p.mu.Unlock()
+				return nil, err
+			}
+			s.dialing = make(chan struct{})
+			p.wg.Go(func() { p.dial(proto.CloneOf(ep), s) })
+		}
+		dialing := s.dialing
+		p.mu.Unlock()
+
+		// The attempt goes on if this caller gives up: others may wait for it.
+		select {
+		case <-dialing:
+		case <-ctx.Done():
+			return nil, waitError(ctx.Err(), 0, endpointName(ep))
+		}
 	}
-	return nil, wire.Errorf(wire.Unavailable, "connect", endpointName(ep), "no way to reach it")
+}
+
+// dial makes one attempt to fill s.
+func (p *Pool) dial(ep *wire.Endpoint, s *slot) {
+	ctx, cancel := context.WithTimeout(p.ctx, dialLimit)
+	defer cancel()
+	c, err := p.dialer.dial(ctx, ep)
+
+	p.mu.Lock()
+	close(s.dialing)
+	s.dialing = nil
+	closed := p.closed
+	switch {
+	case closed:
+	case err != nil:
+		s.wait = min(max(2*s.wait, minRetry), maxRetry)
+		s.err, s.retry = err, time.Now().Add(s.wait)
+	default:
+		s.conn, s.err, s.wait = c, nil, 0
+	}
+	p.mu.Unlock()
+	if closed && c != nil {
+		c.Close()
+	}
 }
 
 // Close closes all connections of the pool.
 func (p *Pool) Close() error {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-	for _, c := range p.local {
-		c.Close()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
 	}
-	clear(p.local)
+	p.closed = true
+	slots := p.slots
+	p.slots = nil
+	p.mu.Unlock()
+
+	p.cancel()
+	p.wg.Wait()
+	for _, s := range slots {
+		if s.conn != nil {
+			s.conn.Close()
+		}
+	}
+	p.dialer.close()
 	return nil
 }
 

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"google.golang.org/protobuf/proto"
 
 	"quernfs/internal/wire"
@@ -47,6 +49,16 @@ type Server struct {
 	lastID  uint64
 	running int           // calls being handled, of all kinds
 	idle    chan struct{} // closed once closing and running is 0
+	pipes   map[pipe]struct{}
+	callers []*servedPipe // call pipes
+	left    chan struct{} // closed once closing and there are no callers
+	conns   map[*quic.Conn]struct{}
+
+	workers  *workers
+	unix     *net.UnixListener
+	udp      *net.UDPConn
+	quic     *quic.Transport
+	listener *quic.Listener
 
 	wg        sync.WaitGroup // every goroutine of the server
 	closeOnce sync.Once
@@ -69,17 +81,60 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		log:   cfg.Log,
 		done:  make(chan struct{}),
 		idle:  make(chan struct{}),
+		left:  make(chan struct{}),
 		calls: map[uint64]context.CancelFunc{},
+		pipes: map[pipe]struct{}{},
+		conns: map[*quic.Conn]struct{}{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.streamCtx, s.endStream = context.WithCancel(s.ctx)
+	s.workers = newWorkers(&s.wg)
 	s.endpoint = &wire.Endpoint{Host: HostID(), Server: cfg.Name}
-	if cfg.Local != nil {
-		if err := cfg.Local.add(cfg.Name, s); err != nil {
-			return nil, err
-		}
+	if err := s.listen(); err != nil {
+		s.unlisten()
+		s.cancel()
+		return nil, err
 	}
 	return s, nil
+}
+
+// listen opens everything that the config names, and begins to accept.
+func (s *Server) listen() error {
+	if s.cfg.Addr != "" {
+		if err := s.listenQUIC(); err != nil {
+			return err
+		}
+	}
+	if s.cfg.UnixPath != "" {
+		if err := s.listenUnix(); err != nil {
+			return err
+		}
+	}
+	if s.cfg.Local != nil {
+		if err := s.cfg.Local.add(s.cfg.Name, s); err != nil {
+			return err
+		}
+	}
+	if s.listener != nil {
+		s.wg.Go(s.acceptQUIC)
+	}
+	if s.unix != nil {
+		s.wg.Go(s.acceptUnix)
+	}
+	return nil
+}
+
+// unlisten stops accepting; connections live on.
+func (s *Server) unlisten() {
+	if s.cfg.Local != nil {
+		s.cfg.Local.remove(s.cfg.Name, s)
+	}
+	if s.unix != nil {
+		s.unix.Close() // removes the socket, too
+	}
+	if s.listener != nil {
+		s.listener.Close()
+	}
 }
 
 // Endpoint says how the server is reached, with the identity of this host.
@@ -170,18 +225,26 @@ func (s *Server) Close(ctx context.Context) error {
 	return s.closeErr
 }
 
+// lingerLimit is how long Close waits for callers to take their last replies.
+const lingerLimit = 500 * time.Millisecond
+
 func (s *Server) shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.closing = true
 	if s.running == 0 {
 		close(s.idle)
 	}
+	if len(s.callers) == 0 {
+		close(s.left)
+	}
 	s.mu.Unlock()
 
+	// Nothing new comes in.
+	s.unlisten()
 	s.endStream()
-	if s.cfg.Local != nil {
-		s.cfg.Local.remove(s.cfg.Name, s)
-	}
+	s.sayBye()
+
+	// What is being handled may finish, until ctx is done.
 	select {
 	case <-s.idle:
 	case <-ctx.Done():
@@ -192,7 +255,26 @@ func (s *Server) shutdown(ctx context.Context) error {
 		cancel()
 	}
 	s.mu.Unlock()
+
+	// A caller that has all its replies closes its connection: until then they
+	// may still be on their way.
+	linger := time.NewTimer(lingerLimit)
+	defer linger.Stop()
+	select {
+	case <-s.left:
+	case <-linger.C:
+	case <-ctx.Done():
+	}
+
+	// The rest is cut off.
 	close(s.done)
+	close(s.workers.stopped)
+	s.mu.Lock()
+	for p := range s.pipes {
+		p.Close()
+	}
+	s.mu.Unlock()
+	s.closeQUIC()
 
 	ended := make(chan struct{})
 	go func() { // ends with the last handler

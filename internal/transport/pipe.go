@@ -1,0 +1,69 @@
+package transport
+
+import (
+	"context"
+	"net"
+	"os"
+	"time"
+)
+
+// pipe is a two-way stream of bytes between two processes: a QUIC stream or a
+// Unix socket. One goroutine may read while another writes.
+type pipe interface {
+	net.Conn // Close ends both directions and wakes whoever waits
+
+	// try writes what it can of b without waiting.
+	try(b []byte) (n int, err error)
+	// writeAll writes all of bufs. It fails once the peer has taken nothing for
+	// stallLimit; after an error the pipe is of no more use.
+	writeAll(bufs net.Buffers) error
+	// writeFile writes b, the descriptor going with its first byte.
+	writeFile(b []byte, f *os.File) error
+	// finish closes the pipe after what was written has been delivered.
+	finish()
+}
+
+// write sends b, without waiting if the pipe has room.
+func write(p pipe, b []byte) error {
+	n, err := p.try(b)
+	if err != nil || n == len(b) {
+		return err
+	}
+	return p.writeAll(net.Buffers{b[n:]})
+}
+
+// stallLimit is how long a sender waits for a receiver that takes nothing.
+const stallLimit = 10 * time.Second
+
+// pieceSize is how much is written under one stall limit: slow links take a
+// while for 64 MiB and are not stalled.
+const pieceSize = 1 << 20
+
+// link makes pipes to one peer.
+type link interface {
+	// open makes a pipe on which nothing has been sent.
+	open(ctx context.Context) (pipe, error)
+	// fault explains the error of a pipe in the words of the link: a peer that
+	// refused our certificate, say.
+	fault(err error) error
+	// close ends all pipes. It is called once.
+	close()
+}
+
+// The uses of a pipe, in its Opening.
+const (
+	useCalls  = 1 // small calls, many at once, told apart by id
+	useBulk   = 2 // calls with payload, one after another
+	useFiles  = 3 // calls whose reply carries a file, one after another; Unix only
+	useStream = 4 // one stream of messages
+	useRaw    = 5 // after the accept, bytes of another protocol
+)
+
+// rawPipe is a pipe whose opening has been read through a frameReader, which
+// may hold bytes that came after it.
+type rawPipe struct {
+	pipe
+	r *frameReader
+}
+
+func (p rawPipe) Read(b []byte) (int, error) { return p.r.b.Read(b) }
