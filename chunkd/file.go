@@ -1,0 +1,62 @@
+package chunkd
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// file is a segment open for appending. Tests put faults between it and the
+// disk.
+type file interface {
+	io.ReaderAt
+	io.WriterAt
+	Datasync() error
+	Allocate(off, n int64) error // keeps the file's size
+	Punch(off, n int64) error
+	Truncate(size int64) error
+	Close() error
+}
+
+type diskFile struct{ *os.File }
+
+func (f diskFile) Datasync() error {
+	return retry(func() error { return unix.Fdatasync(int(f.Fd())) })
+}
+
+func (f diskFile) Allocate(off, n int64) error {
+	return retry(func() error { return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n) })
+}
+
+func (f diskFile) Punch(off, n int64) error {
+	return retry(func() error {
+		return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE, off, n)
+	})
+}
+
+// retry repeats a system call that a signal interrupted; Go's own preemption
+// signals do that to fallocate.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+// outOfSpace says whether err means that the disk or a quota is full.
+func outOfSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
