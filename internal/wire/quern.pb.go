@@ -8295,6 +8295,7 @@ type Poll struct {
 	Runtimes      []string               `protobuf:"bytes,3,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
 	WaitMs        uint32                 `protobuf:"varint,4,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	Running       []*RunningTask         `protobuf:"bytes,5,rep,name=running,proto3" json:"running,omitempty"`
+	Ended         []*EndedTask           `protobuf:"bytes,6,rep,name=ended,proto3" json:"ended,omitempty"` // reported by UpdateTask since the last poll that was answered
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8364,6 +8365,82 @@ func (x *Poll) GetRunning() []*RunningTask {
 	return nil
 }
 
+func (x *Poll) GetEnded() []*EndedTask {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+// EndedTask tells the scheduler what it would else have to read.
+type EndedTask struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Task          *RunningTask           `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Failures      uint32                 `protobuf:"varint,4,opt,name=failures,proto3" json:"failures,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndedTask) Reset() {
+	*x = EndedTask{}
+	mi := &file_quern_proto_msgTypes[107]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndedTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndedTask) ProtoMessage() {}
+
+func (x *EndedTask) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[107]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
+func (*EndedTask) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{107}
+}
+
+func (x *EndedTask) GetTask() *RunningTask {
+	if x != nil {
+		return x.Task
+	}
+	return nil
+}
+
+func (x *EndedTask) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *EndedTask) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *EndedTask) GetFailures() uint32 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
 type RunningTask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           uint64                 `protobuf:"varint,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -8375,7 +8452,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8387,7 +8464,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8400,7 +8477,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -8434,7 +8511,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8446,7 +8523,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8459,7 +8536,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -8486,7 +8563,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8498,7 +8575,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8511,7 +8588,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -8540,7 +8617,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8552,7 +8629,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8565,7 +8642,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -8604,7 +8681,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8616,7 +8693,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8629,7 +8706,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -8674,7 +8751,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8686,7 +8763,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8699,7 +8776,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -9390,13 +9467,19 @@ const file_quern_proto_rawDesc = "" +
 	"JobsAnswer\x12\x1e\n" +
 	"\x04jobs\x18\x01 \x03(\v2\n" +
 	".quern.JobR\x04jobs\x12!\n" +
-	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"\x93\x01\n" +
+	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"\xbb\x01\n" +
 	"\x04Poll\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\x12\x1a\n" +
 	"\bruntimes\x18\x03 \x03(\tR\bruntimes\x12\x17\n" +
 	"\await_ms\x18\x04 \x01(\rR\x06waitMs\x12,\n" +
-	"\arunning\x18\x05 \x03(\v2\x12.quern.RunningTaskR\arunning\"G\n" +
+	"\arunning\x18\x05 \x03(\v2\x12.quern.RunningTaskR\arunning\x12&\n" +
+	"\x05ended\x18\x06 \x03(\v2\x10.quern.EndedTaskR\x05ended\"}\n" +
+	"\tEndedTask\x12&\n" +
+	"\x04task\x18\x01 \x01(\v2\x12.quern.RunningTaskR\x04task\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bfailures\x18\x04 \x01(\rR\bfailures\"G\n" +
 	"\vRunningTask\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12\x18\n" +
@@ -9443,7 +9526,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 113)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 114)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(*Policy)(nil),         // 1: quern.Policy
@@ -9553,12 +9636,13 @@ var file_quern_proto_goTypes = []any{
 	(*GetJob)(nil),         // 105: quern.GetJob
 	(*JobsAnswer)(nil),     // 106: quern.JobsAnswer
 	(*Poll)(nil),           // 107: quern.Poll
-	(*RunningTask)(nil),    // 108: quern.RunningTask
-	(*PollReply)(nil),      // 109: quern.PollReply
-	(*Assignment)(nil),     // 110: quern.Assignment
-	(*JoinMeta)(nil),       // 111: quern.JoinMeta
-	(*Opening)(nil),        // 112: quern.Opening
-	(*Failure)(nil),        // 113: quern.Failure
+	(*EndedTask)(nil),      // 108: quern.EndedTask
+	(*RunningTask)(nil),    // 109: quern.RunningTask
+	(*PollReply)(nil),      // 110: quern.PollReply
+	(*Assignment)(nil),     // 111: quern.Assignment
+	(*JoinMeta)(nil),       // 112: quern.JoinMeta
+	(*Opening)(nil),        // 113: quern.Opening
+	(*Failure)(nil),        // 114: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	2,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -9688,17 +9772,19 @@ var file_quern_proto_depIdxs = []int32{
 	99,  // 124: quern.UpdateJob.tasks:type_name -> quern.Task
 	96,  // 125: quern.JobsAnswer.jobs:type_name -> quern.Job
 	99,  // 126: quern.JobsAnswer.tasks:type_name -> quern.Task
-	108, // 127: quern.Poll.running:type_name -> quern.RunningTask
-	110, // 128: quern.PollReply.start:type_name -> quern.Assignment
-	108, // 129: quern.PollReply.stop:type_name -> quern.RunningTask
-	96,  // 130: quern.Assignment.job:type_name -> quern.Job
-	99,  // 131: quern.Assignment.task:type_name -> quern.Task
-	10,  // 132: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	133, // [133:133] is the sub-list for method output_type
-	133, // [133:133] is the sub-list for method input_type
-	133, // [133:133] is the sub-list for extension type_name
-	133, // [133:133] is the sub-list for extension extendee
-	0,   // [0:133] is the sub-list for field type_name
+	109, // 127: quern.Poll.running:type_name -> quern.RunningTask
+	108, // 128: quern.Poll.ended:type_name -> quern.EndedTask
+	109, // 129: quern.EndedTask.task:type_name -> quern.RunningTask
+	111, // 130: quern.PollReply.start:type_name -> quern.Assignment
+	109, // 131: quern.PollReply.stop:type_name -> quern.RunningTask
+	96,  // 132: quern.Assignment.job:type_name -> quern.Job
+	99,  // 133: quern.Assignment.task:type_name -> quern.Task
+	10,  // 134: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	135, // [135:135] is the sub-list for method output_type
+	135, // [135:135] is the sub-list for method input_type
+	135, // [135:135] is the sub-list for extension type_name
+	135, // [135:135] is the sub-list for extension extendee
+	0,   // [0:135] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -9779,7 +9865,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   113,
+			NumMessages:   114,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
