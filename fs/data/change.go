@@ -1,0 +1,117 @@
+package data
+
+import (
+	"context"
+
+	"quernfs/internal/wire"
+)
+
+// Command sends a command to meta and returns the inode as it is after it.
+type Command = func(context.Context) (*wire.Inode, error)
+
+// Truncate changes the size: set sends SetAttr{size}. Nothing is flushed:
+// commits of this file pause around set, and once set has succeeded dirty data
+// at and beyond size is dropped and the inode adopted. If set fails nothing
+// has changed. For O_TRUNC and ftruncate, to any size, smaller or larger.
+func (f *File) Truncate(ctx context.Context, size int64, set Command) error {
+	return f.around(ctx, set, func() {
+		f.cut(size, maxOff)
+		f.size = min(f.size, size)
+	})
+}
+
+// Punch is Truncate's sibling for a command that makes [off, off+n) a hole or
+// zeros: Fallocate with PUNCH_HOLE or ZERO_RANGE. With n = 0 no dirty data is
+// dropped, for commands that change no content: Fallocate that allocates.
+func (f *File) Punch(ctx context.Context, off, n int64, cmd Command) error {
+	if n > maxOff-off {
+		n = maxOff - off
+	}
+	return f.around(ctx, cmd, func() { f.cut(off, off+n) })
+}
+
+// Mutate flushes, pauses commits, runs cmd and adopts the inode that it
+// returns: for Clone (of the destination) and whatever else changes content
+// within meta. What is written meanwhile stays dirty, on top.
+func (f *File) Mutate(ctx context.Context, cmd Command) error {
+	if err := f.Flush(ctx); err != nil {
+		return err
+	}
+	return f.around(ctx, cmd, func() {})
+}
+
+// MakeExtents commits inline content as extents, for a Clone that answered
+// NeedExtents. The file is not made inline again before Forget.
+func (f *File) MakeExtents(ctx context.Context) error {
+	f.mu.Lock()
+	f.external = true
+	if f.inlined {
+		f.spill()
+	}
+	f.mu.Unlock()
+	return f.Flush(ctx)
+}
+
+// around runs cmd while no commit of this file is in flight or begins, then
+// applies what it did. One at a time.
+func (f *File) around(ctx context.Context, cmd Command, apply func()) error {
+	if err := f.enter(ctx); err != nil {
+		return err
+	}
+	defer f.leave()
+	inode, err := cmd(ctx)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	apply()
+	if inode != nil {
+		f.adopt(inode)
+	}
+	f.mu.Unlock()
+	return nil
+}
+
+// enter takes the file's turn and closes its gate to the committer.
+func (f *File) enter(ctx context.Context) error {
+	p := f.path
+	p.mu.Lock()
+	if f.turn == nil {
+		f.turn = make(chan struct{}, 1)
+	}
+	turn := f.turn
+	p.mu.Unlock()
+	select {
+	case turn <- struct{}{}:
+	case <-ctx.Done():
+		return f.gaveUp(ctx)
+	}
+	p.mu.Lock()
+	f.gates++
+	for f.committing {
+		end := p.commitEnd
+		p.mu.Unlock()
+		select {
+		case <-end:
+		case <-ctx.Done():
+			f.leave()
+			return f.gaveUp(ctx)
+		}
+		p.mu.Lock()
+	}
+	p.mu.Unlock()
+	return nil
+}
+
+func (f *File) leave() {
+	p := f.path
+	p.mu.Lock()
+	f.gates--
+	p.readyLocked(f)
+	p.mu.Unlock()
+	<-f.turn
+}
+
+func (f *File) gaveUp(ctx context.Context) error {
+	return &wire.Error{Code: wire.CodeOf(ctx.Err()), Op: "change", Object: f.object(), Err: ctx.Err()}
+}

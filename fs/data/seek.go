@@ -1,0 +1,75 @@
+package data
+
+import (
+	"context"
+	"syscall"
+)
+
+// Seek returns the first offset from off on that holds data, or with hole, that
+// lies in a hole; the end of the file is a hole. ENXIO as a syscall.Errno: off
+// is at or beyond the end, or no data follows.
+func (f *File) Seek(ctx context.Context, off int64, hole bool) (int64, error) {
+	for pos := off; ; {
+		f.mu.RLock()
+		size := f.size
+		if off < 0 || off >= size {
+			f.mu.RUnlock()
+			return 0, syscall.ENXIO
+		}
+		found, unknown, end := f.seekFrom(pos, size, hole)
+		f.mu.RUnlock()
+		if unknown {
+			if err := f.fetch(ctx, found, end); err != nil {
+				return 0, err
+			}
+			pos = found
+			continue
+		}
+		if found >= size && !hole {
+			return 0, syscall.ENXIO
+		}
+		return min(found, size), nil
+	}
+}
+
+// seekFrom looks through the layers from pos on, up to size. With unknown it
+// stopped at found, before end, where the extents are not known. f.mu is held.
+func (f *File) seekFrom(pos, size int64, hole bool) (found int64, unknown bool, end int64) {
+	if f.inlined {
+		if n := int64(len(f.inline)); pos < n != hole {
+			return pos, false, 0
+		} else if hole {
+			return n, false, 0
+		}
+		return size, false, 0
+	}
+	for pos < size {
+		data, known, stop := f.classify(pos, size)
+		switch {
+		case !known:
+			return pos, true, stop
+		case data != hole:
+			return pos, false, 0
+		}
+		pos = stop
+	}
+	return size, false, 0
+}
+
+// classify says whether [pos, stop) is data or hole, or not known.
+func (f *File) classify(pos, size int64) (data, known bool, stop int64) {
+	stop = size
+	for i := len(f.parts) - 1; i >= 0; i-- {
+		s, ok := f.parts[i].spans.at(pos, stop)
+		if ok {
+			return true, true, s.end
+		}
+		stop = s.end // newer parts are a gap up to here
+	}
+	k, ok := f.known.at(pos, stop)
+	if !ok {
+		return false, false, k.end
+	}
+	s, ok := f.extents.at(pos, k.end)
+	return ok, true, s.end
+}
