@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"quernfs/internal/transport"
+	"quernfs/internal/wire"
+)
+
+// mountFlags are the flags of everything that mounts.
+type mountFlags struct {
+	options []string // -o
+	dirty   string
+	cache   string
+	agent   bool
+	slots   int
+	debug   string
+}
+
+func (m *mountFlags) add(flags *pflag.FlagSet) {
+	flags.StringSliceVarP(&m.options, "options", "o", nil, "mount options: ro, noatime, nodiratime, suid, dev, noexec, allow_other, …")
+	flags.StringVar(&m.dirty, "write-buffer", "256MiB", "most memory for data not yet stored")
+	flags.StringVar(&m.cache, "read-cache", "256MiB", "memory for data that was read")
+	flags.BoolVar(&m.agent, "agent", true, "run tasks of jobs on this host")
+	flags.IntVar(&m.slots, "slots", 0, "tasks that run at once (0: one for each CPU)")
+	debugFlag(flags, &m.debug)
+}
+
+// args are the flags as a command line, for a mount in a process of its own.
+// The address for debugging stays with the process it was given to.
+func (m *mountFlags) args() []string {
+	args := []string{"--write-buffer", m.dirty, "--read-cache", m.cache, fmt.Sprintf("--agent=%t", m.agent), fmt.Sprintf("--slots=%d", m.slots)}
+	if len(m.options) > 0 {
+		args = append(args, "-o", strings.Join(m.options, ","))
+	}
+	return args
+}
+
+func newMount() *cobra.Command {
+	var flags mountFlags
+	var target clusterFlags
+	var name string
+	cmd := &cobra.Command{
+		Use:   "mount MNT",
+		Short: "Mount a cluster",
+		Long: `Mount a cluster at the directory MNT, until SIGINT or SIGTERM. The cluster is that
+of a data directory (--data, with the certificate of a client in it), or the one
+whose metadata servers --meta names.`,
+		Example: `  quern mount /mnt/q --data ~/quern
+  quern mount /mnt/q --meta 10.0.0.1:7400,10.0.0.2:7400 --pki /etc/quern/client -o ro,noatime`,
+		Args: exactArgs(1, "a directory to mount at"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			report := openStartReport()
+			err := runMount(cmd, args[0], name, &target, &flags, report)
+			report.failed(err)
+			return err
+		},
+	}
+	target.add(cmd.Flags())
+	flags.add(cmd.Flags())
+	cmd.Flags().StringVar(&name, "name", "", "name of this mount in DIR/run (default: made from MNT)")
+	return cmd
+}
+
+func runMount(cmd *cobra.Command, mnt, name string, target *clusterFlags, flags *mountFlags, report *startReport) (err error) {
+	ctx := cmd.Context()
+	log, err := newLog(cmd)
+	if err != nil {
+		return err
+	}
+	mnt, err = prepareMountPoint(mnt, func(s string) { log.Warn(s) })
+	if err != nil {
+		return err
+	}
+	h, pki, err := target.resolve()
+	if err != nil {
+		return err
+	}
+	p, err := newProcess(h, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop(context.WithoutCancel(ctx))) }()
+	m := mountRole{mnt: mnt, flags: *flags, servers: target.servers(h)}
+	if m.id, err = transport.LoadIdentity(pki); err != nil {
+		return err
+	}
+	if h.dir != "" {
+		if name == "" {
+			name = "mount" + strings.ReplaceAll(mnt, "/", "-")
+		}
+		if err := os.MkdirAll(h.path("run"), 0o711); err != nil {
+			return err
+		}
+		lock, err := takePidFile(h.pidPath(name))
+		if errors.Is(err, errHeld) {
+			return fmt.Errorf("the mount %s of %s is running already: end it first, or give this one another --name", name, h.dir)
+		}
+		if err != nil {
+			return err
+		}
+		p.onStop("pid file", func(context.Context) error { lock.release(); return nil })
+		m.sessionFile = h.runPath(name + ".session")
+		m.scratch = h.path("compute")
+	} else {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return err
+		}
+		m.scratch = filepath.Join(cache, "quern")
+	}
+	stopDebug, err := serveDebug(flags.debug, log)
+	if err != nil {
+		return err
+	}
+	p.onStop("debug server", stopDebug)
+	ended, err := p.startMount(ctx, m)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s is mounted\n", mnt)
+	report.ready()
+	select {
+	case <-ctx.Done():
+	case <-ended:
+		log.Info("unmounted by someone else", "mount", mnt)
+	}
+	return nil
+}
+
+// clusterFlags say which cluster a command is about.
+type clusterFlags struct {
+	data string
+	meta []string
+	pki  string
+}
+
+func (c *clusterFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&c.data, "data", "", "data directory of the cluster on this host")
+	flags.StringSliceVar(&c.meta, "meta", nil, "metadata servers, HOST:PORT,…")
+	flags.StringVar(&c.pki, "pki", "", "directory with the certificate of a client (default: that of --data, ~/.config/quern/client, /etc/quern/client)")
+}
+
+// resolve finds the data directory, if one is named, and the certificate. A
+// home without a directory is a cluster that is elsewhere.
+func (c *clusterFlags) resolve() (*home, string, error) {
+	if c.data == "" && len(c.meta) == 0 {
+		return nil, "", usagef("--data DIR or --meta HOST:PORT,… is needed, to say which cluster")
+	}
+	h := &home{}
+	if c.data != "" {
+		var err error
+		if h, err = openHome(c.data); err != nil {
+			return nil, "", err
+		}
+	}
+	tried := []string{c.pki}
+	if c.pki == "" {
+		tried = nil
+		if h.dir != "" {
+			tried = append(tried, transport.IdentityDir(h.dir, "client", "client"))
+		}
+		if config, err := os.UserConfigDir(); err == nil {
+			tried = append(tried, filepath.Join(config, "quern", "client"))
+		}
+		tried = append(tried, "/etc/quern/client")
+	}
+	for _, dir := range tried {
+		if _, err := os.Stat(dir); err == nil {
+			return h, dir, nil
+		}
+	}
+	return nil, "", fmt.Errorf("no certificate of a client in %s: make one with `quern cert client NAME` where the cluster was made, and name its directory with --pki", strings.Join(tried, ", "))
+}
+
+func (c *clusterFlags) servers(h *home) []*wire.Endpoint {
+	if len(c.meta) == 0 {
+		return h.metaEndpoints()
+	}
+	var list []*wire.Endpoint
+	for _, addr := range c.meta {
+		list = append(list, &wire.Endpoint{Addr: addr})
+	}
+	return list
+}
