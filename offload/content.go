@@ -12,6 +12,20 @@ import (
 	"quernfs/internal/wire"
 )
 
+// OverlayFor is an Overlay whose Open returns the file type of another package,
+// an interface that OverlayFile implements.
+type OverlayFor[F any] struct{ *Overlay }
+
+// Open is Overlay.Open.
+func (o OverlayFor[F]) Open(ctx context.Context, cred *wire.Cred, ino uint64, write bool) (F, error) {
+	f, err := o.Overlay.Open(ctx, cred, ino, write)
+	if err != nil {
+		var none F
+		return none, err
+	}
+	return any(f).(F), nil
+}
+
 // OverlayFile is one open of a synthetic file; fs.OverlayFile has the same
 // methods.
 type OverlayFile = interface {
@@ -212,16 +226,16 @@ func (o *Overlay) control(ctx context.Context, cred *wire.Cred, job *wire.Job, v
 	}
 	switch verb {
 	case "cancel":
-		return Cancel(ctx, o.meta, job.Id, fmt.Sprintf("cancelled by uid %d: %s", cred.GetUid(), why))
+		return Cancel(ctx, o.meta, cred, job.Id, fmt.Sprintf("cancelled by uid %d: %s", cred.GetUid(), why))
 	case "retry":
-		return Retry(ctx, o.meta, job.Id, fmt.Sprintf("retried by uid %d", cred.GetUid()))
+		return Retry(ctx, o.meta, cred, job.Id, fmt.Sprintf("retried by uid %d", cred.GetUid()))
 	}
 	return problem(wire.Invalid, job.Name, 0, "%q is not something a job can be told: cancel, retry", verb)
 }
 
 // Cancel ends a job that has not ended. Its running tasks are stopped.
-func Cancel(ctx context.Context, m Meta, id uint64, reason string) error {
-	_, err := m.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{
+func Cancel(ctx context.Context, m Meta, cred *wire.Cred, id uint64, reason string) error {
+	_, err := m.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{
 		Id: id, State: StateCancelled, Reason: reason, Event: reason,
 	}}})
 	return err
@@ -229,7 +243,7 @@ func Cancel(ctx context.Context, m Meta, id uint64, reason string) error {
 
 // Retry starts the tasks of a failed or cancelled job that have not succeeded
 // once more.
-func Retry(ctx context.Context, m Meta, id uint64, reason string) error {
+func Retry(ctx context.Context, m Meta, cred *wire.Cred, id uint64, reason string) error {
 	job, _, err := getJob(ctx, m, id, false)
 	if err != nil {
 		return err
@@ -237,7 +251,7 @@ func Retry(ctx context.Context, m Meta, id uint64, reason string) error {
 	if job.State != StateFailed && job.State != StateCancelled && job.State != StateExpired {
 		return problem(wire.Invalid, job.Name, 0, "job %d is %s: only a job that failed or was cancelled can be retried", id, job.State)
 	}
-	_, err = m.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{
+	_, err = m.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{
 		Id: id, State: StatePending, Reason: reason, Event: reason,
 	}}})
 	return err

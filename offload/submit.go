@@ -101,12 +101,6 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 	}
 	tasks := split(files, spec.Split)
 	locate(ctx, s.Files, tasks)
-	var total uint64
-	for _, f := range files {
-		total += f.Size
-	}
-	job.Tasks = uint32(len(tasks))
-	job.Reason = fmt.Sprintf("waiting for a host: %s, %s of input", count(len(tasks), "task"), size(total))
 	return job, tasks, nil
 }
 

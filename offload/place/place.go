@@ -92,7 +92,7 @@ func Place(tasks []Task, agents []Agent, m Model) []Decision {
 				continue
 			}
 			end := slots[i][0] + m.Run(t.Bytes, t.Local[a.Host])
-			if best < 0 || avoided && !avoid || end < bestEnd {
+			if best < 0 || avoided && !avoid || end < bestEnd || end == bestEnd && used(slots[i]) < used(slots[best]) {
 				best, bestEnd, avoided = i, end, avoid
 			}
 		}
@@ -107,6 +107,16 @@ func Place(tasks []Task, agents []Agent, m Model) []Decision {
 		slices.Sort(slots[best])
 	}
 	return out
+}
+
+// used is how many slots are taken.
+func used(slots []time.Duration) (n int) {
+	for _, s := range slots {
+		if s > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // Interleave orders tasks so that jobs take turns: the first of each job, then

@@ -31,7 +31,7 @@ func TestPlace(t *testing.T) {
 		{"equal: the lower node", []Task{task(1, 0, mb, nil)},
 			[]Agent{agent(2, "b", 1), agent(1, "a", 1)}, []Decision{{ID{1, 0}, 1}}},
 		{"spread", []Task{task(1, 0, mb, nil), task(1, 1, mb, nil)},
-			[]Agent{agent(1, "a", 2), agent(2, "b", 2)}, []Decision{{ID{1, 0}, 1}, {ID{1, 1}, 1}}},
+			[]Agent{agent(1, "a", 2), agent(2, "b", 2)}, []Decision{{ID{1, 0}, 1}, {ID{1, 1}, 2}}},
 		{"waits for the data's host when that is sooner",
 			[]Task{task(1, 0, 1000*mb, map[string]uint64{"b": 1000 * mb})},
 			[]Agent{agent(1, "a", 1), agent(2, "b", 0, time.Second)}, nil},

@@ -1,0 +1,283 @@
+package offload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/worker"
+)
+
+// AgentConfig is what an agent needs. Zero values of Slots, OutputLimit and
+// Log stand for their defaults.
+type AgentConfig struct {
+	Node  uint32 // this agent's node id, as meta registered it
+	Host  string // this host's name, for people
+	Files Files
+	// Meta is a client without a session: commands that it sends conflict with
+	// the leases of Files' session like anybody's, so that the mount behind Files
+	// learns of results as other mounts do.
+	Meta        Meta
+	Worker      []string // the command `quern worker wasm`
+	WorkerEnv   []string // added to the worker's environment
+	Slots       int      // tasks at once; 0: one a processor
+	Dir         string   // modules and compiled code; made if it is missing
+	OutputLimit int64    // bytes that one task may write; 0: 16 GiB
+	Log         *slog.Logger
+}
+
+// How often an agent asks, and what it forgets.
+const (
+	pollWait    = 5 * time.Second  // how long the leader may hold a poll
+	idleWorker  = 30 * time.Second // after that a worker without work is ended
+	reportLimit = 2 * time.Minute  // how long a result is offered to meta
+	stopLimit   = 3 * time.Second  // for the last words of a stopping agent
+)
+
+// Agent runs tasks on this host.
+type Agent struct {
+	cfg     AgentConfig
+	log     *slog.Logger
+	workers worker.Config
+
+	mu      sync.Mutex
+	running map[attemptID]context.CancelCauseFunc // guarded by mu
+	used    int                                   // slots; guarded by mu
+	ended   []*wire.EndedTask                     // not yet told to the scheduler; guarded by mu
+	idle    []idleProcess                         // guarded by mu
+	wake    context.CancelFunc                    // ends the poll under way; guarded by mu
+	tasks   sync.WaitGroup
+	modules sync.Mutex // one module is fetched at a time
+}
+
+type attemptID struct {
+	job     uint64
+	n       uint32
+	attempt uint32
+}
+
+type idleProcess struct {
+	p     *worker.Process
+	since time.Time
+}
+
+var (
+	errStopped  = errors.New("stopped: the task was cancelled or given to another host")
+	errShutdown = errors.New("the agent was stopped")
+)
+
+// NewAgent checks cfg and makes Dir.
+func NewAgent(cfg AgentConfig) (*Agent, error) {
+	switch {
+	case cfg.Node == 0:
+		return nil, errors.New("agent: no node id")
+	case cfg.Files == nil || cfg.Meta == nil:
+		return nil, errors.New("agent: no filesystem or no meta")
+	case len(cfg.Worker) == 0:
+		return nil, errors.New("agent: no worker command")
+	case cfg.Dir == "":
+		return nil, errors.New("agent: no directory")
+	}
+	if cfg.Slots <= 0 {
+		cfg.Slots = runtime.NumCPU()
+	}
+	if cfg.OutputLimit <= 0 {
+		cfg.OutputLimit = 16 << 30
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Host == "" {
+		cfg.Host, _ = os.Hostname()
+	}
+	compiled := filepath.Join(cfg.Dir, "compiled")
+	for _, dir := range []string{filepath.Join(cfg.Dir, "modules"), compiled} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("agent: %w", err)
+		}
+	}
+	return &Agent{
+		cfg:     cfg,
+		log:     cfg.Log,
+		workers: worker.Config{Command: cfg.Worker, Env: cfg.WorkerEnv, CacheDir: compiled, Log: cfg.Log},
+		running: map[attemptID]context.CancelCauseFunc{},
+	}, nil
+}
+
+// Runtimes are what this agent can run.
+func (a *Agent) Runtimes() []string { return []string{"wasm"} }
+
+// Slots is how many tasks it runs at once.
+func (a *Agent) Slots() int { return a.cfg.Slots }
+
+// Run asks for tasks and runs them until ctx ends; then it stops what runs,
+// says so to meta, and returns once all workers have ended.
+func (a *Agent) Run(ctx context.Context) error {
+	a.sweep(ctx)
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		if pause > 0 {
+			timer := time.NewTimer(pause)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+			}
+		}
+		reply, woken, err := a.poll(ctx)
+		switch {
+		case err == nil:
+			pause = 0
+			a.obey(ctx, reply)
+		case woken || ctx.Err() != nil:
+			pause = 0
+		default:
+			if pause == 0 {
+				a.log.Warn("no tasks from meta", "err", err)
+			}
+			pause = min(max(2*pause, 100*time.Millisecond), 2*time.Second)
+		}
+		a.reap(time.Now().Add(-idleWorker))
+	}
+	a.tasks.Wait()
+	a.reap(time.Now().Add(time.Hour))
+	return nil
+}
+
+// poll asks once. woken: it was ended since a slot became free. What the leader
+// may have given in that moment it gives again, since the next poll does not
+// list it.
+func (a *Agent) poll(ctx context.Context) (reply *wire.PollReply, woken bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pollWait+10*time.Second)
+	defer cancel()
+	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), WaitMs: uint32(pollWait.Milliseconds())}
+	a.mu.Lock()
+	q.Slots = uint32(a.cfg.Slots - a.used)
+	for id := range a.running {
+		q.Running = append(q.Running, &wire.RunningTask{Job: id.job, N: id.n, Attempt: id.attempt})
+	}
+	q.Ended = slices.Clone(a.ended)
+	a.wake = func() { woken = true; cancel() }
+	a.mu.Unlock()
+	resp, err := a.cfg.Meta.Call(ctx, wire.MethodPoll, q)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wake = nil
+	if err != nil {
+		return nil, woken, err
+	}
+	reply, ok := resp.(*wire.PollReply)
+	if !ok {
+		return nil, false, wire.Errorf(wire.Internal, "poll", "", "the reply is a %T", resp)
+	}
+	a.ended = a.ended[len(q.Ended):]
+	return reply, false, nil
+}
+
+// obey carries out a reply.
+func (a *Agent) obey(ctx context.Context, reply *wire.PollReply) {
+	for _, s := range reply.Stop {
+		a.mu.Lock()
+		stop := a.running[attemptID{s.Job, s.N, s.Attempt}]
+		a.mu.Unlock()
+		if stop != nil {
+			stop(errStopped)
+		}
+	}
+	for _, s := range reply.Start {
+		a.start(ctx, s)
+	}
+}
+
+func (a *Agent) start(ctx context.Context, s *wire.Assignment) {
+	id := attemptID{s.Task.GetJob(), s.Task.GetN(), s.Task.GetAttempt()}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.running[id] != nil {
+		return
+	}
+	// The task outlives ctx by its last words.
+	tctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	a.running[id] = stop
+	a.used++
+	a.tasks.Add(1)
+	go func() {
+		defer a.tasks.Done()
+		unhook := context.AfterFunc(ctx, func() { stop(errShutdown) })
+		defer unhook()
+		end := a.attempt(tctx, s)
+		stop(nil)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if end != nil {
+			a.ended = append(a.ended, end)
+		}
+		delete(a.running, id)
+		a.used--
+		if a.wake != nil {
+			a.wake()
+		}
+	}()
+}
+
+// take returns a warm worker or starts one.
+func (a *Agent) take(ctx context.Context) (*worker.Process, error) {
+	for {
+		a.mu.Lock()
+		n := len(a.idle)
+		if n == 0 {
+			a.mu.Unlock()
+			return worker.Start(ctx, a.workers)
+		}
+		p := a.idle[n-1].p
+		a.idle = a.idle[:n-1]
+		a.mu.Unlock()
+		if p.Usable() {
+			return p, nil
+		}
+		p.Close()
+	}
+}
+
+// give puts a worker back, or ends it if it is of no more use.
+func (a *Agent) give(p *worker.Process) {
+	if !p.Usable() {
+		p.Close()
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.idle = append(a.idle, idleProcess{p, time.Now()})
+}
+
+// reap ends workers that have been idle since before.
+func (a *Agent) reap(before time.Time) {
+	a.mu.Lock()
+	var old []*worker.Process
+	kept := a.idle[:0]
+	for _, w := range a.idle {
+		if w.since.Before(before) {
+			old = append(old, w.p)
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	a.idle = kept
+	a.mu.Unlock()
+	for _, p := range old {
+		p.Close()
+	}
+}
+
+// Name is for logs.
+func (id attemptID) String() string {
+	return fmt.Sprintf("job %d task %d attempt %d", id.job, id.n, id.attempt)
+}

@@ -1,0 +1,265 @@
+package offload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
+	"quernfs/offload/worker"
+)
+
+// tailBytes is how much of a task's standard output and error is kept.
+const tailBytes = 8 << 10
+
+// attempt runs one attempt of a task and reports how it ended. It returns what
+// the scheduler is to be told with the next poll; nil if meta has not taken the
+// report.
+func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask {
+	id := attemptID{s.Task.Job, s.Task.N, s.Task.Attempt}
+	started := time.Now()
+	r := &attemptRun{
+		agent: a, job: s.Job, task: s.Task,
+		stdout: worker.NewTail(tailBytes), stderr: worker.NewTail(tailBytes),
+		report: &wire.Task{
+			Job: s.Task.Job, N: s.Task.N, Attempt: s.Task.Attempt, Phase: s.Task.Phase, Failures: s.Task.Failures,
+			Agent: a.cfg.Node, Host: a.cfg.Host, Device: "cpu",
+		},
+	}
+	err := r.run(ctx)
+	if errors.Is(context.Cause(ctx), errStopped) {
+		r.remove()
+		return nil
+	}
+	t := r.report
+	t.StdoutTail, t.StderrTail = r.stdout.Bytes(), r.stderr.Bytes()
+	out := uint64(0)
+	if err == nil {
+		t.State, t.Reason, out = StateSucceeded, "done", r.dir
+	} else {
+		if !r.lost {
+			t.Failures++
+		}
+		t.State, t.Reason = afterFailure(t.Attempt, t.Failures, r.retries, !r.lost, err.Error())
+	}
+	stale, err := a.tell(ctx, t, out)
+	// Whether the files were renamed away or not: what is left is of no use.
+	r.remove()
+	if err != nil {
+		a.log.Warn("a task's end could not be reported", "task", id, "state", t.State, "err", err)
+		return nil
+	}
+	a.log.Debug("task ended", "task", id, "state", t.State, "reason", t.Reason, "took", time.Since(started))
+	end := &wire.EndedTask{Task: &wire.RunningTask{Job: id.job, N: id.n, Attempt: id.attempt}}
+	if !stale {
+		end.State, end.Reason, end.Failures = t.State, t.Reason, t.Failures
+	}
+	return end
+}
+
+// tell reports the end of an attempt. It is repeated until meta has answered:
+// the attempt's number makes that harmless. stale: the attempt was over
+// already, perhaps by an earlier try of this report.
+func (a *Agent) tell(ctx context.Context, t *wire.Task, out uint64) (stale bool, err error) {
+	limit := reportLimit
+	if errors.Is(context.Cause(ctx), errShutdown) {
+		limit = stopLimit
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		_, err := a.cfg.Meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: t, OutIno: out}}})
+		switch wire.CodeOf(err) {
+		case wire.OK:
+			return false, nil
+		case wire.Stale:
+			return true, nil
+		case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown, wire.Again, wire.Interrupted:
+		default:
+			return false, err
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return false, err
+		}
+	}
+}
+
+// attemptRun is one attempt under way.
+type attemptRun struct {
+	agent   *Agent
+	job     *wire.Job
+	task    *wire.Task
+	report  *wire.Task
+	stdout  *worker.Tail
+	stderr  *worker.Tail
+	dir     uint64 // the attempt directory; 0: not made
+	lost    bool   // the error is not the task's own fault
+	retries int    // as the job file says
+}
+
+// run does everything up to the report.
+func (r *attemptRun) run(ctx context.Context) error {
+	spec, err := jobfile.Parse(r.job.Spec)
+	if err != nil {
+		return fmt.Errorf("the job file cannot be read any more: %w", err)
+	}
+	r.retries = spec.Retries
+	if len(r.job.Kernels) == 0 {
+		return errors.New("the job names no kernel")
+	}
+	step, ref, phase := spec.Map, r.job.Kernels[0], "single"
+	switch {
+	case r.task.Phase == "reduce":
+		if spec.Reduce == nil {
+			return errors.New("the job has no reduce step")
+		}
+		step, ref, phase = jobfile.Inherit(*spec.Reduce, spec.Map), r.job.Kernels[len(r.job.Kernels)-1], "reduce"
+	case spec.Reduce != nil:
+		phase = "map"
+	}
+	module, err := r.agent.module(ctx, ref)
+	if err != nil {
+		r.lost = !errors.Is(err, errModule)
+		return err
+	}
+	inputs, err := r.inputs(ctx)
+	if err != nil {
+		r.lost = true
+		return err
+	}
+	defer inputs.close()
+	out, err := r.create(ctx, outputName(spec, r.task, r.job))
+	if err != nil {
+		r.lost = true
+		return fmt.Errorf("making the output file: %w", err)
+	}
+	defer out.close()
+
+	p, err := r.agent.take(ctx)
+	if err != nil {
+		r.lost = true
+		return err
+	}
+	timeout := fmt.Errorf("time-out: stopped after %s", spec.Timeout)
+	rctx, cancel := context.WithTimeoutCause(ctx, spec.Timeout, timeout)
+	exit, err := p.Run(rctx, &worker.Task{
+		Run: worker.Run{
+			Module: module, Digest: ref.Digest, Memory: spec.Memory,
+			Args: r.args(ref, step),
+			Env: append(step.Env(),
+				fmt.Sprintf("QUERN_JOB=%d", r.job.Id), fmt.Sprintf("QUERN_TASK=%d", r.task.N),
+				fmt.Sprintf("QUERN_ATTEMPT=%d", r.task.Attempt), "QUERN_PHASE="+phase),
+		},
+		Inputs: inputs.list,
+		Stdout: out, Stderr: r.stderr,
+	})
+	cancel()
+	r.agent.give(p)
+	r.report.Exit, r.report.PeakMemory, r.report.CpuNs = int32(exit.Code), uint64(exit.PeakMemory), exit.CPU
+	r.report.BytesIn, r.report.BytesOut = uint64(inputs.read), uint64(out.size)
+	if err := r.judge(exit, err, spec, timeout); err != nil {
+		return err
+	}
+	if err := out.finish(ctx); err != nil {
+		r.lost = true
+		return fmt.Errorf("storing the output: %w", err)
+	}
+	if err := r.own(ctx, out.ino); err != nil {
+		r.lost = true
+		return fmt.Errorf("giving the output to its owner: %w", err)
+	}
+	return nil
+}
+
+// judge turns the end of a run into the reason of a failure, and decides whose
+// fault it was.
+func (r *attemptRun) judge(exit worker.Exit, err error, spec *jobfile.Spec, timeout error) error {
+	var in *worker.InputError
+	var changed *changedError
+	var out *worker.OutputError
+	var crash *worker.CrashError
+	switch {
+	case err == nil:
+	case errors.As(err, &changed):
+		return changed
+	case errors.As(err, &in):
+		r.lost = true
+		return err
+	case errors.As(err, &out):
+		r.lost = !errors.Is(err, errTooMuch)
+		return out.Err
+	case errors.As(err, &crash):
+		return err
+	case errors.Is(err, timeout):
+		return timeout
+	default: // stopped, shut down
+		r.lost = true
+		return err
+	}
+	switch {
+	case exit.Code == 0:
+		return nil
+	case exit.PeakMemory >= spec.Memory*3/4 || bytes.Contains(r.stderr.Bytes(), []byte("out of memory")):
+		return fmt.Errorf("out of memory: the limit is %s (memory: in the job file)", size(uint64(spec.Memory)))
+	case exit.Trap != "":
+		return fmt.Errorf("the module ended by a trap: %s", exit.Trap)
+	}
+	return fmt.Errorf("the module exited with status %d%s", exit.Code, lastLine(r.stderr.Bytes()))
+}
+
+func lastLine(stderr []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(stderr)), "\n")
+	last := strings.ToValidUTF8(strings.TrimSpace(lines[len(lines)-1]), "?")
+	if last == "" {
+		return ""
+	}
+	if len(last) > 200 {
+		last = last[:200]
+	}
+	return ": " + last
+}
+
+// args puts the kernel's and the job's arguments together; {inputs} becomes
+// the paths of the inputs as the module sees them.
+func (r *attemptRun) args(ref *wire.KernelRef, step jobfile.Step) []string {
+	name, _, _ := strings.Cut(ref.Name, "@")
+	args := append([]string{name}, ref.Args...)
+	for _, arg := range step.Args {
+		if arg != "{inputs}" {
+			args = append(args, arg)
+			continue
+		}
+		for _, in := range r.task.Inputs {
+			args = append(args, "/in"+in.Path)
+		}
+	}
+	return args
+}
+
+// outputName is what the file of a task is called in the job's directory.
+func outputName(spec *jobfile.Spec, t *wire.Task, j *wire.Job) string {
+	switch {
+	case t.Phase == "reduce":
+		return spec.Output
+	case spec.Reduce != nil:
+		return partName(t.N)
+	case j.Tasks == 1:
+		return spec.Output
+	}
+	return fmt.Sprintf("%s.%05d", spec.Output, t.N)
+}
+
+func partName(n uint32) string { return fmt.Sprintf(".part.%05d", n) }
+
+// attemptName is what the directory of an attempt is called.
+func attemptName(node uint32, t *wire.Task) string {
+	return fmt.Sprintf("attempt.%d.%d.%d.%d", node, t.Job, t.N, t.Attempt)
+}

@@ -1,0 +1,107 @@
+package offload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/worker"
+)
+
+// maxOpen bounds how many inputs of one task are open at once.
+const maxOpen = 64
+
+// changedError is an input that is no longer what was submitted.
+type changedError struct{ path string }
+
+func (e *changedError) Error() string {
+	return fmt.Sprintf("input %s has changed since the job was submitted", e.path)
+}
+
+// taskInputs are the inputs of one attempt. One goroutine uses them.
+type taskInputs struct {
+	files Files
+	list  []worker.Input
+	open  []openInput // the oldest first
+	read  int64       // bytes
+}
+
+type openInput struct {
+	i int
+	f File
+}
+
+// inputs prepares what the task reads. A map task's files are opened when they
+// are first read, and compared with what was pinned. A reduce task's parts are
+// looked up in the job's output directory.
+func (r *attemptRun) inputs(ctx context.Context) (*taskInputs, error) {
+	in := &taskInputs{files: r.agent.cfg.Files}
+	for i, t := range r.task.Inputs {
+		if t.Ino == 0 {
+			part, err := r.part(ctx, t.Path)
+			if err != nil {
+				return nil, fmt.Errorf("finding the part %s: %w", t.Path, err)
+			}
+			t = part
+		}
+		in.list = append(in.list, worker.Input{
+			Path: t.Path, Size: int64(t.Size),
+			ReadAt: func(ctx context.Context, p []byte, off int64) (int, error) {
+				f, err := in.file(ctx, i, t)
+				if err != nil {
+					return 0, err
+				}
+				n, err := f.ReadAt(ctx, p, off)
+				in.read += int64(n)
+				return n, err
+			},
+		})
+	}
+	return in, nil
+}
+
+// part finds the output of a map task.
+func (r *attemptRun) part(ctx context.Context, name string) (*wire.TaskInput, error) {
+	ans, err := ask(ctx, r.agent.cfg.Meta, &wire.Query{Cred: rootCred, Op: &wire.Query_Lookup{Lookup: &wire.Lookup{Parent: r.job.OutDir, Name: name}}})
+	if err != nil {
+		return nil, err
+	}
+	a := ans.GetInode().GetInode().GetAttr()
+	return &wire.TaskInput{Path: "/" + name, Ino: a.GetIno(), Size: a.GetSize(), Version: a.GetVersion(), MtimeNs: a.GetMtimeNs()}, nil
+}
+
+// file returns input i, open.
+func (in *taskInputs) file(ctx context.Context, i int, t *wire.TaskInput) (File, error) {
+	for k := len(in.open) - 1; k >= 0; k-- {
+		if in.open[k].i == i {
+			return in.open[k].f, nil
+		}
+	}
+	f, err := in.files.OpenInode(ctx, t.Ino)
+	if errors.Is(err, wire.NotFound) || errors.Is(err, wire.Stale) {
+		return nil, &changedError{t.Path}
+	}
+	if err != nil {
+		return nil, err
+	}
+	a := f.Inode().GetAttr()
+	// Reading alone changes the version (atime), so size and time decide then.
+	if a.GetVersion() != t.Version && (a.GetSize() != t.Size || a.GetMtimeNs() != t.MtimeNs) {
+		f.Close()
+		return nil, &changedError{t.Path}
+	}
+	if len(in.open) == maxOpen {
+		in.open[0].f.Close()
+		in.open = append(in.open[:0], in.open[1:]...)
+	}
+	in.open = append(in.open, openInput{i, f})
+	return f, nil
+}
+
+func (in *taskInputs) close() {
+	for _, o := range in.open {
+		o.f.Close()
+	}
+	in.open = nil
+}

@@ -1,0 +1,156 @@
+package offload
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/place"
+)
+
+// View is what a scheduler sees of the cluster whose meta server leads.
+type View interface {
+	// Propose carries out UpdateJob or UpdateTask.
+	Propose(ctx context.Context, cmd *wire.Command) (*wire.Result, error)
+	// Query reads the state as this leader has applied it.
+	Query(q *wire.Query) (*wire.Answer, error)
+	// Nodes are all nodes; shared, not to be changed.
+	Nodes() []*wire.NodeStatus
+	// Changed is signalled after a command about jobs was applied or a node came
+	// or went.
+	Changed() <-chan struct{}
+}
+
+// SchedulerConfig is useful when zero.
+type SchedulerConfig struct {
+	LostAfter time.Duration // since an agent's last poll; 0: 15 s
+	Model     place.Model   // zero: place.Default
+	Log       *slog.Logger
+}
+
+// Scheduler gives tasks to agents while this server leads. The state machine
+// has the truth; what a Scheduler remembers lasts for one term and is read
+// anew whenever a command is refused.
+type Scheduler struct {
+	cfg SchedulerConfig
+	log *slog.Logger
+
+	mu   sync.Mutex
+	term *term // guarded by mu; nil: not leading
+}
+
+// NewScheduler makes a scheduler.
+func NewScheduler(cfg SchedulerConfig) *Scheduler {
+	if cfg.LostAfter <= 0 {
+		cfg.LostAfter = 15 * time.Second
+	}
+	if cfg.Model == (place.Model{}) {
+		cfg.Model = place.Default
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Scheduler{cfg: cfg, log: cfg.Log}
+}
+
+// SchedulerFor is a Scheduler whose Lead takes the view type of another
+// package.
+type SchedulerFor[V View] struct{ *Scheduler }
+
+// Lead is Scheduler.Lead.
+func (s SchedulerFor[V]) Lead(ctx context.Context, view V) { s.Scheduler.Lead(ctx, view) }
+
+// tick is how often a term looks for what no signal announces.
+const tick = time.Second
+
+// Lead schedules until ctx ends.
+func (s *Scheduler) Lead(ctx context.Context, view View) {
+	t := newTerm(s, view)
+	s.mu.Lock()
+	s.term = t
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		if s.term == t {
+			s.term = nil
+		}
+		s.mu.Unlock()
+	}()
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		if err := t.round(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			s.log.Warn("jobs were not scheduled", "err", err)
+		}
+		select {
+		case <-view.Changed():
+		case <-t.kick:
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Poll answers an agent; see term.poll.
+func (s *Scheduler) Poll(ctx context.Context, p *wire.Poll) (*wire.PollReply, error) {
+	s.mu.Lock()
+	t := s.term
+	s.mu.Unlock()
+	if t == nil {
+		return nil, wire.Errorf(wire.Unavailable, "poll", "", "this server does not schedule jobs now")
+	}
+	return t.poll(ctx, p, time.Now())
+}
+
+// term is what a scheduler remembers while its server leads. Only Lead's
+// goroutine runs rounds.
+type term struct {
+	s     *Scheduler
+	view  View
+	kick  chan struct{} // capacity 1: something to do
+	began time.Time
+
+	mu     sync.Mutex
+	loaded bool                   // guarded by mu: the first round has read the state
+	jobs   map[uint64]*jobState   // guarded by mu: those that have not ended
+	agents map[uint32]*agentState // guarded by mu
+	parked map[*parked]bool       // guarded by mu: polls that wait
+
+	// Used by rounds only.
+	last     uint64    // the highest job number seen
+	scanNext time.Time // when to look through all jobs again
+}
+
+func newTerm(s *Scheduler, view View) *term {
+	return &term{
+		s: s, view: view, kick: make(chan struct{}, 1), began: time.Now(),
+		jobs: map[uint64]*jobState{}, agents: map[uint32]*agentState{}, parked: map[*parked]bool{},
+	}
+}
+
+func (t *term) wake() {
+	select {
+	case t.kick <- struct{}{}:
+	default:
+	}
+}
+
+// round brings the term up to date and does what there is to do.
+func (t *term) round(ctx context.Context, now time.Time) error {
+	if err := t.refresh(now); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.loaded = true
+	t.mu.Unlock()
+	err := errors.Join(
+		t.lose(ctx, now),
+		t.advance(ctx),
+		t.assign(ctx, now),
+	)
+	t.release()
+	return err
+}
