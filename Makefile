@@ -1,14 +1,40 @@
-# One binary, two commands to remember: make demo, make test.
+# Two commands to remember: make demo, make test.
 export CGO_ENABLED ?= 0
 GO ?= go
 BIN := bin/quern
+PACKAGES = $(shell $(GO) list ./... | grep -v /integration)
 
-.PHONY: all build check test demo bench proto clean
+.PHONY: all build check test demo bench proto clean tools
 
 all: build
 
 build:
 	$(GO) build -trimpath -o $(BIN) ./cmd/quern
+
+# What is quick enough to run after each change.
+check:
+	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "gofmt would change: $$files"; exit 1; fi
+	$(GO) vet ./...
+	@if command -v staticcheck >/dev/null; then staticcheck ./...; else echo "staticcheck is not installed: go install honnef.co/go/tools/cmd/staticcheck@latest"; fi
+	$(GO) test $(PACKAGES)
+
+# Programs that the tests use; as root on Debian they are installed.
+tools:
+	scripts/test-tools.sh
+
+# Everything: unit tests, fuzz seeds among them; the same under the race
+# detector; then whole clusters with real processes and mounts.
+test: tools build
+	$(GO) vet ./...
+	$(GO) test $(PACKAGES)
+	CGO_ENABLED=1 $(GO) test -race $(PACKAGES)
+	$(GO) test -timeout 25m ./integration/...
+
+demo: build
+	scripts/demo.sh $(BIN)
+
+bench: build
+	$(GO) run ./integration/bench -quern $(BIN) $(BENCH)
 
 proto:
 	cd internal/wire && protoc --go_out=paths=source_relative:. quern.proto

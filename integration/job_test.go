@@ -59,7 +59,7 @@ output: words.txt
 		if errno, ok := err.(*os.LinkError).Err.(unix.Errno); !ok || errno != unix.EINVAL {
 			t.Errorf("%v, wanted EINVAL", err)
 		}
-		if text := readFile(t, filepath.Join(compute, "errors", "bad.yaml")); !strings.Contains(text, "inputz") || !strings.Contains(text, "3") {
+		if text := readFile(t, filepath.Join(compute, "errors", "bad")); !strings.Contains(text, "inputz") || !strings.Contains(text, "3") {
 			t.Errorf("the error names neither the field nor its line: %q", text)
 		}
 		if _, err := os.Stat(path); err != nil {

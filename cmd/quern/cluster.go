@@ -91,18 +91,25 @@ func (h *home) clusterKey() ([]byte, error) {
 	return key, nil
 }
 
-// metaEndpoints says where the metadata servers are, Unix sockets of this host
-// included.
+// metaEndpoints says where the metadata servers are.
 func (h *home) metaEndpoints() []*wire.Endpoint {
 	var list []*wire.Endpoint
 	for _, m := range h.Members {
-		e := &wire.Endpoint{Addr: m.Addr, Server: m.Name}
-		if _, err := os.Stat(h.sockPath(m.Name)); err == nil {
-			e.Unix, e.Host = h.sockPath(m.Name), transport.HostID()
-		}
-		list = append(list, e)
+		list = append(list, h.endpoint(m))
 	}
 	return list
+}
+
+// endpoint says how a metadata server is reached, by its Unix socket too if it
+// runs on this host.
+func (h *home) endpoint(m member) *wire.Endpoint {
+	e := &wire.Endpoint{Addr: m.Addr, Server: m.Name}
+	ip := net.ParseIP(hostOf(m.Addr))
+	_, err := os.Stat(h.sockPath(m.Name))
+	if h.dir != "" && (err == nil || ip != nil && ip.IsLoopback()) {
+		e.Unix, e.Host = h.sockPath(m.Name), transport.HostID()
+	}
+	return e
 }
 
 func (h *home) member(name string) (member, bool) {

@@ -25,11 +25,11 @@ type mountFlags struct {
 	debug   string
 }
 
-func (m *mountFlags) add(flags *pflag.FlagSet) {
+func (m *mountFlags) add(flags *pflag.FlagSet, agent bool) {
 	flags.StringSliceVarP(&m.options, "options", "o", nil, "mount options: ro, noatime, nodiratime, suid, dev, noexec, allow_other, …")
 	flags.StringVar(&m.dirty, "write-buffer", "256MiB", "most memory for data not yet stored")
 	flags.StringVar(&m.cache, "read-cache", "256MiB", "memory for data that was read")
-	flags.BoolVar(&m.agent, "agent", true, "run tasks of jobs on this host")
+	flags.BoolVar(&m.agent, "agent", agent, "run tasks of jobs in the mount's process")
 	flags.IntVar(&m.slots, "slots", 0, "tasks that run at once (0: one for each CPU)")
 	debugFlag(flags, &m.debug)
 }
@@ -65,7 +65,7 @@ whose metadata servers --meta names.`,
 		},
 	}
 	target.add(cmd.Flags())
-	flags.add(cmd.Flags())
+	flags.add(cmd.Flags(), false)
 	cmd.Flags().StringVar(&name, "name", "", "name of this mount in DIR/run (default: made from MNT)")
 	return cmd
 }
@@ -93,6 +93,11 @@ func runMount(cmd *cobra.Command, mnt, name string, target *clusterFlags, flags 
 	if m.id, err = transport.LoadIdentity(pki); err != nil {
 		return err
 	}
+	if flags.agent {
+		if m.agent, err = h.identity("agent", "agent"); err != nil {
+			return err
+		}
+	}
 	if h.dir != "" {
 		if name == "" {
 			name = "mount" + strings.ReplaceAll(mnt, "/", "-")
@@ -108,7 +113,7 @@ func runMount(cmd *cobra.Command, mnt, name string, target *clusterFlags, flags 
 			return err
 		}
 		p.onStop("pid file", func(context.Context) error { lock.release(); return nil })
-		m.sessionFile = h.runPath(name + ".session")
+		m.name, m.sessionFile = name, h.runPath(name+".session")
 		m.scratch = h.path("compute")
 	} else {
 		cache, err := os.UserCacheDir()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"quernfs/internal/wire"
 	"quernfs/meta"
 	"quernfs/meta/client"
+	"quernfs/offload"
 )
 
 // process is what the roles that run in this process share, and the order in
@@ -116,10 +116,11 @@ func (p *process) startMeta(ctx context.Context, m member, listen string) (*meta
 	cfg := meta.Config{
 		Dir: p.home.path(m.Name), Name: m.Name, Addr: m.Addr, Key: key,
 		Server: server, Mux: mux, Pool: pool, Policy: policy,
+		Jobs: offload.SchedulerFor[meta.JobView]{Scheduler: offload.NewScheduler(offload.SchedulerConfig{Log: p.log.With("jobs", m.Name)})},
 		Log: p.log.With("meta", m.Name),
 	}
 	for _, o := range p.home.Members {
-		cfg.Members = append(cfg.Members, meta.Member{Name: o.Name, Addr: o.Addr})
+		cfg.Members = append(cfg.Members, meta.Member{Name: o.Name, Addr: o.Addr, Endpoint: p.home.endpoint(o)})
 	}
 	s, err := meta.Open(ctx, cfg)
 	if err != nil {
@@ -167,16 +168,8 @@ func (p *process) startChunkd(ctx context.Context, o chunkOptions) error {
 	p.onStop(o.name+" store", func(context.Context) error { return store.Close() })
 	store.Register(mux)
 	blocks := chunkd.NewClient(chunkd.ClientConfig{Pool: pool, Log: log})
-	run, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- store.Run(run, heartbeats{c}, blocks) }()
-	p.onStop(o.name, func(context.Context) error {
-		cancel()
-		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
-			return err
-		}
-		return nil
-	})
+	p.onStop(o.name+" reader", func(context.Context) error { return blocks.Close() })
+	p.background(o.name, func(ctx context.Context) error { return store.Run(ctx, heartbeats{c}, blocks) })
 	return nil
 }
 
@@ -239,23 +232,9 @@ func endStaleSession(ctx context.Context, c *client.Client, path string) error {
 	}
 	ctx, done := context.WithTimeout(ctx, 30*time.Second)
 	defer done()
-	cmd := &wire.Command{Op: &wire.Command_EndSession{EndSession: &wire.EndSession{Id: id}}}
+	cmd := &wire.Command{Session: id, Op: &wire.Command_EndSession{EndSession: &wire.EndSession{Id: id}}}
 	if _, err := c.Do(ctx, cmd); err != nil && !errors.Is(err, wire.NoSession) && !errors.Is(err, wire.NotFound) {
 		return fmt.Errorf("end the session of the process that died: %w", err)
 	}
 	return os.Remove(path)
-}
-
-// checkPort says who is in the way before raft and the others fail less
-// clearly.
-func checkPort(name, addr string) error {
-	a, err := net.ResolveUDPAddr("udp", addr)
-	if err != nil {
-		return fmt.Errorf("%s: the address %s makes no sense: %w", name, addr, err)
-	}
-	c, err := net.ListenUDP("udp", a)
-	if err != nil {
-		return fmt.Errorf("%s cannot listen at %s: %w", name, addr, err)
-	}
-	return c.Close()
 }

@@ -66,7 +66,7 @@ again (see "quern start"). They outlive this command if it is killed by SIGKILL;
 	flags.IntVar(&o.metaServers, "meta-servers", 1, "metadata servers: 1, 3 or 5 (with --processes the default is 3)")
 	flags.IntVar(&o.chunkServers, "chunk-servers", 6, "chunk servers")
 	flags.BoolVar(&o.processes, "processes", false, "run each role as a process of its own")
-	o.mountFlags.add(flags)
+	o.mountFlags.add(flags, true)
 	return cmd
 }
 
@@ -209,10 +209,16 @@ func upEmbedded(ctx context.Context, h *home, o upOptions, out io.Writer, log *s
 		if err != nil {
 			return err
 		}
-		ended, err = p.startMount(ctx, mountRole{
-			mnt: o.mount, flags: o.mountFlags, id: id, servers: h.metaEndpoints(),
+		m := mountRole{
+			mnt: o.mount, name: "mount-1", flags: o.mountFlags, id: id, servers: h.metaEndpoints(),
 			sessionFile: h.runPath("mount-1.session"), scratch: h.path("compute"),
-		})
+		}
+		if o.mountFlags.agent {
+			if m.agent, err = h.identity("agent", "agent"); err != nil {
+				return err
+			}
+		}
+		ended, err = p.startMount(ctx, m)
 		if err != nil {
 			return err
 		}

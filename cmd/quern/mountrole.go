@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"quernfs/chunkd"
+	"quernfs/fs"
+	"quernfs/internal/transport"
+	"quernfs/internal/wire"
+	"quernfs/meta/client"
+	"quernfs/offload"
+)
+
+// mountRole is a mount in this process, with the agent beside it.
+type mountRole struct {
+	mnt         string
+	name        string // of the mount in DIR/run, and of its agent
+	flags       mountFlags
+	id          *transport.Identity // of a client
+	agent       *transport.Identity // nil: no agent
+	servers     []*wire.Endpoint
+	sessionFile string // "": the session is not remembered
+	scratch     string // for the agent's modules and compiled code
+}
+
+// startMount opens a session and mounts it; the returned channel is closed when
+// the mount has ended. The parts are started so that their opposite order is
+// that of a clean end: unmount, agent, filesystem, connections.
+func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{}, error) {
+	cfg, options, err := m.flags.parse()
+	if err != nil {
+		return nil, err
+	}
+	log := p.log.With("mount", m.mnt)
+	pool := p.pool(m.id, nil)
+	// Commands of the overlay, and what the mount reports, belong to no session.
+	plain, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: m.mnt, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	p.onStop("client", plain.Close)
+	if m.sessionFile != "" {
+		if err := endStaleSession(ctx, plain, m.sessionFile); err != nil {
+			log.Warn("the session of the process before this one goes on until its lease runs out", "err", err)
+		}
+	}
+	reports := newReports(plain)
+	p.onStop("reports", reports.close)
+	chunks := chunkd.NewClient(chunkd.ClientConfig{Pool: pool, OnBad: reports.bad, Log: log})
+	p.onStop("chunk client", func(context.Context) error { return chunks.Close() })
+
+	cfg.Servers, cfg.Pool, cfg.Chunks, cfg.Name, cfg.Log = m.servers, pool, chunks, m.mnt, log
+	filesystem, err := fs.New(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", m.mnt, err)
+	}
+	p.onStop("filesystem", func(ctx context.Context) error {
+		err := filesystem.Close(ctx)
+		if err == nil && m.sessionFile != "" {
+			_ = os.Remove(m.sessionFile)
+		}
+		return err
+	})
+	if m.sessionFile != "" {
+		if err := os.WriteFile(m.sessionFile, []byte(strconv.FormatUint(filesystem.Session(), 10)+"\n"), 0o644); err != nil {
+			return nil, err
+		}
+	}
+	files := offload.FilesOf(filesystem)
+	filesystem.SetOverlay(offload.OverlayFor[fs.OverlayFile]{
+		Overlay: offload.NewOverlay(offload.OverlayConfig{Files: files, Meta: plain, Log: log}),
+	})
+	if m.agent != nil {
+		if err := p.startAgent(ctx, m, files); err != nil {
+			return nil, err
+		}
+	}
+	mount, err := filesystem.Mount(m.mnt, options)
+	if err != nil {
+		return nil, err
+	}
+	p.onStop("mount", mount.Unmount)
+	return mount.Done(), nil
+}
+
+// startAgent runs tasks of jobs on this host, with the files of the mount.
+func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Files) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	log := p.log.With("agent", m.name)
+	pool := p.pool(m.agent, nil)
+	c, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: "agent " + host, Log: log})
+	if err != nil {
+		return err
+	}
+	p.onStop("agent client", c.Close)
+	slots := m.flags.slots
+	if slots <= 0 {
+		slots = runtime.NumCPU()
+	}
+	n := &wire.Node{
+		Name: host + ":" + m.name, Kind: "agent", State: "up", Runtimes: []string{"wasm"},
+		Labels:   []*wire.Label{{Key: "host", Value: host}},
+		Endpoint: &wire.Endpoint{Host: transport.HostID(), Server: host + ":" + m.name},
+	}
+	id, err := register(ctx, c, n)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	agent, err := offload.NewAgent(offload.AgentConfig{
+		Node: id, Host: host, Files: files, Meta: c, Worker: []string{exe, "worker", "wasm"},
+		Slots: slots, Dir: m.scratch, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	p.background("agent", agent.Run)
+	return nil
+}
+
+// background runs f until the process stops.
+func (p *process) background(what string, f func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	p.onStop(what, func(context.Context) error {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
+	})
+}
+
+// parse turns the flags into what fs takes.
+func (m *mountFlags) parse() (cfg fs.Config, o fs.MountOptions, err error) {
+	if cfg.DirtyLimit, err = parseSize(m.dirty); err != nil {
+		return cfg, o, usagef("--write-buffer: %w", err)
+	}
+	if cfg.CacheBytes, err = parseSize(m.cache); err != nil {
+		return cfg, o, usagef("--read-cache: %w", err)
+	}
+	o.AllowOther = os.Geteuid() == 0
+	for _, option := range m.options {
+		switch strings.TrimSpace(option) {
+		case "ro":
+			o.ReadOnly = true
+		case "rw", "relatime", "atime", "nosuid", "nodev", "exec", "async", "strictatime", "":
+		case "noatime":
+			o.NoAtime = true
+		case "nodiratime":
+			o.NoDirAtime = true
+		case "suid":
+			o.Suid = true
+		case "dev":
+			o.Dev = true
+		case "noexec":
+			o.NoExec = true
+		case "allow_other":
+			o.AllowOther = true
+		case "nonempty":
+			o.NonEmpty = true
+		default:
+			return cfg, o, usagef("mount option %s: known ones are ro, rw, noatime, nodiratime, suid, dev, noexec, allow_other, nonempty", option)
+		}
+	}
+	return cfg, o, nil
+}
+
+// reports carries what a mount found wrong with shards to the metadata
+// servers, so that no reader has to wait for that.
+type reports struct {
+	queue chan *wire.BadShard
+	done  chan struct{}
+	stop  context.CancelFunc
+}
+
+func newReports(c *client.Client) *reports {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &reports{queue: make(chan *wire.BadShard, 1024), done: make(chan struct{}), stop: cancel}
+	go func() {
+		defer close(r.done)
+		for {
+			select {
+			case b := <-r.queue:
+				call, done := context.WithTimeout(ctx, 10*time.Second)
+				// A report that does not arrive is made again by the next reader,
+				// or by the scrubber.
+				_, _ = c.Call(call, wire.MethodBadShard, b)
+				done()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return r
+}
+
+// bad takes a report without waiting.
+func (r *reports) bad(b *wire.BadShard) {
+	select {
+	case r.queue <- b:
+	default:
+	}
+}
+
+func (r *reports) close(context.Context) error {
+	r.stop()
+	<-r.done
+	return nil
+}
