@@ -1,0 +1,286 @@
+package fs
+
+import (
+	"context"
+	"io"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"quernfs/internal/wire"
+)
+
+// File is an open file of the API without a kernel. Reads and writes may be
+// concurrent. Close does not flush: data stays here under the write lease, and
+// is stored soon.
+type File interface {
+	// Inode is the inode as it now is.
+	Inode() *wire.Inode
+	// ReadAt is io.ReaderAt with a context: io.EOF at the end.
+	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	WriteAt(ctx context.Context, p []byte, off int64) (int, error)
+	Size() int64
+	// Flush makes what was written durable.
+	Flush(ctx context.Context) error
+	Close() error
+}
+
+// resolve walks a path from the root. Symbolic links are not followed.
+func (fs *FS) resolve(ctx context.Context, path string) (*inode, error) {
+	ino := wire.RootIno
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		f, err := fs.lookup(ctx, rootCred, ino, name)
+		if err != nil {
+			return nil, err
+		}
+		if f.in == nil {
+			return nil, wire.Errorf(wire.NotFound, "look up", path, "no such file or directory")
+		}
+		ino = f.in.ino
+	}
+	in := fs.inode(ino)
+	return in, fs.know(ctx, rootCred, in)
+}
+
+// snapshot is the inode as this session shows it. in.rec is known.
+func (in *inode) snapshot() *wire.Inode {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	rec := proto.CloneOf(in.rec)
+	a := in.attrs()
+	rec.Attr.Mode, rec.Attr.Uid, rec.Attr.Gid, rec.Attr.Nlink = a.mode, a.uid, a.gid, a.nlink
+	rec.Attr.Size, rec.Attr.Allocated = a.size, a.allocated
+	rec.Attr.AtimeNs, rec.Attr.MtimeNs, rec.Attr.CtimeNs = a.atimeNs, a.mtimeNs, a.ctimeNs
+	return rec
+}
+
+// Stat returns the inode at a path.
+func (fs *FS) Stat(ctx context.Context, path string) (*wire.Inode, error) {
+	in, err := fs.resolve(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return in.snapshot(), nil
+}
+
+// StatInode returns an inode by its number.
+func (fs *FS) StatInode(ctx context.Context, ino uint64) (*wire.Inode, error) {
+	in := fs.inode(ino)
+	if err := fs.know(ctx, rootCred, in); err != nil {
+		return nil, err
+	}
+	return in.snapshot(), nil
+}
+
+// ReadDir lists a directory, without "." and "..", in the order of cookies.
+func (fs *FS) ReadDir(ctx context.Context, path string) ([]*wire.DirEntry, error) {
+	in, err := fs.resolve(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return fs.readAll(ctx, in)
+}
+
+// ReadDirInode is ReadDir by inode number.
+func (fs *FS) ReadDirInode(ctx context.Context, ino uint64) ([]*wire.DirEntry, error) {
+	return fs.readAll(ctx, fs.inode(ino))
+}
+
+func (fs *FS) readAll(ctx context.Context, in *inode) ([]*wire.DirEntry, error) {
+	s := &dirStream{in: in}
+	var all []*wire.DirEntry
+	from := uint64(0)
+	for {
+		list, err := s.after(ctx, rootCred, from, false)
+		if err != nil {
+			return nil, err
+		}
+		if len(list) == 0 {
+			return all, nil
+		}
+		all = append(all, list...)
+		from = list[len(list)-1].Cookie
+	}
+}
+
+// apiFile is an open file of the API.
+type apiFile struct {
+	fs *FS
+	in *inode
+}
+
+// OpenFile opens the regular file at a path.
+func (fs *FS) OpenFile(ctx context.Context, path string) (File, error) {
+	in, err := fs.resolve(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return fs.OpenInode(ctx, in.ino)
+}
+
+// OpenInode opens a regular file by its inode number.
+func (fs *FS) OpenInode(ctx context.Context, ino uint64) (File, error) {
+	in := fs.inode(ino)
+	if err := fs.know(ctx, rootCred, in); err != nil {
+		return nil, err
+	}
+	in.mu.Lock()
+	reg := in.isReg()
+	in.mu.Unlock()
+	if !reg {
+		return nil, wire.Errorf(wire.Invalid, "open", "", "not a regular file")
+	}
+	if err := fs.opened(ctx, in); err != nil {
+		return nil, err
+	}
+	return &apiFile{fs: fs, in: in}, nil
+}
+
+// Create makes a regular file, or opens and empties the one that is there.
+func (fs *FS) Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error) {
+	f, created, err := fs.create(ctx, rootCred, &wire.Create{Parent: dir, Name: name, Mode: typeReg | mode&permMask})
+	if err != nil {
+		return nil, err
+	}
+	fs.tellOwnKernel(dir, name)
+	file, err := fs.OpenInode(ctx, f.in.ino)
+	if err != nil {
+		return nil, err
+	}
+	if !created {
+		if err := fs.truncate(ctx, f.in, rootCred, &wire.SetAttr{Ino: f.in.ino, Mask: wire.SetSize, Handle: true}); err != nil {
+			file.Close()
+			return nil, err
+		}
+	}
+	return file, nil
+}
+
+// Mkdir makes a directory.
+func (fs *FS) Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error) {
+	f, _, err := fs.create(ctx, rootCred, &wire.Create{Parent: dir, Name: name, Mode: typeDir | mode&permMask, Exclusive: true})
+	if err != nil {
+		return nil, err
+	}
+	fs.tellOwnKernel(dir, name)
+	return f.in.snapshot(), nil
+}
+
+// Remove removes an entry; rmdir says that it is a directory.
+func (fs *FS) Remove(ctx context.Context, dir uint64, name string, rmdir bool) error {
+	err := fs.unlink(ctx, rootCred, dir, name, rmdir)
+	if err == nil {
+		fs.tellOwnKernel(dir, name)
+	}
+	return err
+}
+
+// Rename moves an entry, replacing what has the new name.
+func (fs *FS) Rename(ctx context.Context, dir uint64, name string, newDir uint64, newName string) error {
+	err := fs.rename(ctx, rootCred, &wire.Rename{Parent: dir, Name: name, NewParent: newDir, NewName: newName})
+	if err == nil {
+		fs.tellOwnKernel(dir, name)
+		fs.tellOwnKernel(newDir, newName)
+	}
+	return err
+}
+
+// tellOwnKernel: meta does not recall what the session itself changes, so the
+// session's own mount has to be told by hand.
+func (fs *FS) tellOwnKernel(dir uint64, name string) {
+	k := fs.kernel()
+	if k == nil {
+		return
+	}
+	in := fs.inode(dir)
+	in.mu.Lock()
+	in.naming++
+	in.mu.Unlock()
+	k.forgetAttrs(dir)
+	fs.forgetEntries(k, in, []string{name})
+	in.mu.Lock()
+	in.naming--
+	in.mu.Unlock()
+}
+
+// Where says how many of a file's bytes each chunk server holds, as data
+// shards.
+func (fs *FS) Where(ctx context.Context, ino uint64) (map[uint32]int64, error) {
+	where := map[uint32]int64{}
+	for off := uint64(0); ; {
+		a, err := dataMeta{fs}.Extents(ctx, &wire.GetExtents{Ino: ino, Off: off})
+		if err != nil {
+			return nil, err
+		}
+		blocks := map[uint64]*wire.Block{}
+		for _, b := range a.Blocks {
+			blocks[b.Id] = b
+		}
+		for _, e := range a.Extents {
+			countShards(where, blocks[e.Block], int64(e.BlockOff), int64(e.Len))
+		}
+		if len(a.Extents) == 0 || a.Upto <= off {
+			return where, nil
+		}
+		off = a.Upto
+		if a.Inode != nil && off >= a.Inode.Attr.Size {
+			return where, nil
+		}
+	}
+}
+
+// countShards adds to where the bytes of [off, off+n) of a block by the server
+// that holds them.
+func countShards(where map[uint32]int64, b *wire.Block, off, n int64) {
+	if b == nil || b.ShardLength == 0 {
+		return
+	}
+	l := int64(b.ShardLength)
+	for n > 0 {
+		i := off / l
+		part := min(n, (i+1)*l-off)
+		if i >= int64(b.K) || i >= int64(len(b.Shards)) {
+			return
+		}
+		if s := b.Shards[i].Server; s != 0 {
+			where[s] += part
+		}
+		off += part
+		n -= part
+	}
+}
+
+func (f *apiFile) Inode() *wire.Inode { return f.in.snapshot() }
+
+func (f *apiFile) Size() int64 {
+	f.in.mu.Lock()
+	defer f.in.mu.Unlock()
+	return int64(f.in.attrs().size)
+}
+
+func (f *apiFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := f.fs.read(ctx, f.in, p, off)
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (f *apiFile) WriteAt(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := f.fs.write(ctx, f.in, p, writing{off: off})
+	if k := f.fs.kernel(); k != nil && n > 0 {
+		k.forgetAttrs(f.in.ino)
+		f.fs.dropLater(f.in.ino, pages(off, int64(n)))
+	}
+	return n, err
+}
+
+func (f *apiFile) Flush(ctx context.Context) error { return f.fs.flush(ctx, f.in) }
+
+func (f *apiFile) Close() error {
+	f.fs.closed(f.in)
+	return nil
+}

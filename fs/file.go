@@ -1,0 +1,354 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"io"
+	"syscall"
+
+	"quernfs/fs/data"
+	"quernfs/internal/wire"
+)
+
+// opened counts a handle and makes sure that the session holds at least OPEN,
+// so that meta keeps the file when it loses its last name.
+func (fs *FS) opened(ctx context.Context, in *inode) error {
+	in.mu.Lock()
+	in.open++
+	in.mu.Unlock()
+	err := in.ensure(ctx, wire.Mode_OPEN)
+	if err != nil {
+		fs.closed(in)
+	}
+	return err
+}
+
+// closed ends a handle.
+func (fs *FS) closed(in *inode) {
+	in.mu.Lock()
+	in.open--
+	last := in.open == 0
+	in.mu.Unlock()
+	if last {
+		fs.letGo(in)
+	}
+}
+
+// read reads from a file; fewer bytes than asked for mean the end.
+func (fs *FS) read(ctx context.Context, in *inode, p []byte, off int64) (int, error) {
+	o := &op{need: wire.Mode_READ, span: pages(off, int64(len(p)))}
+	if err := in.begin(ctx, o); err != nil {
+		return 0, err
+	}
+	defer in.end(o)
+	n, err := in.file.ReadAt(ctx, p, off)
+	if err == nil || errors.Is(err, io.EOF) {
+		fs.accessed(in)
+		return n, nil
+	}
+	return n, err
+}
+
+// accessed moves the access time, as relatime does. It is deferred: it goes
+// with the next commit under a write lease, or is shown by this mount only.
+func (fs *FS) accessed(in *inode) {
+	if fs.noAtime.Load() {
+		return
+	}
+	now := fs.now()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.rec == nil {
+		return
+	}
+	a := in.attrs()
+	if !relatime(&wire.Attr{AtimeNs: a.atimeNs, MtimeNs: a.mtimeNs, CtimeNs: a.ctimeNs}, now) {
+		return
+	}
+	set := &wire.SetAttr{Mask: wire.SetAtime, AtimeNs: now}
+	in.local.set(set)
+	if in.usable(wire.Mode_WRITE) && in.recall == nil && in.file != nil {
+		in.file.SetAttr(set)
+	}
+}
+
+// writing is what one write asks for.
+type writing struct {
+	off      int64
+	append   bool // O_APPEND: off is only what the kernel believes
+	killSuid bool
+	kernel   bool // it comes from the kernel: the bytes are in its cache at off
+}
+
+// write writes to a file, into memory: data reaches the servers by fsync,
+// recall, timer, or when memory runs short.
+func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, error) {
+	if w.off < 0 || w.off > maxOff-int64(len(p)) {
+		return 0, wire.Errorf(wire.FileTooBig, "write", "", "beyond the largest offset")
+	}
+	o := &op{need: wire.Mode_WRITE, write: true}
+	if w.kernel {
+		o.span = pages(w.off, int64(len(p)))
+	}
+	if err := in.begin(ctx, o); err != nil {
+		return 0, err
+	}
+	defer in.end(o)
+	if err := fs.dropCaps(ctx, in); err != nil {
+		return 0, err
+	}
+	off, moved := w.off, false
+	if w.append {
+		in.appending.Lock()
+		defer in.appending.Unlock()
+		off, moved = appendAt(w.off, in.file.Size())
+	}
+	n, err := in.file.WriteAt(ctx, p, off)
+	if n > 0 {
+		fs.modified(in, w.killSuid)
+	}
+	if moved && w.kernel {
+		fs.dropMisplaced(in, o.span)
+	}
+	return n, err
+}
+
+// modified moves the times of a file that was written, in an operation under
+// the write lease.
+func (fs *FS) modified(in *inode, kill bool) {
+	now := fs.now()
+	set := &wire.SetAttr{Mask: wire.SetMtime | wire.SetCtime, MtimeNs: now, CtimeNs: now}
+	in.mu.Lock()
+	a := in.attrs()
+	killed := false
+	if kill {
+		if m := killSuid(a.mode, false); m != a.mode {
+			set.Mask |= wire.SetMode
+			set.Mode = m & permMask
+			killed = true
+		}
+	}
+	in.local.set(set)
+	in.file.SetAttr(set)
+	in.mu.Unlock()
+	if killed {
+		if k := fs.kernel(); k != nil {
+			k.forgetAttrs(in.ino)
+		}
+	}
+}
+
+// dropMisplaced drops pages that the kernel filled at an offset where the
+// bytes did not go. The last one may be locked by the write itself, and is then
+// not valid.
+func (fs *FS) dropMisplaced(in *inode, s span) {
+	k := fs.kernel()
+	if k == nil {
+		return
+	}
+	in.mu.Lock()
+	cached := in.cached
+	in.mu.Unlock()
+	if !cached {
+		return
+	}
+	done := make(chan struct{})
+	fs.spawn(func() {
+		defer close(done)
+		if s.hi-s.lo > pageSize {
+			k.forgetPages(in.ino, span{s.lo, s.hi - pageSize})
+		}
+		k.forgetPages(in.ino, span{s.hi - pageSize, s.hi})
+	})
+	waitFor(done, lockedWait)
+}
+
+// dropCaps removes file capabilities before the first write under a lease.
+func (fs *FS) dropCaps(ctx context.Context, in *inode) error {
+	in.mu.Lock()
+	skip := in.capsGone || !in.rec.HasXattr
+	in.mu.Unlock()
+	if skip {
+		return nil
+	}
+	_, err := fs.meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_SetXattr{
+		SetXattr: &wire.SetXattr{Ino: in.ino, Name: "security.capability", Remove: true},
+	}})
+	if err != nil && !errors.Is(err, wire.NoAttr) {
+		return err
+	}
+	in.mu.Lock()
+	in.capsGone = true
+	delete(in.xattrs, "security.capability")
+	in.mu.Unlock()
+	return nil
+}
+
+// flush makes everything written to in durable, and what was changed of it
+// here.
+func (fs *FS) flush(ctx context.Context, in *inode) error {
+	in.mu.Lock()
+	f := in.file
+	in.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	ctx, done := context.WithTimeout(ctx, flushTimeout)
+	defer done()
+	return f.Flush(ctx)
+}
+
+func (in *inode) dirty() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.file != nil && in.file.Dirty()
+}
+
+// alter runs f under the write lease: f changes the content in meta with
+// commands of its own.
+func (fs *FS) alter(ctx context.Context, in *inode, s span, f func(context.Context, *data.File) error) error {
+	o := &op{need: wire.Mode_WRITE, span: s, write: true}
+	if err := in.begin(ctx, o); err != nil {
+		return err
+	}
+	defer in.end(o)
+	if err := fs.dropCaps(ctx, in); err != nil {
+		return err
+	}
+	err := f(ctx, in.file)
+	if err == nil {
+		in.mu.Lock()
+		if in.local.mask&(wire.SetMtime|wire.SetCtime) != 0 {
+			// Times deferred before would come after those that meta has set.
+			now := fs.now()
+			set := &wire.SetAttr{Mask: wire.SetMtime | wire.SetCtime, MtimeNs: now, CtimeNs: now}
+			in.local.set(set)
+			in.file.SetAttr(set)
+		}
+		in.mu.Unlock()
+	}
+	return err
+}
+
+// doInode carries out a command whose result shows the inode in.
+func (fs *FS) doInode(ctx context.Context, in *inode, cred *wire.Cred, cmd *wire.Command) (*wire.Inode, error) {
+	cmd.Cred = cred
+	r, err := fs.meta.Do(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	in.mu.Lock()
+	in.learn(r.Inode, grantOf(r.Grants, in.ino))
+	in.mu.Unlock()
+	return r.Inode, nil
+}
+
+// truncate sets the size, and whatever else q sets.
+func (fs *FS) truncate(ctx context.Context, in *inode, cred *wire.Cred, q *wire.SetAttr) error {
+	if q.Size > uint64(maxOff) {
+		return wire.Errorf(wire.FileTooBig, "truncate", "", "beyond the largest offset")
+	}
+	// The kernel drops the pages that go by itself: the operation has none.
+	return fs.alter(ctx, in, span{}, func(ctx context.Context, f *data.File) error {
+		in.mu.Lock()
+		a := in.attrs()
+		in.mu.Unlock()
+		if q.Size == 0 && a.size == 0 && q.Mask == wire.SetSize && q.Handle {
+			// Nothing to cut off, as with O_TRUNC of a new file.
+			fs.modified(in, q.KillSuid)
+			return nil
+		}
+		return f.Truncate(ctx, int64(q.Size), func(ctx context.Context) (*wire.Inode, error) {
+			return fs.doInode(ctx, in, cred, &wire.Command{Op: &wire.Command_SetAttr{SetAttr: q}})
+		})
+	})
+}
+
+// Modes of fallocate(2).
+const (
+	fallocKeepSize = 0x01
+	fallocPunch    = 0x02
+	fallocZero     = 0x10
+)
+
+// fallocate allocates, punches or zeroes a range.
+func (fs *FS) fallocate(ctx context.Context, in *inode, cred *wire.Cred, mode uint32, off, n int64) error {
+	switch {
+	case mode&^(fallocKeepSize|fallocPunch|fallocZero) != 0, mode&fallocPunch != 0 && mode&fallocKeepSize == 0:
+		return wire.Errorf(wire.Unsupported, "fallocate", "", "only allocating, keeping the size, punching and zeroing are known")
+	case off < 0 || n <= 0:
+		return wire.Errorf(wire.Invalid, "fallocate", "", "empty range")
+	case off > maxOff-n:
+		return wire.Errorf(wire.FileTooBig, "fallocate", "", "beyond the largest offset")
+	}
+	return fs.alter(ctx, in, span{}, func(ctx context.Context, f *data.File) error {
+		cmd := func(ctx context.Context) (*wire.Inode, error) {
+			return fs.doInode(ctx, in, cred, &wire.Command{Op: &wire.Command_Fallocate{
+				Fallocate: &wire.Fallocate{Ino: in.ino, Mode: mode, Off: uint64(off), Len: uint64(n)},
+			}})
+		}
+		if mode&(fallocPunch|fallocZero) != 0 {
+			return f.Punch(ctx, off, n, cmd)
+		}
+		return f.Punch(ctx, off, 0, cmd)
+	})
+}
+
+// clone makes n bytes of dst share the blocks of src. It returns how many bytes
+// there were to share.
+func (fs *FS) clone(ctx context.Context, cred *wire.Cred, src *inode, srcOff int64, dst *inode, dstOff, n int64) (int64, error) {
+	if err := src.ensure(ctx, wire.Mode_READ); err != nil {
+		return 0, err
+	}
+	src.mu.Lock()
+	size := int64(src.attrs().size)
+	src.mu.Unlock()
+	n = min(n, size-srcOff)
+	if n <= 0 {
+		return 0, nil
+	}
+	if dstOff > maxOff-n {
+		return 0, wire.Errorf(wire.FileTooBig, "copy", "", "beyond the largest offset")
+	}
+	if src == dst && srcOff < dstOff+n && dstOff < srcOff+n {
+		return 0, wire.Errorf(wire.Invalid, "copy", "", "the ranges overlap")
+	}
+	if err := fs.flush(ctx, src); err != nil {
+		return 0, err
+	}
+	once := func() error {
+		return fs.alter(ctx, dst, span{}, func(ctx context.Context, f *data.File) error {
+			return f.Mutate(ctx, func(ctx context.Context) (*wire.Inode, error) {
+				return fs.doInode(ctx, dst, cred, &wire.Command{Op: &wire.Command_Clone{Clone: &wire.Clone{
+					Src: src.ino, SrcOff: uint64(srcOff), Dst: dst.ino, DstOff: uint64(dstOff), Len: uint64(n),
+				}}})
+			})
+		})
+	}
+	err := once()
+	if errors.Is(err, wire.NeedExtents) {
+		for _, in := range []*inode{src, dst} {
+			if err := fs.alter(ctx, in, span{}, func(ctx context.Context, f *data.File) error { return f.MakeExtents(ctx) }); err != nil {
+				return 0, err
+			}
+		}
+		err = once()
+	}
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// seek is SEEK_DATA, or with hole SEEK_HOLE.
+func (fs *FS) seek(ctx context.Context, in *inode, off int64, hole bool) (int64, error) {
+	if off < 0 {
+		return 0, syscall.ENXIO
+	}
+	o := &op{need: wire.Mode_READ}
+	if err := in.begin(ctx, o); err != nil {
+		return 0, err
+	}
+	defer in.end(o)
+	return in.file.Seek(ctx, off, hole)
+}

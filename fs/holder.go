@@ -1,0 +1,168 @@
+package fs
+
+import (
+	"quernfs/internal/wire"
+	"quernfs/meta/client"
+)
+
+// holder is what the client calls back. Until the FS has its client there is
+// nothing to tell.
+type holder struct{ fs *FS }
+
+var _ client.Holder = (*holder)(nil)
+
+// Recall obeys a recall.
+func (h *holder) Recall(r *wire.Recall) *wire.Recalled {
+	fs := h.fs
+	in := fs.inode(r.Ino)
+	if len(r.Names) > 0 {
+		fs.recallNames(in, r)
+	}
+	return fs.recallLease(in, r)
+}
+
+// Held lists every lease.
+func (h *holder) Held() []*wire.Grant {
+	var list []*wire.Grant
+	for _, in := range h.fs.all() {
+		in.mu.Lock()
+		if in.held.mode != wire.Mode_NONE {
+			list = append(list, &wire.Grant{Ino: in.ino, Mode: in.held.mode, Id: in.held.grant})
+		}
+		in.mu.Unlock()
+	}
+	return list
+}
+
+// Locks lists every file lock.
+func (h *holder) Locks() []*wire.LockClaim {
+	var list []*wire.LockClaim
+	for _, in := range h.fs.all() {
+		in.mu.Lock()
+		for _, l := range in.locks {
+			list = append(list, &wire.LockClaim{Lock: l.wire(in.ino)})
+		}
+		in.mu.Unlock()
+	}
+	return list
+}
+
+// Reclaimed takes over what a leader has accepted; the rest is gone.
+func (h *holder) Reclaimed(list []*wire.Grant) {
+	fs := h.fs
+	byIno := make(map[uint64]*wire.Grant, len(list))
+	for _, g := range list {
+		byIno[g.Ino] = g
+	}
+	var gone []*inode
+	for _, in := range fs.all() {
+		in.mu.Lock()
+		g := byIno[in.ino]
+		before := in.held.mode
+		if before != wire.Mode_NONE {
+			in.held.reclaimed(g)
+			if in.held.mode < wire.Mode_READ && before >= wire.Mode_READ {
+				in.doubt()
+				in.stale = true
+				in.entries.clear()
+				gone = append(gone, in)
+			}
+		}
+		in.changed()
+		in.mu.Unlock()
+	}
+	if len(gone) > 0 {
+		fs.log.Warn("leases were lost while the servers were away", "leases", len(gone))
+		fs.forgetKernel(gone)
+	}
+	fs.lapsed.Store(false)
+	for _, in := range fs.all() {
+		in.mu.Lock()
+		in.changed()
+		in.mu.Unlock()
+	}
+}
+
+// Lapsed stops all use of what leases covered. What is dirty stays.
+func (h *holder) Lapsed() {
+	fs := h.fs
+	fs.lapsed.Store(true)
+	list := fs.all()
+	for _, in := range list {
+		in.mu.Lock()
+		in.gen++
+		in.changed()
+		in.mu.Unlock()
+	}
+	fs.forgetKernel(list)
+}
+
+// Ended drops everything that the old session had.
+func (h *holder) Ended() {
+	fs := h.fs
+	list := fs.all()
+	for _, in := range list {
+		in.mu.Lock()
+		in.held.mode = wire.Mode_NONE
+		in.held.recall = max(in.held.recall, in.held.grant)
+		in.local = deferred{}
+		in.locks = nil
+		in.stale = true
+		in.doubt()
+		in.entries.clear()
+		in.changed()
+		in.mu.Unlock()
+	}
+	if n := fs.data.Abandon(); n > 0 {
+		fs.log.Error("the session was ended by the metadata servers: data that was not yet stored is lost", "bytes", n)
+	}
+	fs.orphans.clear()
+	fs.lapsed.Store(false)
+	fs.forgetKernel(list)
+}
+
+// Nodes and Capability are for the chunk servers' client.
+func (h *holder) Nodes(n []*wire.NodeStatus) { h.fs.chunks.SetNodes(n) }
+func (h *holder) Capability(token []byte)    { h.fs.chunks.SetCapability(token) }
+
+// forgetKernel drops from the kernel all that it keeps of these inodes. Pages
+// may be locked by requests that wait for meta: they are not waited for.
+func (fs *FS) forgetKernel(list []*inode) {
+	k := fs.kernel()
+	if k == nil {
+		return
+	}
+	epoch := k.newEpoch()
+	for _, in := range list {
+		k.forgetAttrs(in.ino)
+	}
+	fs.spawn(func() {
+		for _, in := range list {
+			if !epoch {
+				fs.forgetAll(k, in)
+			}
+		}
+	})
+	fs.spawn(func() {
+		for _, in := range list {
+			in.mu.Lock()
+			cached := in.cached
+			in.mu.Unlock()
+			if cached {
+				k.forgetPages(in.ino, span{0, maxOff})
+			}
+		}
+	})
+}
+
+// committed is told by fs/data what meta has after a commit.
+func (fs *FS) committed(rec *wire.Inode) {
+	in := fs.peek(rec.GetAttr().GetIno())
+	if in == nil {
+		return
+	}
+	in.mu.Lock()
+	in.learn(rec, nil)
+	in.local.settle(rec.Attr)
+	in.mu.Unlock()
+}

@@ -1,0 +1,224 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"quernfs/internal/wire"
+)
+
+// idleFor is how long an inode that nobody uses is kept in any case: longer
+// than any call lasts, so that a grant or a recall that is on its way finds
+// what is known about the other.
+const idleFor = opTimeout + 10*time.Second
+
+// idleList has the inodes that are neither open nor known to the kernel, those
+// that became so first in front. An inode that is used again stays in the list
+// until its turn comes.
+type idleList struct {
+	mu   sync.Mutex
+	list []*inode
+}
+
+// letGo is called when an inode loses a handle, the kernel's knowledge of it,
+// or a name: if nothing refers to it any more, it becomes idle, and an inode
+// without a name is given up.
+func (fs *FS) letGo(in *inode) {
+	in.mu.Lock()
+	if in.open > 0 || in.lookups > 0 {
+		in.mu.Unlock()
+		return
+	}
+	in.idleSince = time.Now()
+	queue := !in.queued
+	in.queued = true
+	orphan := in.rec != nil && in.rec.Attr.Nlink == 0 && !in.gone
+	if orphan {
+		in.gone = true
+	}
+	release := orphan || in.victim
+	in.victim = false
+	open := in.held.mode == wire.Mode_OPEN
+	g := &wire.Grant{Ino: in.ino, Id: in.held.grant}
+	if open {
+		in.held.lower(wire.Mode_NONE, in.held.grant, false)
+	}
+	f := in.file
+	in.mu.Unlock()
+	if orphan && f != nil {
+		f.Discard()
+		fs.data.Forget(in.ino)
+	}
+	if release {
+		fs.orphans.add(in.ino)
+	}
+	if open {
+		fs.meta.Release([]*wire.Grant{g})
+	}
+	if queue {
+		fs.idle.mu.Lock()
+		fs.idle.list = append(fs.idle.list, in)
+		fs.idle.mu.Unlock()
+	}
+}
+
+// trim forgets inodes that have been idle for long: all that hold nothing, and
+// the oldest others when there are more than MaxLeases.
+func (fs *FS) trim() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			fs.trimOnce(time.Now())
+		case <-fs.ctx.Done():
+			return
+		}
+	}
+}
+
+func (fs *FS) trimOnce(now time.Time) {
+	fs.idle.mu.Lock()
+	list := fs.idle.list
+	fs.idle.list = nil
+	fs.idle.mu.Unlock()
+	fs.mu.RLock()
+	excess := len(fs.inodes) - fs.cfg.MaxLeases
+	fs.mu.RUnlock()
+	var release []*wire.Grant
+	keep := list[:0]
+	for _, in := range list {
+		switch g, fate := in.fate(now, excess > 0); fate {
+		case idleKeep:
+			keep = append(keep, in)
+		case idleDrop:
+			excess--
+			if g != nil {
+				release = append(release, g)
+			}
+			fs.mu.Lock()
+			if fs.inodes[in.ino] == in {
+				delete(fs.inodes, in.ino)
+			}
+			fs.mu.Unlock()
+			fs.data.Forget(in.ino)
+		}
+	}
+	if len(release) > 0 {
+		fs.meta.Release(release)
+	}
+	fs.idle.mu.Lock()
+	fs.idle.list = append(keep, fs.idle.list...)
+	fs.idle.mu.Unlock()
+}
+
+type idleFate int
+
+const (
+	idleKeep  idleFate = iota
+	idleLeave          // in use again: out of the list
+	idleDrop           // forgotten; the grant, if there is one, is to be released
+)
+
+// fate decides about an inode in the list. Dropping it voids late grants.
+func (in *inode) fate(now time.Time, crowded bool) (*wire.Grant, idleFate) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.open > 0 || in.lookups > 0 {
+		in.queued = false
+		return nil, idleLeave
+	}
+	busy := len(in.ops) > 0 || in.recall != nil || in.acquire != nil || in.promises > 0 || in.naming > 0 || len(in.locks) > 0
+	if busy || now.Sub(in.idleSince) < idleFor || in.local.mask != 0 || in.file != nil && !in.gone && in.file.Dirty() {
+		return nil, idleKeep
+	}
+	if in.held.mode != wire.Mode_NONE && !in.gone && !crowded {
+		return nil, idleKeep
+	}
+	var g *wire.Grant
+	if in.held.mode != wire.Mode_NONE {
+		g = &wire.Grant{Ino: in.ino, Id: in.held.grant}
+		in.fall(wire.Mode_NONE, in.held.grant)
+	}
+	return g, idleDrop
+}
+
+// orphanQueue has inodes without a name that are not used here any more; meta
+// is told in batches.
+type orphanQueue struct {
+	mu   sync.Mutex
+	list []uint64
+	wake chan struct{} // capacity 1
+}
+
+const (
+	orphanDelay = 20 * time.Millisecond // to gather a batch
+	orphanBatch = 1000
+)
+
+func (q *orphanQueue) add(ino uint64) {
+	q.mu.Lock()
+	q.list = append(q.list, ino)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *orphanQueue) take() []uint64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.list), orphanBatch)
+	out := q.list[:n:n]
+	q.list = q.list[n:]
+	return out
+}
+
+// clear: the session that had them has ended, and meta released them with it.
+func (q *orphanQueue) clear() {
+	q.mu.Lock()
+	q.list = nil
+	q.mu.Unlock()
+}
+
+func (fs *FS) releaseOrphans() {
+	for {
+		select {
+		case <-fs.orphans.wake:
+		case <-fs.ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(orphanDelay):
+		case <-fs.ctx.Done():
+			return
+		}
+		fs.orphans.flush(fs.ctx, fs)
+	}
+}
+
+// flush tells meta about all of the queue. What cannot be told now is put back.
+func (q *orphanQueue) flush(ctx context.Context, fs *FS) {
+	for {
+		inos := q.take()
+		if len(inos) == 0 {
+			return
+		}
+		ctx, done := context.WithTimeout(ctx, opTimeout)
+		_, err := fs.meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_ReleaseOrphans{ReleaseOrphans: &wire.ReleaseOrphans{Inos: inos}}})
+		done()
+		if err == nil || errors.Is(err, wire.NoSession) {
+			continue
+		}
+		if fs.ctx.Err() == nil {
+			fs.log.Warn("files without a name could not be released yet", "files", len(inos), "err", err)
+		}
+		for _, ino := range inos {
+			q.add(ino)
+		}
+		return
+	}
+}

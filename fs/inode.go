@@ -1,0 +1,183 @@
+package fs
+
+import (
+	"sync"
+	"time"
+
+	"quernfs/fs/data"
+	"quernfs/internal/wire"
+)
+
+// inode is what this mount knows of one inode: the lease it holds, what that
+// lease lets it believe, and what is under way. inode.mu may be held while
+// fs/data is asked for a size or told attributes; it is never held over a call
+// to meta, to the kernel, or a read or write of data.
+type inode struct {
+	ino uint64
+	fs  *FS
+
+	mu   sync.Mutex
+	wake chan struct{} // closed, and replaced, when something changes that others wait for
+
+	held held
+	gen  uint64      // grows whenever something believed is dropped
+	rec  *wire.Inode // as meta last gave it; shared, never changed
+	sure bool        // rec is what meta has, as long as at least READ is held
+
+	local deferred
+	file  *data.File // regular files, from first use
+	stale bool       // file may have changed elsewhere: it is Reset with the next lease
+
+	ops     map[*op]struct{} // reads and writes under way
+	recall  *recalling       // a recall is being carried out
+	acquire *acquiring       // a call for a lease is under way
+	drops   uint64           // grows with each removal of pages from the kernel
+	cached  bool             // the kernel may hold whole pages of the file
+
+	appending sync.Mutex // makes the end of the file one writer's
+
+	promises int // replies under way that let the kernel keep attributes
+	dirOps   int // operations on this directory under way that hold its lock in the kernel
+	naming   int // recalls of names under way
+
+	entries dirCache          // directories
+	xattrs  map[string][]byte // nil value: no such attribute; valid as sure is
+
+	open      int    // handles
+	lookups   uint64 // of the kernel
+	locks     lockTable
+	victim    bool      // meta was told that it is open when it lost a name
+	capsGone  bool      // security.capability has been removed since the lease came
+	idleSince time.Time // neither open nor known to the kernel; zero: in use
+	queued    bool      // in the list of idle inodes
+	gone      bool      // nlink 0, and released: nothing of it is asked of meta
+}
+
+// changed wakes whoever waits for this inode. in.mu is held.
+func (in *inode) changed() {
+	close(in.wake)
+	in.wake = make(chan struct{})
+}
+
+// usable: the lease may be relied upon. in.mu is held.
+func (in *inode) usable(m wire.Mode) bool {
+	return in.held.mode >= m && !in.fs.lapsed.Load()
+}
+
+// believed: the attributes are those that meta has, or will get from here.
+// in.mu is held.
+func (in *inode) believed() bool {
+	return in.rec != nil && (in.sure && in.usable(wire.Mode_READ) || in.gone)
+}
+
+func (in *inode) isDir() bool {
+	return in.rec != nil && in.rec.Attr.Mode&typeMask == typeDir
+}
+
+func (in *inode) isReg() bool {
+	return in.rec != nil && in.rec.Attr.Mode&typeMask == typeReg
+}
+
+// attrs are the attributes to be shown. in.mu is held; in.rec is not nil.
+func (in *inode) attrs() attrs {
+	a := attrsOf(in.rec.Attr)
+	if in.gone {
+		a.nlink = 0
+	}
+	if in.file != nil && in.held.mode == wire.Mode_WRITE {
+		a.size = uint64(in.file.Size())
+		if in.file.Dirty() {
+			a.allocated = max(a.allocated, a.size)
+		}
+	}
+	return in.local.over(a)
+}
+
+// learn takes over what a reply says about the inode, with the grant that came
+// with it (both may be nil). It reports whether the reply may be believed for
+// as long as the lease is held. in.mu is held.
+func (in *inode) learn(rec *wire.Inode, g *wire.Grant) bool {
+	valid := g != nil && in.held.admit(g, in.fs.meta.Floor()) && in.held.mode >= wire.Mode_READ
+	if rec != nil && (in.rec == nil || rec.Attr.Version >= in.rec.Attr.Version) {
+		in.rec = rec
+	}
+	if !valid || rec == nil {
+		return false
+	}
+	in.sure = true
+	if in.stale && in.file != nil {
+		in.file.Reset(in.rec)
+	}
+	in.stale = false
+	return true
+}
+
+// contents returns the data.File. in.mu is held; in.rec is not nil.
+func (in *inode) contents() *data.File {
+	if in.file == nil {
+		in.file = in.fs.data.File(in.rec)
+		in.stale = false
+	}
+	return in.file
+}
+
+// fall brings the lease down and forgets what it covered. in.mu is held.
+func (in *inode) fall(to wire.Mode, id uint64) {
+	in.held.lower(to, id, in.open > 0)
+	if in.held.mode < wire.Mode_WRITE {
+		in.local = deferred{} // flushed, or an access time that is not worth keeping
+	}
+	if in.held.mode < wire.Mode_READ {
+		in.doubt()
+		in.stale = true
+		in.capsGone = false
+		in.entries.clear()
+	}
+}
+
+// doubt: the attributes known here may be out of date. in.mu is held.
+func (in *inode) doubt() {
+	in.sure = false
+	in.xattrs = nil
+	in.gen++
+}
+
+// promise decides whether the kernel may keep the attributes that a reply
+// carries. A promise is kept until the reply has been written: a recall waits
+// for that before it tells the kernel otherwise.
+func (in *inode) promise() (time.Duration, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.believed() || in.recall != nil || in.naming > 0 || in.gone {
+		return 0, false
+	}
+	in.promises++
+	return kernelTTL, true
+}
+
+// promised: the reply has been written.
+func (in *inode) promised() {
+	in.mu.Lock()
+	in.promises--
+	if in.promises == 0 {
+		in.changed()
+	}
+	in.mu.Unlock()
+}
+
+// beginDirOp and endDirOp surround an operation during which the kernel holds
+// the directory's lock.
+func (in *inode) beginDirOp() {
+	in.mu.Lock()
+	in.dirOps++
+	if in.naming > 0 {
+		in.changed()
+	}
+	in.mu.Unlock()
+}
+
+func (in *inode) endDirOp() {
+	in.mu.Lock()
+	in.dirOps--
+	in.mu.Unlock()
+}

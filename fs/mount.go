@@ -1,0 +1,283 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MountOptions say how the filesystem appears. The zero value is read-write,
+// for all users when root mounts it, without suid and devices.
+type MountOptions struct {
+	ReadOnly   bool
+	AllowOther bool // other users may use it; root's mounts always are so
+	Suid       bool // suid bits count
+	Dev        bool // device files work
+	NoExec     bool
+	NoAtime    bool // access times are left alone
+	NoDirAtime bool
+	NonEmpty   bool // a directory with entries may be covered
+}
+
+// Mount is a mount in the kernel.
+type Mount struct {
+	fs   *FS
+	dir  string
+	conn *conn
+	raw  *raw
+	done chan struct{} // closed when the kernel has let go
+
+	mu        sync.Mutex
+	unmounted bool
+}
+
+// Mount mounts the filesystem at dir. A mount that a killed process left there
+// is detached first. One FS has at most one mount at a time.
+func (fs *FS) Mount(dir string, o MountOptions) (*Mount, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := prepare(dir, o.NonEmpty); err != nil {
+		return nil, err
+	}
+	if o.NoAtime {
+		fs.noAtime.Store(true)
+	}
+	f, err := attach(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mount{fs: fs, dir: dir, done: make(chan struct{})}
+	m.raw = newRaw(fs, o.ReadOnly)
+	m.conn = newConn(f, m.raw, fs.log)
+	m.raw.conn = m.conn
+	m.conn.serve()
+	if !waitFor(m.conn.ready, initTimeout) {
+		_ = detach(dir)
+		return nil, fmt.Errorf("mount %s: the kernel did not begin within %v", dir, initTimeout)
+	}
+	m.conn.probeEpochs()
+	fs.kern.Store(&kernelRef{m.conn})
+	go func() {
+		m.conn.wait()
+		fs.kern.Store(nil)
+		_ = m.conn.close()
+		m.raw.ended()
+		close(m.done)
+	}()
+	m.tune()
+	return m, nil
+}
+
+// Done is closed when the mount has ended, by Unmount or by umount(8).
+func (m *Mount) Done() <-chan struct{} { return m.done }
+
+// Wait waits until the mount has ended.
+func (m *Mount) Wait() { <-m.done }
+
+// Dir is where it is mounted.
+func (m *Mount) Dir() string { return m.dir }
+
+// How long Unmount waits for those who use the mount, before it takes it away.
+const busyWait = 2 * time.Second
+
+// Unmount ends the mount, having flushed what was written. Whoever still uses
+// it keeps it for a moment; then it is detached. It may be called twice.
+func (m *Mount) Unmount(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.unmounted {
+		return nil
+	}
+	select {
+	case <-m.done:
+		m.unmounted = true
+		return nil
+	default:
+	}
+	flushed := m.fs.Sync(ctx)
+	deadline := time.Now().Add(busyWait)
+	for {
+		err := unmount(m.dir, 0)
+		if err == nil || errors.Is(err, unix.EINVAL) {
+			break
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			if err := detach(m.dir); err != nil {
+				return fmt.Errorf("unmount %s: %w", m.dir, err)
+			}
+			break
+		}
+		select {
+		case <-m.done:
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	m.unmounted = true
+	select {
+	case <-m.done:
+	case <-time.After(busyWait):
+		m.fs.log.Warn("the mount is detached, but still in use", "dir", m.dir)
+	case <-ctx.Done():
+	}
+	return flushed
+}
+
+// prepare checks that dir can be mounted on.
+func prepare(dir string, nonEmpty bool) error {
+	fi, err := os.Stat(dir)
+	if errors.Is(err, syscall.ENOTCONN) {
+		// Its process was killed.
+		if err := detach(dir); err != nil {
+			return fmt.Errorf("mount %s: a mount whose process is gone is there and cannot be detached: %w", dir, err)
+		}
+		fi, err = os.Stat(dir)
+	}
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("mount %s: there is no such directory; make it first", dir)
+	case err != nil:
+		return fmt.Errorf("mount %s: %w", dir, err)
+	case !fi.IsDir():
+		return fmt.Errorf("mount %s: it is not a directory", dir)
+	case nonEmpty:
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", dir, err)
+	}
+	defer d.Close()
+	if names, _ := d.Readdirnames(1); len(names) > 0 {
+		return fmt.Errorf("mount %s: the directory is not empty, and mounting would hide what is in it (%s, …)", dir, names[0])
+	}
+	return nil
+}
+
+// attach makes the mount and returns the device that its requests come from.
+func attach(dir string, o MountOptions) (*os.File, error) {
+	if os.Geteuid() != 0 {
+		return attachUser(dir, o)
+	}
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: open /dev/fuse: %w (is the module fuse loaded?)", dir, err)
+	}
+	flags := uintptr(0)
+	for _, b := range []struct {
+		on   bool
+		flag uintptr
+	}{
+		{o.ReadOnly, unix.MS_RDONLY}, {!o.Suid, unix.MS_NOSUID}, {!o.Dev, unix.MS_NODEV}, {o.NoExec, unix.MS_NOEXEC},
+		{o.NoAtime, unix.MS_NOATIME}, {o.NoDirAtime, unix.MS_NODIRATIME},
+	} {
+		if b.on {
+			flags |= b.flag
+		}
+	}
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=%d", fd, maxWrite)
+	if err := unix.Mount("quern", dir, "fuse.quern", flags, options); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	return os.NewFile(uintptr(fd), "/dev/fuse"), nil
+}
+
+// attachUser mounts with the help of fusermount3, which hands back the device.
+func attachUser(dir string, o MountOptions) (*os.File, error) {
+	helper, err := exec.LookPath("fusermount3")
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: fusermount3 is missing; install the package fuse3, or mount as root", dir)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "fusermount3"), os.NewFile(uintptr(pair[1]), "fusermount3")
+	defer ours.Close()
+	options := []string{"fsname=quern", "subtype=quern", "default_permissions", fmt.Sprintf("max_read=%d", maxWrite)}
+	for _, b := range []struct {
+		on   bool
+		word string
+	}{{o.ReadOnly, "ro"}, {o.AllowOther, "allow_other"}, {o.NoExec, "noexec"}, {o.NoAtime, "noatime"}, {o.NonEmpty, "nonempty"}} {
+		if b.on {
+			options = append(options, b.word)
+		}
+	}
+	var says strings.Builder
+	cmd := exec.Command(helper, "-o", strings.Join(options, ","), "--", dir)
+	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Stderr = &says
+	err = cmd.Run()
+	theirs.Close()
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: fusermount3: %s", dir, firstLine(says.String(), err))
+	}
+	buf, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := unix.Recvmsg(pair[0], buf, oob, 0)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: fusermount3 passed no device: %w", dir, err)
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil || len(msgs) != 1 {
+		return nil, fmt.Errorf("mount %s: fusermount3 passed no device", dir)
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return nil, fmt.Errorf("mount %s: fusermount3 passed no device", dir)
+	}
+	unix.CloseOnExec(fds[0])
+	return os.NewFile(uintptr(fds[0]), "/dev/fuse"), nil
+}
+
+func firstLine(s string, err error) string {
+	s, _, _ = strings.Cut(strings.TrimSpace(s), "\n")
+	if s == "" {
+		return err.Error()
+	}
+	return s
+}
+
+func unmount(dir string, flags int) error {
+	if os.Geteuid() == 0 {
+		return unix.Unmount(dir, flags)
+	}
+	args := []string{"-u", dir}
+	if flags&unix.MNT_DETACH != 0 {
+		args = []string{"-u", "-z", dir}
+	}
+	out, err := exec.Command("fusermount3", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("fusermount3: %s", firstLine(string(out), err))
+	}
+	return nil
+}
+
+func detach(dir string) error { return unmount(dir, unix.MNT_DETACH) }
+
+// tune lets the kernel read ahead in requests of full size. It is not needed,
+// so it may fail.
+func (m *Mount) tune() {
+	var st unix.Stat_t
+	if os.Geteuid() != 0 || unix.Stat(m.dir, &st) != nil {
+		return
+	}
+	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if err := os.WriteFile(path, []byte("1024"), 0); err != nil {
+		m.fs.log.Debug("the kernel's read-ahead stays as it is", "err", err)
+	}
+}
+
+func stack() string { return string(debug.Stack()) }

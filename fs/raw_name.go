@@ -1,0 +1,178 @@
+package fs
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"quernfs/internal/wire"
+)
+
+// dirOp marks directories as locked by the kernel until the returned function
+// is called.
+func (r *raw) dirOp(dirs ...uint64) func() {
+	var list [2]*inode
+	for i, d := range dirs {
+		if i < 2 && !isVirtual(d) && (i == 0 || d != dirs[0]) {
+			list[i] = r.fs.inode(d)
+			list[i].beginDirOp()
+		}
+	}
+	return func() {
+		for _, in := range list {
+			if in != nil {
+				in.endDirOp()
+			}
+		}
+	}
+}
+
+func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	defer r.dirOp(h.NodeId)()
+	ctx, done := r.fs.bound()
+	defer done()
+	c := cred0(h)
+	var f found
+	if o := r.fs.over(); o != nil && (isVirtual(h.NodeId) || h.NodeId == wire.ComputeIno) && name != ".." && !(name == "." && h.NodeId == wire.ComputeIno) {
+		a, err := r.virtualLookup(h, o, name)
+		switch {
+		case err == nil && isVirtual(a.Ino):
+			r.virtualEntry(a, out)
+			return fuse.OK
+		case err == nil:
+			f.in = r.fs.inode(a.Ino)
+			if err := r.fs.know(ctx, c, f.in); err != nil {
+				return status(err)
+			}
+		case !errors.Is(err, wire.NotFound) || isVirtual(h.NodeId):
+			return status(err)
+		}
+	}
+	if f.in == nil {
+		var err error
+		if f, err = r.fs.lookup(ctx, c, h.NodeId, name); err != nil {
+			return status(err)
+		}
+	}
+	if f.in == nil {
+		// No such entry. Node id 0 lets the kernel keep that.
+		keep := ttl(f.believed())
+		if keep == 0 || h.NodeId == wire.ComputeIno {
+			return fuse.ENOENT
+		}
+		out.SetEntryTimeout(keep)
+		return fuse.OK
+	}
+	if f.dir != nil && f.dir.ino == wire.QueueIno {
+		r.fs.queue.note(f.in.ino, name)
+	}
+	r.entry(h.Unique, &f, out)
+	return fuse.OK
+}
+
+// cred0 is who looks something up: the kernel has checked the right to search,
+// so meta need not know the groups.
+func cred0(h *fuse.InHeader) *wire.Cred { return rootCred }
+
+func (r *raw) virtualLookup(h *fuse.InHeader, o Overlay, name string) (*wire.Attr, error) {
+	ctx, done := r.fs.bound()
+	defer done()
+	if name == "." {
+		return o.GetAttr(ctx, h.NodeId)
+	}
+	return o.Lookup(ctx, cred(h), h.NodeId, name)
+}
+
+func (r *raw) Mknod(cancel <-chan struct{}, q *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	return r.make(&q.InHeader, &wire.Create{Name: name, Mode: q.Mode, Rdev: q.Rdev, Umask: q.Umask, Exclusive: true}, out)
+}
+
+func (r *raw) Mkdir(cancel <-chan struct{}, q *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	return r.make(&q.InHeader, &wire.Create{Name: name, Mode: typeDir | q.Mode&permMask, Umask: q.Umask, Exclusive: true}, out)
+}
+
+func (r *raw) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	return r.make(h, &wire.Create{Name: name, Mode: typeLink | 0o777, Symlink: target, Exclusive: true}, out)
+}
+
+func (r *raw) make(h *fuse.InHeader, q *wire.Create, out *fuse.EntryOut) fuse.Status {
+	if isVirtual(h.NodeId) {
+		return fuse.EPERM
+	}
+	defer r.dirOp(h.NodeId)()
+	ctx, done := r.fs.bound()
+	defer done()
+	q.Parent = h.NodeId
+	f, _, err := r.fs.create(ctx, cred(h), q)
+	if err != nil {
+		return status(err)
+	}
+	r.entry(h.Unique, &f, out)
+	return fuse.OK
+}
+
+func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	if isVirtual(h.NodeId) {
+		return fuse.EPERM
+	}
+	defer r.dirOp(h.NodeId)()
+	ctx, done := r.fs.bound()
+	defer done()
+	return status(r.fs.unlinkQueued(ctx, cred(h), h.NodeId, name))
+}
+
+func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	if isVirtual(h.NodeId) {
+		return fuse.EPERM
+	}
+	defer r.dirOp(h.NodeId)()
+	ctx, done := r.fs.bound()
+	defer done()
+	return status(r.fs.unlink(ctx, cred(h), h.NodeId, name, true))
+}
+
+func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) fuse.Status {
+	if isVirtual(q.NodeId) || isVirtual(q.Newdir) {
+		return fuse.Status(syscall.EXDEV)
+	}
+	if q.Flags&^(renameNoReplace|renameExchange) != 0 {
+		return fuse.EINVAL
+	}
+	defer r.dirOp(q.NodeId, q.Newdir)()
+	ctx, done := r.fs.bound()
+	defer done()
+	return status(r.fs.renameQueued(ctx, cred(&q.InHeader), &wire.Rename{
+		Parent: q.NodeId, Name: from, NewParent: q.Newdir, NewName: to, Flags: q.Flags,
+	}))
+}
+
+func (r *raw) Link(cancel <-chan struct{}, q *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	if isVirtual(q.NodeId) || isVirtual(q.Oldnodeid) {
+		return fuse.Status(syscall.EXDEV)
+	}
+	defer r.dirOp(q.NodeId)()
+	ctx, done := r.fs.bound()
+	defer done()
+	f, err := r.fs.link(ctx, cred(&q.InHeader), q.Oldnodeid, q.NodeId, name)
+	if err != nil {
+		return status(err)
+	}
+	r.entry(q.Unique, &f, out)
+	return fuse.OK
+}
+
+func (r *raw) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	ctx, done := r.fs.bound()
+	defer done()
+	if isVirtual(h.NodeId) {
+		o := r.fs.over()
+		if o == nil {
+			return nil, fuse.ENOENT
+		}
+		s, err := o.ReadLink(ctx, h.NodeId)
+		return []byte(s), status(err)
+	}
+	s, err := r.fs.readlink(ctx, rootCred, r.fs.inode(h.NodeId))
+	return []byte(s), inodeStatus(err)
+}

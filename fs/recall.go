@@ -1,0 +1,369 @@
+package fs
+
+import (
+	"context"
+	"time"
+
+	"quernfs/internal/wire"
+)
+
+// Times that bound the steps of a recall. They are passed only when something
+// else is wrong; the recall then goes on.
+const (
+	grantWait   = 10 * time.Millisecond  // for the reply of a call for a lease, so that each lease is used once
+	noticeWait  = time.Second            // for the kernel to take a notice, when nothing of ours is in its way
+	lockedWait  = 5 * time.Millisecond   // for the kernel to drop pages that waiting writes may have locked
+	retryFlush  = 500 * time.Millisecond // between attempts to write back
+	promiseWait = time.Second            // for replies to be written
+)
+
+// recallNames forgets entries of a directory that another session changes,
+// here and in the kernel, and keeps the lease.
+//
+// The kernel takes the directory's lock to forget an entry. If an operation of
+// our own kernel holds that lock and waits in this process for meta, meta may
+// be waiting for this very answer; so the notice is not waited for then.
+// Instead the kernel is told to look up every name again (an epoch), which
+// takes no lock. Replies that are on their way carry no time-outs meanwhile.
+func (fs *FS) recallNames(in *inode, r *wire.Recall) {
+	in.mu.Lock()
+	in.held.recall = max(in.held.recall, r.Id)
+	in.naming++
+	in.doubt()
+	in.entries.forget(r.Names)
+	in.mu.Unlock()
+	if k := fs.kernel(); k != nil {
+		k.forgetAttrs(in.ino)
+		fs.forgetEntries(k, in, r.Names)
+		fs.awaitPromises(in)
+		k.forgetAttrs(in.ino)
+	}
+	in.mu.Lock()
+	in.naming--
+	in.mu.Unlock()
+}
+
+// forgetEntries makes the kernel forget names of a directory. in.naming is
+// raised, so that operations that begin meanwhile say so.
+func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
+	busy := func() (bool, <-chan struct{}) {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		return in.dirOps > 0, in.wake
+	}
+	if b, _ := busy(); b && k.newEpoch() {
+		return
+	}
+	done := make(chan struct{})
+	started := make(chan struct{})
+	fs.spawn(func() {
+		defer close(done)
+		close(started)
+		for _, n := range names {
+			k.forgetEntry(in.ino, n)
+		}
+	})
+	<-started
+	limit := time.NewTimer(noticeWait)
+	defer limit.Stop()
+	for {
+		b, wake := busy()
+		if b {
+			select {
+			case <-done:
+			default:
+				k.newEpoch() // an old kernel has none: the notice is under way, and that must do
+			}
+			return
+		}
+		select {
+		case <-done:
+			return
+		case <-wake:
+		case <-limit.C:
+			k.newEpoch()
+			return
+		}
+	}
+}
+
+// awaitPromises waits for the replies that let the kernel keep attributes of
+// in. No new ones are made while a recall is under way.
+func (fs *FS) awaitPromises(in *inode) {
+	limit := time.NewTimer(promiseWait)
+	defer limit.Stop()
+	for {
+		in.mu.Lock()
+		n, wake := in.promises, in.wake
+		in.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-wake:
+		case <-limit.C:
+			return
+		}
+	}
+}
+
+// recallLease brings the lease on in down to mode: what is dirty is written
+// back, what the kernel keeps is dropped, and only then the lease falls.
+// Before it falls operations go on under it where they must, since the kernel
+// holds the locks of their pages; see the package comment. It reports what is
+// still held, and whether the file is open.
+func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
+	id, to := r.Id, r.Mode
+	in.mu.Lock()
+	for in.recall != nil { // one at a time
+		wake := in.wake
+		in.mu.Unlock()
+		<-wake
+		in.mu.Lock()
+	}
+	if in.acquire != nil {
+		in.awaitGrant()
+	}
+	plan := planRecall(in.held.mode, to, in.isDir(), false, r.Victim)
+	if in.held.mode <= to && !plan.attrs {
+		in.held.recall = max(in.held.recall, id)
+		out := &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
+		in.mu.Unlock()
+		return out
+	}
+	rec := &recalling{to: to, drop: plan.drop}
+	in.recall = rec
+	in.held.recall = max(in.held.recall, id)
+	in.changed()
+	in.mu.Unlock()
+
+	k := fs.kernel()
+	if k != nil && plan.attrs {
+		fs.awaitPromises(in)
+		k.forgetAttrs(in.ino)
+	}
+	if k != nil && plan.entries {
+		fs.forgetAll(k, in)
+	}
+	if plan.drop {
+		fs.drain(k, in, rec)
+	}
+	if plan.flush {
+		fs.writeBack(in)
+	}
+
+	in.mu.Lock()
+	if plan.attrs {
+		in.doubt()
+	}
+	in.fall(to, id)
+	in.victim = in.victim || r.Victim && in.open > 0
+	in.recall = nil
+	in.changed()
+	out := &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
+	in.mu.Unlock()
+	return out
+}
+
+// awaitGrant waits a little for the call for a lease that is under way: its
+// reply may carry the grant that is being recalled, and the operation that
+// wanted it should go on before it is gone. in.mu is held, and released
+// meanwhile.
+func (in *inode) awaitGrant() {
+	limit := time.NewTimer(grantWait)
+	defer limit.Stop()
+	done := in.acquire.done
+	in.mu.Unlock()
+	select {
+	case <-done:
+	case <-limit.C:
+	}
+	in.mu.Lock()
+}
+
+// drain drops the file's pages from the kernel. When it returns nothing goes
+// on under the lease, and the kernel holds no page but those of operations that
+// wait.
+func (fs *FS) drain(k kernel, in *inode, r *recalling) {
+	if k != nil {
+		fs.dropPages(k, in, span{0, maxOff})
+	}
+	in.mu.Lock()
+	r.phase = closing
+	for k != nil && len(r.touched) > 0 {
+		r.active, r.touched = r.touched, nil
+		in.mu.Unlock()
+		for _, s := range r.active {
+			fs.dropPages(k, in, s)
+		}
+		in.mu.Lock()
+		r.active = nil
+	}
+	r.phase = shut
+	in.cached = false
+	in.mu.Unlock()
+}
+
+// dropPages drops the kernel's pages of s. Pages that are read or written right
+// now are locked: the kernel waits for those. Operations that wait for this
+// recall must not be waited for: their pages are dropped on the side. A page
+// that cannot be dropped within lockedWait is locked by such a write, which
+// locks only what is not valid anyway.
+func (fs *FS) dropPages(k kernel, in *inode, s span) {
+	in.mu.Lock()
+	in.drops++
+	in.mu.Unlock()
+	deadline := time.Now().Add(noticeWait)
+	for {
+		in.mu.Lock()
+		waiting := in.waitingSpans()
+		wake := in.wake
+		in.mu.Unlock()
+		free := s.without(waiting)
+		done := make(chan struct{})
+		fs.spawn(func() {
+			defer close(done)
+			for _, p := range free {
+				k.forgetPages(in.ino, p)
+			}
+		})
+		side := make(chan struct{})
+		if len(free) == 1 && free[0] == s {
+			close(side)
+		} else {
+			fs.spawn(func() {
+				defer close(side)
+				for _, w := range waiting {
+					if w.overlaps(s) {
+						k.forgetPages(in.ino, span{max(w.lo, s.lo), min(w.hi, s.hi)})
+					}
+				}
+			})
+		}
+		if fs.dropped(in, done, wake, waiting, deadline) {
+			t := time.NewTimer(lockedWait)
+			select {
+			case <-side:
+			case <-t.C:
+			}
+			t.Stop()
+			break
+		}
+		if time.Now().After(deadline) {
+			fs.log.Debug("the kernel is slow to drop pages", "ino", in.ino)
+			break
+		}
+	}
+	in.mu.Lock()
+	in.drops++
+	in.mu.Unlock()
+}
+
+// dropped waits for done. It gives up, for another attempt, when another
+// operation has begun to wait: it may hold the lock that the kernel needs.
+func (fs *FS) dropped(in *inode, done, wake <-chan struct{}, waiting spans, deadline time.Time) bool {
+	limit := time.NewTimer(time.Until(deadline))
+	defer limit.Stop()
+	for {
+		select {
+		case <-done:
+			return true
+		case <-limit.C:
+			return false
+		case <-wake:
+		}
+		in.mu.Lock()
+		now := in.waitingSpans()
+		wake = in.wake
+		in.mu.Unlock()
+		for _, s := range now {
+			if len(s.without(waiting)) > 0 {
+				// Most often the kernel is done within microseconds all the same.
+				t := time.NewTimer(lockedWait)
+				defer t.Stop()
+				select {
+				case <-done:
+					return true
+				case <-t.C:
+					return false
+				}
+			}
+		}
+	}
+}
+
+// dropLater drops pages once nobody has them locked, without waiting.
+func (fs *FS) dropLater(ino uint64, s span) {
+	if k := fs.kernel(); k != nil {
+		fs.spawn(func() { k.forgetPages(ino, s) })
+	}
+}
+
+// writeBack waits for the operations that go on, and flushes. It tries until
+// it succeeds: an answer to the recall before that would be a lie. It ends
+// early only with the session or the filesystem.
+func (fs *FS) writeBack(in *inode) {
+	for {
+		in.mu.Lock()
+		n, wake, f := in.writing(), in.wake, in.file
+		in.mu.Unlock()
+		if n > 0 {
+			select {
+			case <-wake:
+			case <-fs.ctx.Done():
+				return
+			}
+			continue
+		}
+		if f == nil {
+			return
+		}
+		ctx, done := context.WithTimeout(fs.ctx, flushTimeout)
+		err := f.Flush(ctx)
+		done()
+		if err == nil {
+			return
+		}
+		in.mu.Lock()
+		over := in.held.mode < wire.Mode_WRITE
+		in.mu.Unlock()
+		if over || fs.ctx.Err() != nil {
+			return
+		}
+		fs.log.Warn("a lease is recalled but its data cannot be stored yet", "ino", in.ino, "err", err)
+		select {
+		case <-time.After(retryFlush):
+		case <-fs.ctx.Done():
+			return
+		}
+	}
+}
+
+// writing counts the operations that go on and change something. in.mu is held.
+func (in *inode) writing() int {
+	n := 0
+	for o := range in.ops {
+		if o.write && !o.waiting {
+			n++
+		}
+	}
+	return n
+}
+
+// forgetAll makes the kernel look up every name of a directory again.
+func (fs *FS) forgetAll(k kernel, in *inode) {
+	if k.newEpoch() {
+		return
+	}
+	in.mu.Lock()
+	names := make([]string, 0, len(in.entries.known))
+	for n := range in.entries.known {
+		names = append(names, n)
+	}
+	in.naming++
+	in.mu.Unlock()
+	fs.forgetEntries(k, in, names)
+	in.mu.Lock()
+	in.naming--
+	in.mu.Unlock()
+}

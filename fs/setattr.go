@@ -1,0 +1,72 @@
+package fs
+
+import (
+	"context"
+
+	"quernfs/internal/wire"
+)
+
+// setattr changes attributes: here, when the write lease permits it, else by a
+// command.
+func (fs *FS) setattr(ctx context.Context, in *inode, cred *wire.Cred, q *wire.SetAttr) error {
+	q.Ino = in.ino
+	if q.Mask&wire.SetSize != 0 {
+		if err := fs.know(ctx, cred, in); err != nil {
+			return err
+		}
+		in.mu.Lock()
+		reg, dir := in.isReg(), in.isDir()
+		in.mu.Unlock()
+		switch {
+		case dir:
+			return wire.Errorf(wire.IsDir, "truncate", "", "is a directory")
+		case !reg:
+			return wire.Errorf(wire.Invalid, "truncate", "", "not a regular file")
+		}
+		if q.Mask != wire.SetSize {
+			if err := fs.flush(ctx, in); err != nil {
+				return err
+			}
+		}
+		return fs.truncate(ctx, in, cred, q)
+	}
+	if fs.setLocally(in, cred, q) {
+		return nil
+	}
+	in.mu.Lock()
+	pending := in.local.mask&^wire.SetAtime != 0 && in.file != nil
+	in.mu.Unlock()
+	if pending {
+		// What was changed before must not come after.
+		if err := fs.flush(ctx, in); err != nil {
+			return err
+		}
+	}
+	if _, err := fs.doInode(ctx, in, cred, &wire.Command{Op: &wire.Command_SetAttr{SetAttr: q}}); err != nil {
+		return err
+	}
+	in.mu.Lock()
+	if q.Mask&(wire.SetAtime|wire.AtimeNow|wire.SetMtime|wire.MtimeNow) != 0 && in.held.mode != wire.Mode_WRITE {
+		in.local.mask &^= wire.SetAtime
+	}
+	in.mu.Unlock()
+	return nil
+}
+
+// setLocally makes the change under the write lease, if that is held and the
+// change is plainly allowed.
+func (fs *FS) setLocally(in *inode, cred *wire.Cred, q *wire.SetAttr) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.usable(wire.Mode_WRITE) || in.recall != nil || in.stale || !in.isReg() || in.gone || in.rec.HasAcl && q.Mask&wire.SetMode != 0 {
+		return false
+	}
+	set := planLocal(in.attrs(), cred, q, fs.now())
+	if set == nil {
+		return false
+	}
+	in.contents()
+	in.local.set(set)
+	in.file.SetAttr(set)
+	return true
+}
