@@ -25,7 +25,7 @@
 //	Take m   what m leaves         what conflicts with m    acquiring a lease
 //
 // A session's own leases are never recalled, and its claims do not hold up its
-// own Takes; but while a Change or Names of its own is under way, no lease is
+// own Takes; but while a Change of its own is under way, no lease below WRITE is
 // given along with a mere answer, for the answer may be older.
 //
 // # Waiting

@@ -69,8 +69,33 @@ func (t *Table) give(session, ino uint64, mode wire.Mode) *wire.Grant {
 		h = &hold{}
 		e.holders[session], s.holds[ino] = h, h
 	}
-	h.mode, h.id = mode, t.last
+	h.before, h.mode, h.id = h.mode, mode, t.last
 	return &wire.Grant{Ino: ino, Mode: mode, Id: t.last}
+}
+
+// Undo takes back a grant that has not been shown to the session: it holds
+// what it held before. A later grant stays.
+func (t *Table) Undo(session uint64, g *wire.Grant) {
+	s := t.sessions[session]
+	if s == nil || g == nil {
+		return
+	}
+	h := s.holds[g.Ino]
+	if h == nil || h.id != g.Id {
+		return
+	}
+	t.lower(session, g.Ino, h, h.before)
+	t.advanceInode(g.Ino)
+	t.tidy(g.Ino)
+}
+
+// Forget drops what a session holds on an inode that is gone for it.
+func (t *Table) Forget(session, ino uint64) {
+	if s := t.sessions[session]; s != nil && s.holds[ino] != nil {
+		t.forget(session, ino)
+		t.advanceInode(ino)
+		t.tidy(ino)
+	}
 }
 
 // Mode says what a session holds.
@@ -148,4 +173,18 @@ func (t *Table) Counts(session uint64) (read, write uint64) {
 		}
 	}
 	return read, write
+}
+
+// Delayed: another session holds WRITE on ino, and may delay changes of it.
+func (t *Table) Delayed(session, ino uint64) bool {
+	e := t.inodes[ino]
+	if e == nil {
+		return false
+	}
+	for id, h := range e.holders {
+		if id != session && h.mode == wire.Mode_WRITE {
+			return true
+		}
+	}
+	return false
 }

@@ -47,6 +47,9 @@ type Waiter struct {
 	over    bool
 }
 
+// Over: the waiter is granted or cancelled.
+func (w *Waiter) Over() bool { return w.over }
+
 // NewLocks makes an empty table.
 func NewLocks() *Locks {
 	return &Locks{spaces: map[space]*spaceLocks{}, held: map[Owner]int{}, waiting: map[Owner]map[*Waiter]struct{}{}}

@@ -119,10 +119,11 @@ type session struct {
 }
 
 type hold struct {
-	mode  wire.Mode
-	id    uint64
-	asked wire.Mode // with askID: the mode last asked to come down to
-	askID uint64    // 0: nothing is asked
+	mode   wire.Mode
+	id     uint64
+	before wire.Mode // what it was before the last grant
+	asked  wire.Mode // with askID: the mode last asked to come down to
+	askID  uint64    // 0: nothing is asked
 }
 
 type inode struct {
@@ -244,15 +245,15 @@ func (t *Table) tryNames(op *Op) {
 // NameBusy: an operation on the entry is waiting or under way.
 func (t *Table) NameBusy(n Name) bool { return len(t.names[n]) > 0 }
 
-// DirBusy: an operation changes the directory's entries, so that its listing
-// and its attributes are about to be out of date. except may be nil.
-func (t *Table) DirBusy(ino uint64, except *Op) bool {
+// DirBusy: an operation of another session changes the directory's entries, so
+// that its listing and its attributes are about to be out of date.
+func (t *Table) DirBusy(ino, session uint64) bool {
 	e := t.inodes[ino]
 	if e == nil {
 		return false
 	}
 	for _, op := range e.ops {
-		if op == except {
+		if op.Session == session {
 			continue
 		}
 		for i := range op.claims {

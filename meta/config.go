@@ -1,0 +1,138 @@
+package meta
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"quernfs/internal/block"
+	"quernfs/internal/transport"
+	"quernfs/internal/wire"
+)
+
+// Member is one metadata server: its name, which never changes, and the address
+// that raft and redirected clients reach it at.
+type Member struct {
+	Name, Addr string
+	Endpoint   *wire.Endpoint // more ways to reach it, or nil
+}
+
+// Config says what a server is, and its place in the cluster.
+type Config struct {
+	Dir  string // holds the log, the state and the snapshots; made if missing
+	Name string // unique among the members, the same at every start
+	Addr string // advertised, host:port; in process any unique word
+	Key  []byte // the cluster key
+
+	Server *transport.Server // carries raft, with Pool
+	Mux    *transport.Mux    // gets the handlers
+	Pool   *transport.Pool
+
+	// Members of a new cluster, this one included; the same list at the first
+	// start of each. Empty: this server alone. Not looked at later.
+	Members []Member
+	// Join: this server is no first member; the cluster that these servers
+	// belong to is asked to take it in.
+	Join []*wire.Endpoint
+	// Policy of the root directory of a new cluster; zero: 4+2.
+	Policy block.Policy
+
+	LeaseTime   time.Duration // default 8 s
+	DeleteDelay time.Duration // from freeing a block to deleting its shards; default 60 s
+	DeadAfter   time.Duration // from the last heartbeat to rebuilding elsewhere; default 10 min
+
+	Jobs JobScheduler // nil: jobs wait
+	Log  *slog.Logger
+
+	// For tests; zero gives the defaults of raft.go.
+	Timing Timing
+}
+
+// Timing bounds how long a lost leader is noticed late.
+type Timing struct {
+	Heartbeat   time.Duration // without contact: elections begin; default 1 s
+	LeaderLease time.Duration // without a quorum: the leader steps down; default 700 ms
+	Courtesy    time.Duration // a silent session in nobody's way is kept; default 5 min
+	OpTimeout   time.Duration // an operation's wait for others; default 28 s
+	SnapshotLag uint64        // entries between snapshots; default 20000
+}
+
+// JobScheduler gives tasks to agents. One belongs to each server and works
+// while that server leads.
+type JobScheduler interface {
+	// Lead runs on a goroutine of its own from the moment this server leads
+	// until ctx ends, which is when it stops leading. Everything that the
+	// scheduler remembers from an earlier term may be out of date.
+	Lead(ctx context.Context, view JobView)
+	// Poll answers an agent. It is called only between the start and the end of
+	// Lead, by many goroutines; ctx ends at the latest when leading does. It
+	// waits up to p.wait_ms for a task.
+	Poll(ctx context.Context, p *wire.Poll) (*wire.PollReply, error)
+}
+
+// JobView is what a scheduler sees of the cluster. It is an alias, so that a
+// scheduler can spell it out and need not import this package.
+type JobView = interface {
+	// Propose carries out SubmitJob, UpdateJob or UpdateTask. An error means that
+	// it may or may not have been carried out; a result's code other than 0
+	// comes as *wire.Error beside the result.
+	Propose(ctx context.Context, cmd *wire.Command) (*wire.Result, error)
+	// Query reads the state as this leader has applied it.
+	Query(q *wire.Query) (*wire.Answer, error)
+	// Jobs are the jobs that have not ended, Tasks the tasks of one in the states
+	// named (none: in any).
+	Jobs() ([]*wire.Job, error)
+	Tasks(job uint64, states ...string) ([]*wire.Task, error)
+	// Nodes are all nodes, with their liveness; shared, not to be changed.
+	Nodes() []*wire.NodeStatus
+	// Changed is signalled (capacity 1) after a command about jobs was applied
+	// or a node came or went.
+	Changed() <-chan struct{}
+}
+
+func (c *Config) check() error {
+	bad := func(text string) error { return wire.Errorf(wire.Invalid, "open metadata server", c.Name, "%s", text) }
+	switch {
+	case c.Dir == "":
+		return bad("no directory is given")
+	case c.Name == "" || c.Addr == "":
+		return bad("a name and an address are needed")
+	case len(c.Key) == 0:
+		return bad("the cluster key is missing")
+	case c.Server == nil || c.Mux == nil || c.Pool == nil:
+		return bad("a transport server, its mux and a pool are needed")
+	}
+	named := len(c.Members) == 0
+	for _, m := range c.Members {
+		named = named || m.Name == c.Name && m.Addr == c.Addr
+	}
+	if !named {
+		return bad("it is not among the members of the new cluster, with this address")
+	}
+	if c.Policy == (block.Policy{}) {
+		c.Policy = block.Policy{K: 4, M: 2}
+	}
+	if err := c.Policy.Validate(); err != nil {
+		return err
+	}
+	set(&c.LeaseTime, 8*time.Second)
+	set(&c.DeleteDelay, time.Minute)
+	set(&c.DeadAfter, 10*time.Minute)
+	set(&c.Timing.Heartbeat, time.Second)
+	set(&c.Timing.LeaderLease, 700*time.Millisecond)
+	set(&c.Timing.Courtesy, 5*time.Minute)
+	set(&c.Timing.OpTimeout, 28*time.Second)
+	if c.Timing.SnapshotLag == 0 {
+		c.Timing.SnapshotLag = 20000
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func set(d *time.Duration, to time.Duration) {
+	if *d <= 0 {
+		*d = to
+	}
+}

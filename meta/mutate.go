@@ -1,0 +1,146 @@
+package meta
+
+import (
+	"context"
+
+	"quernfs/internal/transport"
+	"quernfs/internal/wire"
+)
+
+// callKey names a command of a session: what comes twice while it is under way
+// is carried out once.
+type callKey struct{ session, seq uint64 }
+
+// call is a command under way. It runs on a goroutine of its own, so that a
+// caller who gives up, or a second one, changes nothing about it.
+type call struct {
+	done   chan struct{}
+	result *wire.Result
+	err    error
+}
+
+// mutate serves MethodMutate.
+func (s *Server) mutate(ctx context.Context, peer transport.Peer, cmd *wire.Command) (*wire.Result, error) {
+	l, err := s.leading("mutate")
+	if err != nil {
+		return nil, err
+	}
+	if err := admit(peer.Role, cmd); err != nil {
+		return nil, err
+	}
+	if _, ok := cmd.Op.(*wire.Command_OpenSession); ok {
+		return l.openSession(cmd)
+	}
+	c, err := l.begin(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-c.done:
+		return c.result, c.err
+	case <-ctx.Done():
+		return nil, &wire.Error{Code: wire.CodeOf(ctx.Err()), Op: "mutate", Err: ctx.Err()}
+	}
+}
+
+// begin starts a command, or finds it under way, or its stored reply.
+func (l *leader) begin(ctx context.Context, cmd *wire.Command) (*call, error) {
+	key := callKey{cmd.Session, cmd.Seq}
+	once := key.session != 0 && key.seq != 0
+	if err := l.settled(ctx, "mutate"); err != nil {
+		return nil, err
+	}
+	select {
+	case l.slots <- struct{}{}:
+	default:
+		return nil, wire.Errorf(wire.Unavailable, "mutate", "", "too many commands are under way")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if once {
+		if c := l.calls[key]; c != nil {
+			<-l.slots
+			return c, nil
+		}
+	}
+	if cmd.Session != 0 && l.table.Until(cmd.Session).IsZero() {
+		<-l.slots
+		return nil, wire.Errorf(wire.NoSession, "mutate", "", "the session has ended")
+	}
+	c := &call{done: make(chan struct{})}
+	started := l.spawnLocked(func() {
+		defer func() { <-l.slots }()
+		c.result, c.err = l.carryOut(cmd)
+		close(c.done)
+		if once {
+			l.mu.Lock()
+			delete(l.calls, key)
+			l.mu.Unlock()
+		}
+	})
+	if !started {
+		<-l.slots
+		return nil, l.lost("mutate")
+	}
+	if once {
+		l.calls[key] = c
+	}
+	return c, nil
+}
+
+// carryOut is the path of a mutation: names, leases, log, grants.
+func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
+	st := l.s.fsm.state()
+	if cmd.Session != 0 && cmd.Seq != 0 {
+		if r, ok := st.Stored(cmd.Session, cmd.Seq); ok {
+			return r, nil
+		}
+	}
+	ctx, done := context.WithTimeout(l.ctx, l.s.cfg.Timing.OpTimeout)
+	defer done()
+	l.mu.Lock()
+	op := l.table.Lock(cmd.Session, names(cmd)...)
+	l.unlock()
+	defer func() {
+		l.mu.Lock()
+		l.table.End(op)
+		l.unlock()
+	}()
+	if err := l.await(ctx, op.Done, "mutate", op.Locked); err != nil {
+		return nil, err
+	}
+	view := stateTree{st}
+	l.mu.Lock()
+	l.table.Claim(op, targets(cmd, view)...)
+	l.unlock()
+	if err := l.await(ctx, op.Done, "mutate", op.Ready); err != nil {
+		return nil, err
+	}
+	r, err := l.propose(stamped(cmd, view, func(ino uint64) []uint64 { return l.openers(op, ino) }))
+	if err != nil {
+		return nil, err
+	}
+	if aboutJobs(cmd) {
+		l.jobs.signal()
+	}
+	if r.Code != 0 {
+		return r, nil
+	}
+	switch c := cmd.Op.(type) {
+	case *wire.Command_EndSession:
+		l.drop(c.EndSession.Id)
+	case *wire.Command_ReleaseOrphans:
+		l.mu.Lock()
+		for _, ino := range c.ReleaseOrphans.Inos {
+			l.table.Forget(cmd.Session, ino)
+		}
+		l.unlock()
+	case *wire.Command_PutNode:
+		l.nodes.changed(l, uint32(r.Value))
+	default:
+		if cmd.Session != 0 {
+			r = l.granted(op, cmd, r)
+		}
+	}
+	return r, nil
+}

@@ -1,0 +1,448 @@
+package meta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+
+	"quernfs/internal/transport"
+	"quernfs/internal/wire"
+)
+
+// Server is one metadata server.
+type Server struct {
+	cfg   Config
+	log   *slog.Logger
+	home  *home
+	fsm   *fsm
+	wal   *wal.WAL
+	snaps *snapshots
+	layer *transport.RaftLayer
+	trans *raft.NetworkTransport
+	raft  *raft.Raft
+	check verifier
+	peers peers
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	lead      *leader                   // nil: not leading, or not yet able to serve
+	turned    chan struct{}             // closed and replaced when lead changes
+	endpoints map[string]*wire.Endpoint // of members, by address
+	failed    error                     // why the server has stopped by itself
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open starts the server: it opens or makes Dir, joins raft, and serves on
+// Config.Mux. It returns before there is a leader; see WaitLeader.
+func Open(ctx context.Context, cfg Config) (*Server, error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	h, err := openHome(cfg.Dir, cfg.Key)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, log: cfg.Log.With("meta", cfg.Name), home: h, turned: make(chan struct{}), endpoints: map[string]*wire.Endpoint{}}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.peers.down = map[raft.ServerID]bool{}
+	s.check.window = cfg.Timing.LeaderLease / 2
+	for _, m := range cfg.Members {
+		s.endpoints[m.Addr] = m.Endpoint
+	}
+	if err := s.start(); err != nil {
+		s.stop()
+		return nil, err
+	}
+	s.register()
+	if len(cfg.Join) > 0 && !s.member() {
+		if err := s.join(ctx); err != nil {
+			s.Close(context.WithoutCancel(ctx))
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// start opens the state, the log and the snapshots, makes them agree, and
+// starts raft over them.
+func (s *Server) start() error {
+	st, err := s.home.openState()
+	if err != nil {
+		return err
+	}
+	s.fsm = &fsm{home: s.home, log: s.log, fatal: s.fail}
+	s.fsm.cur.Store(st)
+	if s.snaps, err = openSnapshots(s.home); err != nil {
+		return s.damaged(err)
+	}
+	if err := os.MkdirAll(s.home.path("log"), 0o700); err != nil {
+		return err
+	}
+	logger := &raftLog{log: s.log}
+	if s.wal, err = wal.Open(s.home.path("log"), wal.WithLogger(logger)); err != nil {
+		return s.damaged(err)
+	}
+	if err := s.agree(); err != nil {
+		return err
+	}
+	s.layer = transport.NewRaftLayer(s.cfg.Server, s.cfg.Pool, s.cfg.Addr)
+	s.layer.Resolve = s.endpoint
+	s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: s.layer, MaxPool: 4, Timeout: 10 * time.Second, Logger: logger, MaxRPCsInFlight: 32,
+	})
+	return s.startRaft(logger)
+}
+
+func (s *Server) startRaft(logger *raftLog) error {
+	t := s.cfg.Timing
+	notify := make(chan bool, 64)
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(s.cfg.Name)
+	conf.Logger = logger
+	conf.NotifyCh = notify
+	// A leader is missed after one to two heartbeat times; one round of votes
+	// follows. Heartbeats go out ten times as often, from a goroutine that does
+	// not wait for disks, so a busy machine does not lose its leader.
+	conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = t.Heartbeat, t.Heartbeat, t.LeaderLease
+	conf.CommitTimeout = 100 * time.Millisecond
+	conf.MaxAppendEntries = 512
+	conf.BatchApplyCh = true
+	conf.SnapshotInterval, conf.SnapshotThreshold, conf.TrailingLogs = 15*time.Second, t.SnapshotLag, t.SnapshotLag
+	conf.NoSnapshotRestoreOnStart = true // the state is on disk; agree has checked it
+	conf.NoLegacyTelemetry = true
+
+	fresh, err := raft.HasExistingState(s.wal, s.wal, s.snaps)
+	if err != nil {
+		return s.damaged(err)
+	}
+	if !fresh && len(s.cfg.Join) == 0 {
+		if err := raft.BootstrapCluster(conf, s.wal, s.wal, s.snaps, s.trans, s.firstMembers()); err != nil {
+			return err
+		}
+	}
+	if s.raft, err = raft.NewRaft(conf, s.fsm, s.wal, s.wal, s.snaps, s.trans); err != nil {
+		return s.damaged(err)
+	}
+	s.raft.RegisterObserver(raft.NewObserver(make(chan raft.Observation), false, s.peers.observe))
+	s.wg.Go(func() { s.watch(notify) })
+	return nil
+}
+
+func (s *Server) firstMembers() raft.Configuration {
+	members := s.cfg.Members
+	if len(members) == 0 {
+		members = []Member{{Name: s.cfg.Name, Addr: s.cfg.Addr}}
+	}
+	var c raft.Configuration
+	for _, m := range members {
+		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(m.Name), Address: raft.ServerAddress(m.Addr)})
+	}
+	return c
+}
+
+// agree brings the state up to the newest snapshot, if a crash came between
+// taking one over and installing it, and checks that the log goes on from there.
+func (s *Server) agree() error {
+	all, err := s.snaps.List()
+	if err != nil {
+		return s.damaged(err)
+	}
+	applied, _ := s.fsm.state().Applied()
+	var snapshot uint64
+	if len(all) > 0 {
+		snapshot = all[0].Index
+		if applied < snapshot {
+			_, r, err := s.snaps.Open(all[0].ID)
+			if err != nil {
+				return s.damaged(err)
+			}
+			if err := s.fsm.Restore(r); err != nil {
+				return s.damaged(err)
+			}
+			applied, _ = s.fsm.state().Applied()
+		}
+	}
+	first, err1 := s.wal.FirstIndex()
+	last, err2 := s.wal.LastIndex()
+	switch {
+	case err1 != nil || err2 != nil:
+		return s.damaged(errors.Join(err1, err2))
+	case applied > max(last, snapshot):
+		return s.damaged(fmt.Errorf("the state has entry %d, the log ends at %d", applied, max(last, snapshot)))
+	case first > max(applied, snapshot)+1:
+		return s.damaged(fmt.Errorf("the log begins at entry %d, the state ends at %d", first, applied))
+	}
+	return nil
+}
+
+// damaged is the one sentence for a directory that cannot be used as it is.
+func (s *Server) damaged(err error) error {
+	return &wire.Error{
+		Code: wire.Corrupt, Op: "open metadata server", Object: s.cfg.Dir,
+		Err: fmt.Errorf("%w; restore the directory from a backup, or remove it and let the other members fill it", err),
+	}
+}
+
+// watch follows raft's word on who leads.
+func (s *Server) watch(notify <-chan bool) {
+	var l *leader
+	retire := func() {
+		if l != nil {
+			s.setLeader(nil)
+			l.stop()
+			l = nil
+		}
+	}
+	defer retire()
+	for {
+		select {
+		case leads := <-notify:
+			retire()
+			if leads {
+				l = newLeader(s)
+				l.wg.Go(l.run)
+			}
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Server) setLeader(l *leader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lead != l {
+		s.lead = l
+		close(s.turned)
+		s.turned = make(chan struct{})
+	}
+}
+
+// leading returns the leader's half of this server, or NotLeader.
+func (s *Server) leading(op string) (*leader, error) {
+	s.mu.Lock()
+	l := s.lead
+	s.mu.Unlock()
+	if l == nil {
+		return nil, s.notLeader(op)
+	}
+	return l, nil
+}
+
+// notLeader says who leads, if that is known and somebody else.
+func (s *Server) notLeader(op string) error {
+	addr, id := s.raft.LeaderWithID()
+	if string(id) == s.cfg.Name {
+		addr = "" // it has been elected and cannot serve yet
+	}
+	return &wire.Error{Code: wire.NotLeader, Op: op, Object: s.cfg.Name, Leader: string(addr)}
+}
+
+func (s *Server) endpoint(addr string) *wire.Endpoint {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.endpoints[addr]
+}
+
+// Leads says whether this server leads and serves.
+func (s *Server) Leads() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lead != nil
+}
+
+// WaitLeader returns once some server is known to lead: this one, when it is
+// able to serve, or another.
+func (s *Server) WaitLeader(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		l, turned, failed := s.lead, s.turned, s.failed
+		s.mu.Unlock()
+		if failed != nil {
+			return failed
+		}
+		if _, id := s.raft.LeaderWithID(); l != nil || id != "" && string(id) != s.cfg.Name {
+			return nil
+		}
+		t := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-turned:
+		case <-t.C: // another server's election makes no noise here
+		case <-ctx.Done():
+			t.Stop()
+			return wire.Errorf(wire.Unavailable, "wait for a leader", s.cfg.Name, "none was elected in time: are more than half of the members running?")
+		case <-s.ctx.Done():
+			t.Stop()
+			return wire.Errorf(wire.Shutdown, "wait for a leader", s.cfg.Name, "the server has stopped")
+		}
+		t.Stop()
+	}
+}
+
+// Applied says how many entries of the log this server has applied since its
+// start, and how many it passed over since its state had them.
+func (s *Server) Applied() (applied, skipped uint64) {
+	return s.fsm.applied.Load(), s.fsm.skipped.Load()
+}
+
+// fail stops a server whose state can take no more entries.
+func (s *Server) fail(err error) {
+	s.mu.Lock()
+	first := s.failed == nil
+	if first {
+		s.failed = err
+	}
+	s.mu.Unlock()
+	if first {
+		s.log.Error("the metadata state failed, this server stops", "err", err)
+		s.cancel()
+		s.wg.Go(func() { s.raft.Shutdown().Error() })
+	}
+}
+
+// Close hands leadership over, stops raft, and leaves a state that needs no
+// replay. It may be called twice.
+func (s *Server) Close(ctx context.Context) error {
+	s.closeOnce.Do(func() {
+		if s.raft.State() == raft.Leader && s.voters() > 1 {
+			s.within(ctx, 2*time.Second, func() error { return s.raft.LeadershipTransfer().Error() })
+		}
+		s.cancel()
+		s.within(ctx, 10*time.Second, func() error {
+			if err := s.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+				s.log.Debug("no snapshot at the end", "err", err)
+			}
+			return nil
+		})
+		s.closeErr = s.stop()
+	})
+	return s.closeErr
+}
+
+// within runs f for at most d: what it does goes on, but is not waited for.
+func (s *Server) within(ctx context.Context, d time.Duration, f func() error) {
+	ctx, done := context.WithTimeout(ctx, d)
+	defer done()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		if err := f(); err != nil {
+			s.log.Debug("closing", "err", err)
+		}
+	}()
+	select {
+	case <-over:
+	case <-ctx.Done():
+	}
+}
+
+// stop ends in the order in which things depend on each other; any of them may
+// be missing.
+func (s *Server) stop() error {
+	s.cancel()
+	var errs []error
+	if s.raft != nil {
+		errs = append(errs, s.raft.Shutdown().Error())
+	}
+	s.wg.Wait()
+	if s.trans != nil {
+		errs = append(errs, s.trans.Close())
+	}
+	if s.wal != nil {
+		errs = append(errs, s.wal.Close())
+	}
+	if s.fsm != nil {
+		errs = append(errs, s.fsm.state().Close())
+	}
+	return errors.Join(append(errs, s.home.close())...)
+}
+
+func (s *Server) voters() int {
+	n := 0
+	for _, m := range s.raft.GetConfiguration().Configuration().Servers {
+		if m.Suffrage == raft.Voter {
+			n++
+		}
+	}
+	return n
+}
+
+// register serves the methods.
+func (s *Server) register() {
+	m := s.cfg.Mux
+	any := []string{"client", "agent", "edge", "chunkd", "meta"}
+	nodes := []string{"chunkd", "agent", "edge", "meta"}
+	transport.HandleCall(m, wire.MethodMutate, any, s.mutate)
+	transport.HandleCall(m, wire.MethodQuery, any, s.query)
+	transport.HandleCall(m, wire.MethodLock, any, s.lock)
+	transport.HandleCall(m, wire.MethodBadShard, any, s.badShard)
+	transport.HandleCall(m, wire.MethodHeartbeat, nodes, s.heartbeat)
+	transport.HandleCall(m, wire.MethodPoll, []string{"agent", "meta"}, s.poll)
+	transport.HandleCall(m, wire.MethodJoin, []string{"meta"}, s.joined)
+	m.HandleStream(wire.MethodSession, any, s.session)
+}
+
+// verifier asks raft whether this server still leads, once for all who ask at
+// about the same time. Its word holds for window, which is well below the time
+// after which the others may elect another leader.
+type verifier struct {
+	window time.Duration
+
+	mu      sync.Mutex
+	good    time.Time // the last successful check began then
+	running *check
+}
+
+type check struct {
+	done chan struct{}
+	err  error
+}
+
+func (v *verifier) verify(ctx context.Context, r *raft.Raft) error {
+	v.mu.Lock()
+	if time.Since(v.good) < v.window {
+		v.mu.Unlock()
+		return nil
+	}
+	c := v.running
+	if c == nil {
+		c = &check{done: make(chan struct{})}
+		v.running = c
+		go func() { // ends when raft answers, at the latest when it stops leading
+			began := time.Now()
+			c.err = r.VerifyLeader().Error()
+			v.mu.Lock()
+			if v.running = nil; c.err == nil {
+				v.good = began
+			}
+			v.mu.Unlock()
+			close(c.done)
+		}()
+	}
+	v.mu.Unlock()
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// reset: what was verified in an earlier term counts no more.
+func (v *verifier) reset() {
+	v.mu.Lock()
+	v.good = time.Time{}
+	v.mu.Unlock()
+}

@@ -1,0 +1,214 @@
+package meta
+
+import (
+	"quernfs/internal/wire"
+	"quernfs/meta/lease"
+)
+
+// tree is what targets reads of the state; a missing thing is nil.
+type tree interface {
+	entry(parent uint64, name string) *wire.Dentry
+	outDir(job uint64) uint64 // 0: no such job
+}
+
+// names lists the directory entries that a command is about. While it is under
+// way no other command about one of them is.
+func names(cmd *wire.Command) []lease.Name {
+	switch op := cmd.Op.(type) {
+	case *wire.Command_Create:
+		if !op.Create.GetTmpfile() {
+			return []lease.Name{{Dir: op.Create.GetParent(), Name: op.Create.GetName()}}
+		}
+	case *wire.Command_Unlink:
+		return []lease.Name{{Dir: op.Unlink.GetParent(), Name: op.Unlink.GetName()}}
+	case *wire.Command_Rename:
+		r := op.Rename
+		return []lease.Name{{Dir: r.GetParent(), Name: r.GetName()}, {Dir: r.GetNewParent(), Name: r.GetNewName()}}
+	case *wire.Command_Link:
+		return []lease.Name{{Dir: op.Link.GetNewParent(), Name: op.Link.GetNewName()}}
+	case *wire.Command_Batch:
+		var all []lease.Name
+		for _, c := range op.Batch.GetCommands() {
+			all = append(all, names(c)...)
+		}
+		return all
+	}
+	return nil
+}
+
+// targets lists what a command will change or must see flushed, given its names
+// are held so that the entries read here stay what they are. A command that is
+// bound to fail may list too much or too little: then nothing changes.
+func targets(cmd *wire.Command, t tree) []lease.Claim {
+	change := func(ino uint64) lease.Claim { return lease.Claim{Ino: ino, Kind: lease.Change} }
+	listed := func(dir uint64, name string) lease.Claim {
+		return lease.Claim{Ino: dir, Kind: lease.Names, Names: []string{name}}
+	}
+	switch op := cmd.Op.(type) {
+	case *wire.Command_Create:
+		c := op.Create
+		if c.GetTmpfile() {
+			return nil
+		}
+		if d := t.entry(c.Parent, c.Name); d != nil {
+			if c.Exclusive {
+				return nil
+			}
+			return []lease.Claim{{Ino: d.Ino, Kind: lease.Peek}}
+		}
+		return []lease.Claim{listed(c.Parent, c.Name)}
+	case *wire.Command_Unlink:
+		u := op.Unlink
+		d := t.entry(u.GetParent(), u.GetName())
+		if d == nil {
+			return nil
+		}
+		return []lease.Claim{listed(u.Parent, u.Name), victim(d.Ino)}
+	case *wire.Command_Rename:
+		return renameTargets(op.Rename, t)
+	case *wire.Command_Link:
+		return []lease.Claim{listed(op.Link.GetNewParent(), op.Link.GetNewName()), change(op.Link.GetIno())}
+	case *wire.Command_SetAttr:
+		return []lease.Claim{change(op.SetAttr.GetIno())}
+	case *wire.Command_SetXattr:
+		return []lease.Claim{change(op.SetXattr.GetIno())}
+	case *wire.Command_Commit:
+		var all []lease.Claim
+		for _, f := range op.Commit.GetFiles() {
+			all = append(all, change(f.GetIno()))
+		}
+		return all
+	case *wire.Command_Fallocate:
+		return []lease.Claim{change(op.Fallocate.GetIno())}
+	case *wire.Command_Clone:
+		return []lease.Claim{{Ino: op.Clone.GetSrc(), Kind: lease.Peek}, change(op.Clone.GetDst())}
+	case *wire.Command_UpdateTask:
+		// The entries of out_ino move to the job's output directory.
+		if from := op.UpdateTask.GetOutIno(); from != 0 {
+			all := []lease.Claim{change(from)}
+			if to := t.outDir(op.UpdateTask.GetTask().GetJob()); to != 0 {
+				all = append(all, change(to))
+			}
+			return all
+		}
+	case *wire.Command_SubmitJob:
+		return []lease.Claim{change(wire.OutputsIno)}
+	case *wire.Command_Batch:
+		var all []lease.Claim
+		for _, c := range op.Batch.GetCommands() {
+			all = append(all, targets(c, t)...)
+		}
+		return all
+	}
+	return nil
+}
+
+func victim(ino uint64) lease.Claim {
+	return lease.Claim{Ino: ino, Kind: lease.Change, Victim: true}
+}
+
+func renameTargets(r *wire.Rename, t tree) []lease.Claim {
+	from := t.entry(r.GetParent(), r.GetName())
+	if from == nil {
+		return nil
+	}
+	all := []lease.Claim{
+		{Ino: r.Parent, Kind: lease.Names, Names: []string{r.Name}},
+		{Ino: r.NewParent, Kind: lease.Names, Names: []string{r.NewName}},
+		{Ino: from.Ino, Kind: lease.Change},
+	}
+	if to := t.entry(r.NewParent, r.NewName); to != nil {
+		if r.Flags&renameExchange != 0 {
+			all = append(all, lease.Claim{Ino: to.Ino, Kind: lease.Change})
+		} else if to.Ino != from.Ino {
+			all = append(all, victim(to.Ino))
+		}
+	}
+	return all
+}
+
+const renameExchange = 2
+
+// stamped is cmd with what the leader adds to it: the sessions that have the
+// victim open. open lists them for an inode. cmd itself is not changed.
+func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Command {
+	c := &wire.Command{Partition: cmd.Partition, Session: cmd.Session, Seq: cmd.Seq, AckBelow: cmd.AckBelow, Cred: cmd.Cred, Op: cmd.Op}
+	switch op := cmd.Op.(type) {
+	case *wire.Command_Unlink:
+		u := op.Unlink
+		n := &wire.Unlink{Parent: u.GetParent(), Name: u.GetName(), Dir: u.GetDir()}
+		if d := t.entry(n.Parent, n.Name); d != nil {
+			n.OpenSessions = open(d.Ino)
+		}
+		c.Op = &wire.Command_Unlink{Unlink: n}
+	case *wire.Command_Rename:
+		r := op.Rename
+		n := &wire.Rename{Parent: r.GetParent(), Name: r.GetName(), NewParent: r.GetNewParent(), NewName: r.GetNewName(), Flags: r.GetFlags()}
+		if d := t.entry(n.NewParent, n.NewName); d != nil && n.Flags&renameExchange == 0 {
+			n.OpenSessions = open(d.Ino)
+		}
+		c.Op = &wire.Command_Rename{Rename: n}
+	case *wire.Command_Batch:
+		b := &wire.Batch{Commands: make([]*wire.Command, len(op.Batch.GetCommands()))}
+		for i, inner := range op.Batch.GetCommands() {
+			b.Commands[i] = stamped(inner, t, open)
+		}
+		c.Op = &wire.Command_Batch{Batch: b}
+	}
+	return c
+}
+
+// admit says whether a peer may send a command from outside.
+func admit(role string, cmd *wire.Command) error {
+	deny := func(text string) error { return wire.Errorf(wire.Forbidden, "mutate", "", "%s", text) }
+	needs := cmd.Session == 0
+	switch op := cmd.Op.(type) {
+	case *wire.Command_LeaseHorizon, *wire.Command_ReserveBlocks, *wire.Command_MoveShard, *wire.Command_LoseShard,
+		*wire.Command_PurgeBlocks, *wire.Command_Bootstrap:
+		return deny("only the leader itself gives this command")
+	case *wire.Command_PutNode:
+		switch {
+		case role == "client" && cmd.Cred.GetUid() != 0:
+			return deny("only root changes the nodes of the cluster")
+		case role == "client" && op.PutNode.GetNode().GetId() == 0:
+			return deny("a node registers itself, as chunkd, agent or edge")
+		}
+		needs = false
+	case *wire.Command_OpenSession:
+		if cmd.Session != 0 {
+			return deny("a session is opened outside of another")
+		}
+		needs = false
+	case *wire.Command_EndSession:
+		if op.EndSession.GetId() != cmd.Session || op.EndSession.GetFenced() {
+			return deny("a session ends itself only")
+		}
+	case *wire.Command_SubmitJob, *wire.Command_UpdateTask, *wire.Command_UpdateJob:
+		needs = false
+	case *wire.Command_Batch:
+		for _, c := range op.Batch.GetCommands() {
+			if _, nested := c.GetOp().(*wire.Command_Batch); nested || c == nil {
+				return wire.Errorf(wire.Invalid, "mutate", "", "a batch cannot hold a batch, or nothing")
+			}
+			inner := &wire.Command{Session: cmd.Session, Cred: cmd.Cred, Op: c.Op}
+			if err := admit(role, inner); err != nil {
+				return err
+			}
+		}
+	case nil:
+		return wire.Errorf(wire.Invalid, "mutate", "", "the command is empty")
+	}
+	if needs {
+		return wire.Errorf(wire.NoSession, "mutate", "", "the command needs a session")
+	}
+	return nil
+}
+
+// aboutJobs: the scheduler wants to know of it.
+func aboutJobs(cmd *wire.Command) bool {
+	switch cmd.Op.(type) {
+	case *wire.Command_SubmitJob, *wire.Command_UpdateJob, *wire.Command_UpdateTask:
+		return true
+	}
+	return false
+}
