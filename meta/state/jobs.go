@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strconv"
 
@@ -143,7 +144,15 @@ func (t *tx) addTasks(j *wire.Job, tasks []*wire.Task) {
 	}
 }
 
-func (t *tx) putTask(task *wire.Task) { t.set(taskKey(nil, task.Job, task.N), task) }
+// putTask also keeps the index of tasks that have not ended.
+func (t *tx) putTask(task *wire.Task) {
+	t.set(taskKey(nil, task.Job, task.N), task)
+	if ended(task.State) {
+		t.del(taskOpenKey(nil, task.Job, task.N))
+	} else {
+		t.setRaw(taskOpenKey(nil, task.Job, task.N), nil)
+	}
+}
 
 // putJob also keeps the index of jobs that have not ended.
 func (t *tx) putJob(j *wire.Job) {
@@ -214,7 +223,7 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 	}
 	task := t.nextTask(old, op.Task)
 	t.putTask(task)
-	t.derive(j, task)
+	t.derive(j, old, task)
 	t.putJob(j)
 	return &wire.Result{Value: j.Id}
 }
@@ -251,52 +260,36 @@ func (t *tx) nextTask(old, update *wire.Task) *wire.Task {
 	return task
 }
 
-// derive brings counters and state of the edited job j up to date with its
-// tasks. changed is one whose record need not have reached the batch's readers.
-func (t *tx) derive(j *wire.Job, changed *wire.Task) {
-	var done, failed, cancelled, busy uint32
-	reduce := false
-	t.tasks(j.Id, func(task *wire.Task) bool {
-		if task.N == changed.GetN() && changed != nil {
-			task = changed
-		}
-		reduce = reduce || task.Phase == phaseReduce
-		switch {
-		case task.State == stateSucceeded:
-			done++
-		case task.State == stateFailed:
-			failed++
-		case ended(task.State):
-			cancelled++
-		case active(task.State):
-			busy++
-		}
-		return true
-	})
-	j.TasksDone, j.TasksFailed = done, failed
-	more := len(j.Kernels) > 1 && !reduce && failed+cancelled == 0
+// derive brings counters and state of the edited job j up to date with the
+// change of one task from old to task, which has been put.
+func (t *tx) derive(j *wire.Job, old, task *wire.Task) {
+	if old.State == stateFailed {
+		j.TasksFailed--
+	}
+	switch task.State {
+	case stateSucceeded:
+		j.TasksDone++
+	case stateFailed:
+		j.TasksFailed++
+	}
 	was := j.State
 	switch {
-	case done+failed+cancelled < j.Tasks || more:
-		switch {
-		case busy > 0 || done > 0:
+	case t.openTasks(j.Id) || t.expectsReduce(j):
+		if active(task.State) || j.TasksDone > 0 {
 			j.State = stateRunning
-		case was != stateWaiting:
-			j.State = statePending
+			j.Reason = fmt.Sprintf("%d of %d tasks done", j.TasksDone, j.Tasks)
+		} else if ended(was) {
+			j.State, j.Reason = statePending, "to be tried again"
 		}
-		if j.State == stateRunning {
-			j.Reason = strconv.Itoa(int(done)) + " of " + strconv.Itoa(int(j.Tasks)) + " tasks done"
-			if j.StartedNs == 0 {
-				j.StartedNs = t.now
-			}
+		if j.State == stateRunning && j.StartedNs == 0 {
+			j.StartedNs = t.now
 		}
 		j.EndedNs = 0
-	case failed > 0:
-		j.State, j.Reason = stateFailed, "task failed"
-		if changed.GetState() == stateFailed {
-			j.Reason = "task " + strconv.Itoa(int(changed.N)) + ": " + changed.Reason
-		}
-	case cancelled > 0:
+	case task.State == stateFailed:
+		j.State, j.Reason = stateFailed, fmt.Sprintf("task %d: %s", task.N, task.Reason)
+	case j.TasksFailed > 0:
+		j.State, j.Reason = stateFailed, fmt.Sprintf("%d of %d tasks failed", j.TasksFailed, j.Tasks)
+	case j.TasksDone < j.Tasks:
 		j.State, j.Reason = stateCancelled, "tasks were cancelled"
 	default:
 		j.State, j.Reason = stateSucceeded, "all tasks done"
@@ -307,6 +300,29 @@ func (t *tx) derive(j *wire.Job, changed *wire.Task) {
 	if j.State != was {
 		t.event(j, j.State+": "+j.Reason)
 	}
+}
+
+// openTasks says whether a task of the job has not ended.
+func (v *view) openTasks(job uint64) (open bool) {
+	v.prefix(be64([]byte{kJob, jOpen}, job), func([]byte, []byte) bool {
+		open = true
+		return false
+	})
+	return open
+}
+
+// expectsReduce says whether the job, all tasks of which have succeeded so far, is
+// to get a reduce task: it names a kernel for one, and has none.
+func (t *tx) expectsReduce(j *wire.Job) bool {
+	if len(j.Kernels) < 2 || j.TasksDone < j.Tasks {
+		return false
+	}
+	expected := true
+	t.tasks(j.Id, func(task *wire.Task) bool {
+		expected = task.Phase != phaseReduce
+		return expected
+	})
+	return expected
 }
 
 func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {

@@ -30,6 +30,7 @@ const (
 	jTask   = 1 // id n → Task
 	jName   = 2 // name → id
 	jActive = 3 // id → nothing: jobs that have not ended
+	jOpen   = 4 // id n → nothing: tasks that have not ended
 )
 
 // Names of the kParam keys.
@@ -87,8 +88,11 @@ func dentryKey(b []byte, parent uint64, name string) []byte {
 
 func jobKey(b []byte, id uint64) []byte            { return be64(append(b, kJob, jRecord), id) }
 func taskKey(b []byte, id uint64, n uint32) []byte { return be32(be64(append(b, kJob, jTask), id), n) }
-func jobNameKey(b []byte, name string) []byte      { return append(append(b, kJob, jName), name...) }
-func jobActiveKey(b []byte, id uint64) []byte      { return be64(append(b, kJob, jActive), id) }
+func taskOpenKey(b []byte, id uint64, n uint32) []byte {
+	return be32(be64(append(b, kJob, jOpen), id), n)
+}
+func jobNameKey(b []byte, name string) []byte { return append(append(b, kJob, jName), name...) }
+func jobActiveKey(b []byte, id uint64) []byte { return be64(append(b, kJob, jActive), id) }
 
 // after returns the first key that does not start with prefix; nil if there
 // is none.

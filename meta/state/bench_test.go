@@ -1,0 +1,191 @@
+package state
+
+import (
+	"fmt"
+	"testing"
+
+	"quernfs/internal/block"
+	"quernfs/internal/wire"
+)
+
+var benchKey = []byte("0123456789abcdef0123456789abcdef")
+
+func openBench(tb testing.TB) *State {
+	tb.Helper()
+	s, err := Open(Config{Dir: tb.TempDir(), Key: benchKey})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { s.Close() })
+	return s
+}
+
+// feeder gives commands increasing log positions and applies them in batches.
+type feeder struct {
+	tb      testing.TB
+	s       *State
+	index   uint64
+	pending []Entry
+	batch   int
+}
+
+func (f *feeder) add(c *wire.Command) {
+	f.index++
+	c.TimeNs = int64(f.index)
+	f.pending = append(f.pending, Entry{Index: f.index, Term: 1, Command: c})
+	if len(f.pending) >= f.batch {
+		f.flush()
+	}
+}
+
+func (f *feeder) flush() {
+	results, err := f.s.Apply(f.pending)
+	if err != nil {
+		f.tb.Fatal(err)
+	}
+	for i, r := range results {
+		if r.Code != 0 {
+			f.tb.Fatalf("%v: %v %s", f.pending[i].Command, wire.Code(r.Code), r.Message)
+		}
+	}
+	f.pending = f.pending[:0]
+}
+
+func newFeeder(tb testing.TB, s *State, batch int) *feeder {
+	f := &feeder{tb: tb, s: s, batch: 1}
+	f.add(&wire.Command{Op: &wire.Command_Bootstrap{Bootstrap: &wire.Bootstrap{Policy: &wire.Policy{K: 4, M: 2}}}})
+	f.add(&wire.Command{Op: &wire.Command_OpenSession{OpenSession: &wire.OpenSession{Name: "bench"}}})
+	f.add(&wire.Command{Op: &wire.Command_ReserveBlocks{ReserveBlocks: &wire.ReserveBlocks{Count: 1 << 30}}})
+	f.batch = batch
+	return f
+}
+
+func create(parent uint64, name string, seq uint64) *wire.Command {
+	return &wire.Command{
+		Session: 1, Seq: seq, AckBelow: max(seq, 64) - 63, Cred: &wire.Cred{Uid: 1000, Gid: 1000},
+		Op: &wire.Command_Create{Create: &wire.Create{Parent: parent, Name: name, Mode: sIFREG | 0o644}},
+	}
+}
+
+func benchCreate(b *testing.B, batch int) {
+	s := openBench(b)
+	f := newFeeder(b, s, 1)
+	f.add(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: 1, Mask: wire.SetMode, Mode: 0o777}}})
+	f.batch = batch
+	cmds := make([]*wire.Command, b.N)
+	for i := range cmds {
+		cmds[i] = create(wire.RootIno, fmt.Sprintf("file-%08d", i), uint64(i+1))
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for _, c := range cmds {
+		f.add(c)
+	}
+	f.flush()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "creates/s")
+}
+
+func BenchmarkCreate1(b *testing.B)   { benchCreate(b, 1) }
+func BenchmarkCreate64(b *testing.B)  { benchCreate(b, 64) }
+func BenchmarkCreate512(b *testing.B) { benchCreate(b, 512) }
+
+func signed(key []byte, id uint64, k, m, length int) *wire.Block {
+	b := &wire.Block{Id: id, K: uint32(k), M: uint32(m), Length: uint32(length), ShardLength: uint32(block.ShardLength(length, k))}
+	for i := range k + m {
+		root := block.Root(int(b.ShardLength), []byte(fmt.Sprintf("%032d", id*100+uint64(i))))
+		b.Shards = append(b.Shards, &wire.Shard{
+			Server: uint32(i + 1), Root: root[:],
+			Proof: block.Proof(key, uint32(i+1), id, uint32(i), b.ShardLength, root[:]),
+		})
+	}
+	return b
+}
+
+// BenchmarkCommit: one block with the data of 64 small files.
+func BenchmarkCommit(b *testing.B) {
+	for _, files := range []int{1, 64} {
+		b.Run(fmt.Sprintf("files=%d", files), func(b *testing.B) {
+			s := openBench(b)
+			f := newFeeder(b, s, 1)
+			f.add(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: 1, Mask: wire.SetMode, Mode: 0o777}}})
+			f.batch = 1000
+			for i := range b.N * files {
+				f.add(create(wire.RootIno, fmt.Sprintf("file-%08d", i), uint64(i+1)))
+			}
+			f.flush()
+			f.batch = 64
+			cmds := make([]*wire.Command, b.N)
+			ino := wire.FirstIno
+			for i := range cmds {
+				c := &wire.Commit{Blocks: []*wire.Block{signed(benchKey, uint64(i+1), 4, 2, files*8192)}}
+				for j := range files {
+					c.Files = append(c.Files, &wire.FileUpdate{Ino: ino, Extents: []*wire.Extent{{Len: 8192, Block: uint64(i + 1), BlockOff: uint32(j * 8192)}}})
+					ino++
+				}
+				seq := uint64(b.N*files + i + 1)
+				cmds[i] = &wire.Command{Session: 1, Seq: seq, AckBelow: max(seq, 64) - 63, Op: &wire.Command_Commit{Commit: c}}
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for _, c := range cmds {
+				f.add(c)
+			}
+			f.flush()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+			b.ReportMetric(float64(b.N*files)/b.Elapsed().Seconds(), "files/s")
+		})
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	s := openBench(b)
+	f := newFeeder(b, s, 1)
+	f.add(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: 1, Mask: wire.SetMode, Mode: 0o777}}})
+	f.batch = 1000
+	const files = 100000
+	for i := range files {
+		f.add(create(wire.RootIno, fmt.Sprintf("file-%08d", i), uint64(i+1)))
+	}
+	f.flush()
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		a, err := s.Query(&wire.Query{Op: &wire.Query_Lookup{Lookup: &wire.Lookup{
+			Parent: wire.RootIno, Name: fmt.Sprintf("file-%08d", i*7919%files),
+		}}})
+		if err != nil || a.Code != 0 {
+			b.Fatal(err, a)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "lookups/s")
+}
+
+// BenchmarkReadDir lists a directory of a million entries by pages.
+func BenchmarkReadDir(b *testing.B) {
+	s := openBench(b)
+	f := newFeeder(b, s, 1)
+	f.add(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: 1, Mask: wire.SetMode, Mode: 0o777}}})
+	f.batch = 1000
+	const files = 1000000
+	for i := range files {
+		f.add(create(wire.RootIno, fmt.Sprintf("file-%08d", i), uint64(i+1)))
+	}
+	f.flush()
+	b.ResetTimer()
+	for range b.N {
+		n, after := 0, uint64(0)
+		for eof := false; !eof; {
+			a, err := s.Query(&wire.Query{Op: &wire.Query_ReadDir{ReadDir: &wire.ReadDir{Ino: wire.RootIno, After: after}}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			d := a.GetDir()
+			n += len(d.Entries)
+			after, eof = d.Entries[len(d.Entries)-1].Cookie, d.Eof
+		}
+		if n != files+1 {
+			b.Fatalf("%d entries", n)
+		}
+	}
+	b.ReportMetric(float64(b.N*files)/b.Elapsed().Seconds(), "entries/s")
+}

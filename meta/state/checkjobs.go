@@ -1,0 +1,73 @@
+package state
+
+import (
+	"fmt"
+
+	"quernfs/internal/wire"
+)
+
+func (c *checker) seeJob(key, value []byte) {
+	switch {
+	case len(key) == 10 && key[1] == jRecord:
+		j := new(wire.Job)
+		if c.v.decode(key, value, j) {
+			c.job(num64(key[2:])).rec = j
+		}
+	case len(key) == 14 && key[1] == jTask:
+		task := new(wire.Task)
+		if !c.v.decode(key, value, task) {
+			return
+		}
+		t := c.job(num64(key[2:]))
+		t.tasks++
+		switch {
+		case task.State == stateSucceeded:
+			t.done++
+		case task.State == stateFailed:
+			t.failed++
+		case !ended(task.State):
+			t.open[task.N] = true
+		}
+	case len(key) > 2 && key[1] == jName && len(value) == 8:
+		c.names[string(key[2:])] = num64(value)
+	case len(key) == 10 && key[1] == jActive:
+		c.job(num64(key[2:])).active = true
+	case len(key) == 14 && key[1] == jOpen:
+		c.job(num64(key[2:])).index[num32(key[10:])] = true
+	default:
+		c.bad(fmt.Sprintf("key %q", key), "unknown kind")
+	}
+}
+
+func (c *checker) checkJobs() {
+	for id, t := range c.jobs {
+		object, j := fmt.Sprintf("job %d", id), t.rec
+		if j == nil {
+			c.bad(object, "has tasks or is indexed, but does not exist")
+			continue
+		}
+		if c.names[j.Name] != id {
+			c.bad(object, "its name %q leads to job %d", j.Name, c.names[j.Name])
+		}
+		if t.active == ended(j.State) {
+			c.bad(object, "is %s, among the jobs that have not ended: %v", j.State, t.active)
+		}
+		if j.Tasks != t.tasks || j.TasksDone != t.done || j.TasksFailed != t.failed || j.NextTask != uint64(t.tasks) {
+			c.bad(object, "counts %d tasks, %d done, %d failed; has %d, %d, %d", j.Tasks, j.TasksDone, j.TasksFailed, t.tasks, t.done, t.failed)
+		}
+		if len(t.open) != len(t.index) {
+			c.bad(object, "%d open tasks, %d in the index", len(t.open), len(t.index))
+		}
+		for n := range t.open {
+			if !t.index[n] {
+				c.bad(object, "task %d is not in the index of open tasks", n)
+			}
+		}
+		if out := c.inodes[j.OutDir]; j.Reason == "" || out == nil {
+			c.bad(object, "no reason, or no output directory")
+		}
+	}
+	if len(c.names) != len(c.jobs) {
+		c.bad("jobs", "%d names of %d jobs", len(c.names), len(c.jobs))
+	}
+}
