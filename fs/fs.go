@@ -70,9 +70,10 @@ type FS struct {
 	lapsed atomic.Bool // the session's lease ran out: nothing believed may be used
 	kern   atomic.Pointer[kernelRef]
 
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	started chan struct{} // closed when meta is set
 
 	mu     sync.RWMutex
 	inodes map[uint64]*inode
@@ -115,7 +116,7 @@ func build(cfg Config) *FS {
 	if cfg.MaxLeases <= 0 {
 		cfg.MaxLeases = 200_000
 	}
-	fs := &FS{cfg: cfg, log: cfg.Log, chunks: cfg.Chunks, inodes: map[uint64]*inode{}}
+	fs := &FS{cfg: cfg, log: cfg.Log, chunks: cfg.Chunks, inodes: map[uint64]*inode{}, started: make(chan struct{})}
 	fs.ctx, fs.cancel = context.WithCancel(context.Background())
 	fs.orphans.wake = make(chan struct{}, 1)
 	fs.noAtime.Store(cfg.NoAtime)
@@ -132,6 +133,7 @@ func build(cfg Config) *FS {
 // start connects fs to its client. The client's callbacks may come before.
 func (fs *FS) start(m metaClient) {
 	fs.meta = m
+	close(fs.started)
 	fs.wg.Add(2)
 	go func() { defer fs.wg.Done(); fs.trim() }()
 	go func() { defer fs.wg.Done(); fs.releaseOrphans() }()

@@ -5,15 +5,23 @@ import (
 	"quernfs/meta/client"
 )
 
-// holder is what the client calls back. Until the FS has its client there is
-// nothing to tell.
+// holder is what the client calls back.
 type holder struct{ fs *FS }
+
+// ready waits until the FS has its client: callbacks may come before.
+func (h *holder) ready() *FS {
+	select {
+	case <-h.fs.started:
+	case <-h.fs.ctx.Done():
+	}
+	return h.fs
+}
 
 var _ client.Holder = (*holder)(nil)
 
 // Recall obeys a recall.
 func (h *holder) Recall(r *wire.Recall) *wire.Recalled {
-	fs := h.fs
+	fs := h.ready()
 	in := fs.inode(r.Ino)
 	if len(r.Names) > 0 {
 		fs.recallNames(in, r)
@@ -49,7 +57,7 @@ func (h *holder) Locks() []*wire.LockClaim {
 
 // Reclaimed takes over what a leader has accepted; the rest is gone.
 func (h *holder) Reclaimed(list []*wire.Grant) {
-	fs := h.fs
+	fs := h.ready()
 	byIno := make(map[uint64]*wire.Grant, len(list))
 	for _, g := range list {
 		byIno[g.Ino] = g
@@ -85,7 +93,7 @@ func (h *holder) Reclaimed(list []*wire.Grant) {
 
 // Lapsed stops all use of what leases covered. What is dirty stays.
 func (h *holder) Lapsed() {
-	fs := h.fs
+	fs := h.ready()
 	fs.lapsed.Store(true)
 	list := fs.all()
 	for _, in := range list {
@@ -99,7 +107,7 @@ func (h *holder) Lapsed() {
 
 // Ended drops everything that the old session had.
 func (h *holder) Ended() {
-	fs := h.fs
+	fs := h.ready()
 	list := fs.all()
 	for _, in := range list {
 		in.mu.Lock()
