@@ -57,10 +57,13 @@ type slot struct {
 	wait  time.Duration
 }
 
-// How long a failure to connect is remembered.
+// How long a failure to connect is remembered, and how long a caller waits for
+// an attempt that follows a failure: one that succeeds does so within
+// milliseconds, one that fails takes dialLimit.
 const (
-	minRetry = 100 * time.Millisecond
-	maxRetry = 500 * time.Millisecond
+	minRetry  = 100 * time.Millisecond
+	maxRetry  = 500 * time.Millisecond
+	retryWait = 200 * time.Millisecond
 )
 
 // NewPool makes a pool; it dials when asked.
@@ -119,15 +122,31 @@ func (p *Pool) Get(ctx context.Context, ep *wire.Endpoint) (Conn, error) {
 			s.dialing = make(chan struct{})
 			p.wg.Go(func() { p.dial(proto.CloneOf(ep), s) })
 		}
-		dialing := s.dialing
+		dialing, last := s.dialing, s.err
 		p.mu.Unlock()
 
 		// The attempt goes on if this caller gives up: others may wait for it.
-		select {
-		case <-dialing:
-		case <-ctx.Done():
-			return nil, waitError(ctx.Err(), 0, endpointName(ep))
+		if err := p.await(ctx, dialing, ep, last); err != nil {
+			return nil, err
 		}
+	}
+}
+
+// await waits for an attempt to end: after a failure (last) not for long.
+func (p *Pool) await(ctx context.Context, dialing <-chan struct{}, ep *wire.Endpoint, last error) error {
+	var enough <-chan time.Time
+	if last != nil {
+		t := time.NewTimer(retryWait)
+		defer t.Stop()
+		enough = t.C
+	}
+	select {
+	case <-dialing:
+		return nil
+	case <-enough:
+		return last
+	case <-ctx.Done():
+		return waitError(ctx.Err(), 0, endpointName(ep))
 	}
 }
 

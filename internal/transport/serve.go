@@ -123,9 +123,8 @@ func (sp *servedPipe) serveCalls() {
 	stopped := make(chan struct{})
 	var writer sync.WaitGroup
 	writer.Go(func() { sp.send.run(stopped) })
-	if !sp.s.greetCaller(sp) {
-		sp.refuse(errStopped)
-	} else if sp.accept() == nil {
+	if sp.accept() == nil {
+		sp.s.keepCaller(sp)
 		for sp.readCall() == nil {
 		}
 	}
@@ -399,16 +398,18 @@ func (s *Server) untrack(p pipe) {
 	delete(s.pipes, p)
 }
 
-// greetCaller keeps a call pipe among those that are told when the server
-// stops; false if it has begun to.
-func (s *Server) greetCaller(sp *servedPipe) bool {
+// keepCaller keeps a call pipe among those that are told when the server stops,
+// or tells it at once.
+func (s *Server) keepCaller(sp *servedPipe) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing {
-		return false
+	closing := s.closing
+	if !closing {
+		s.callers = append(s.callers, sp)
 	}
-	s.callers = append(s.callers, sp)
-	return true
+	s.mu.Unlock()
+	if closing {
+		sp.sayBye()
+	}
 }
 
 func (s *Server) forgetCaller(sp *servedPipe) {
@@ -429,11 +430,14 @@ func (s *Server) sayBye() {
 	s.mu.Lock()
 	callers := slices.Clone(s.callers)
 	s.mu.Unlock()
-	frame, err := appendFrame(nil, header{kind: frameBye}, nil, 0)
-	if err != nil {
-		return
-	}
 	for _, sp := range callers {
+		sp.sayBye()
+	}
+}
+
+func (sp *servedPipe) sayBye() {
+	frame, err := appendFrame(nil, header{kind: frameBye}, nil, 0)
+	if err == nil {
 		sp.send.send(frame) // a pipe that is broken needs no bye
 	}
 }

@@ -165,7 +165,7 @@ func (r *fileReader) Read(b []byte) (int, error) {
 	if err == nil && flags&unix.MSG_CTRUNC != 0 {
 		err = wire.Errorf(wire.Invalid, "receive a file", "", "descriptors were cut off: too many files are open, or the peer sent too many")
 	}
-	return n, err
+	return max(n, 0), err
 }
 
 func (r *fileReader) keep(oob []byte) error {
