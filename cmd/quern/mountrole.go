@@ -73,7 +73,7 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 			return nil, err
 		}
 	}
-	files := offload.FilesOf(filesystem)
+	files := jobFiles{filesystem}
 	filesystem.SetOverlay(offload.OverlayFor[fs.OverlayFile]{
 		Overlay: offload.NewOverlay(offload.OverlayConfig{Files: files, Meta: plain, Log: log}),
 	})

@@ -117,7 +117,7 @@ func (p *process) startMeta(ctx context.Context, m member, listen string) (*meta
 		Dir: p.home.path(m.Name), Name: m.Name, Addr: m.Addr, Key: key,
 		Server: server, Mux: mux, Pool: pool, Policy: policy,
 		Jobs: offload.SchedulerFor[meta.JobView]{Scheduler: offload.NewScheduler(offload.SchedulerConfig{Log: p.log.With("jobs", m.Name)})},
-		Log: p.log.With("meta", m.Name),
+		Log:  p.log.With("meta", m.Name),
 	}
 	for _, o := range p.home.Members {
 		cfg.Members = append(cfg.Members, meta.Member{Name: o.Name, Addr: o.Addr, Endpoint: p.home.endpoint(o)})
