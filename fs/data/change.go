@@ -17,6 +17,9 @@ func (f *File) Truncate(ctx context.Context, size int64, set Command) error {
 	return f.around(ctx, set, func() {
 		f.cut(size, maxOff)
 		f.size = min(f.size, size)
+		if f.pending != nil {
+			f.pending.minSize = min(f.pending.minSize, size)
+		}
 	})
 }
 
@@ -27,7 +30,19 @@ func (f *File) Punch(ctx context.Context, off, n int64, cmd Command) error {
 	if n > maxOff-off {
 		n = maxOff - off
 	}
-	return f.around(ctx, cmd, func() { f.cut(off, off+n) })
+	grows := false
+	err := f.around(ctx, cmd, func() {
+		if end := off + n; n > 0 && end >= f.size && f.dirtyLocked() {
+			// The size may be that of dirty data which goes now.
+			f.changing().minSize = f.size
+			grows = true
+		}
+		f.cut(off, off+n)
+	})
+	if grows {
+		f.changeLater()
+	}
+	return err
 }
 
 // Mutate flushes, pauses commits, runs cmd and adopts the inode that it
@@ -55,7 +70,10 @@ func (f *File) MakeExtents(ctx context.Context) error {
 // around runs cmd while no commit of this file is in flight or begins, then
 // applies what it did. One at a time.
 func (f *File) around(ctx context.Context, cmd Command, apply func()) error {
-	if err := f.enter(ctx); err != nil {
+	wait, cancel := context.WithTimeout(ctx, f.path.cfg.FlushTimeout)
+	err := f.enter(wait)
+	cancel()
+	if err != nil {
 		return err
 	}
 	defer f.leave()

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -23,10 +24,11 @@ const (
 
 // batch is one commit.
 type batch struct {
-	msg     *wire.Commit
-	updates []*update
-	drafts  map[*draft]bool // whose blocks are in it
-	size    int
+	msg       *wire.Commit
+	updates   []*update
+	drafts    map[*draft]bool // whose blocks are in it
+	size      int
+	abandoned int // Path.abandoned when it was collected
 }
 
 // update is what a batch does to one file.
@@ -64,6 +66,9 @@ func (p *Path) commitLoop() {
 // collect takes ready files into a batch; nil if there is nothing to commit.
 func (p *Path) collect() *batch {
 	b := &batch{msg: &wire.Commit{}, drafts: map[*draft]bool{}}
+	p.mu.Lock()
+	b.abandoned = p.abandoned
+	p.mu.Unlock()
 	for b.size < commitBytes && len(b.updates) < commitFiles {
 		p.mu.Lock()
 		if len(p.ready) == 0 {
@@ -165,14 +170,15 @@ func (f *File) collect(b *batch) *update {
 	}
 	if c := u.change; c != nil {
 		u.msg.Attr = c.attr
+		u.msg.MinSize = uint64(c.minSize)
 		if c.inline && f.inlined {
 			f.growInline()
 			u.msg.Inline, u.msg.HasInline = slices.Clone(f.inline), true
-			u.msg.MinSize = uint64(len(f.inline))
+			u.msg.MinSize = max(u.msg.MinSize, uint64(len(f.inline)))
 		}
 	}
 	if len(u.parts) > 0 {
-		u.msg.MinSize = uint64(u.extents.end())
+		u.msg.MinSize = max(u.msg.MinSize, uint64(u.extents.end()))
 		u.msg.DropInline = f.storedInline
 		u.msg.Attr = mergeAttr(f.times, u.msg.Attr)
 	}
@@ -180,16 +186,29 @@ func (f *File) collect(b *batch) *update {
 	return u
 }
 
-// commit sends a batch and does what follows from the answer.
+// commit sends a batch until it has an answer, and does what follows from it.
+//
+// After a failure that leaves open whether the batch was carried out, the same
+// batch is sent again: blocks that exist then are its own, all of them, and
+// nothing that was written later can come before it.
 func (p *Path) commit(b *batch) {
-	ctx, cancel := context.WithTimeout(p.ctx, commitTimeout)
-	res, err := p.meta.Commit(ctx, b.msg)
-	cancel()
-	if err == nil && wire.Code(res.GetCode()) != wire.OK {
-		err = wire.Errorf(wire.Code(res.GetCode()), "commit", "", "%s", res.GetMessage())
+	res, err := p.send(b)
+	for tries := 1; err != nil && unanswered(wire.CodeOf(err)); tries++ {
+		p.noteUnanswered(b, err, tries)
+		if !p.pause(backOff(tries)) {
+			break
+		}
+		res, err = p.send(b)
+		if errors.Is(err, wire.Exists) && b.msg.Blocks != nil {
+			for d := range b.drafts {
+				d.committed.Store(true)
+				p.records.add(d.block.Load())
+			}
+			b.msg.Blocks = nil
+			res, err = p.send(b)
+		}
 	}
 	if err != nil {
-		p.stats.commitErrors.Add(1)
 		p.commitFailed(b, err)
 		return
 	}
@@ -330,47 +349,89 @@ func (u *update) giveBack(err error, refused bool) {
 		c.inline = true
 	}
 	c.charged += old.charged
+	c.minSize = max(c.minSize, old.minSize)
 	c.done = append(c.done, old.done...)
 }
 
-// commitFailed plans the next try. After an answer that names a fault the files
-// of the batch are committed one by one, to find the one that it is about;
-// other failures pass by themselves.
+// send sends a batch once, unless it has been abandoned.
+func (p *Path) send(b *batch) (*wire.Result, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, commitTimeout)
+	defer cancel()
+	p.mu.Lock()
+	if p.abandoned != b.abandoned {
+		p.mu.Unlock()
+		return nil, wire.Errorf(wire.NoSession, "commit", "", "its data was abandoned")
+	}
+	p.cancelSend, p.sent = cancel, make(chan struct{})
+	p.mu.Unlock()
+	res, err := p.meta.Commit(ctx, b.msg)
+	p.mu.Lock()
+	close(p.sent)
+	p.cancelSend, p.sent = nil, nil
+	p.mu.Unlock()
+	if c := wire.Code(res.GetCode()); err == nil && c != wire.OK {
+		err = wire.Errorf(c, "commit", "", "%s", cmp.Or(res.GetMessage(), c.String()))
+	}
+	if err != nil {
+		p.stats.commitErrors.Add(1)
+	}
+	return res, err
+}
+
+// unanswered says that a commit that failed with c may have been carried out,
+// or may still be.
+func unanswered(c wire.Code) bool {
+	switch c {
+	case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown, wire.Interrupted:
+		return true
+	}
+	return false
+}
+
+// noteUnanswered keeps err for those whose Flush runs out of time.
+func (p *Path) noteUnanswered(b *batch, err error, tries int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range b.updates {
+		u.f.lastErr = err
+	}
+	if tries == 1 && p.ctx.Err() == nil {
+		p.log.Warn("a commit had no answer; it is sent again", "files", len(b.updates), "err", err)
+	}
+}
+
+// pause waits before b is sent again; it says no when the path is closing.
+func (p *Path) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-p.ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// commitFailed plans the next try of a batch that was not carried out. When the
+// answer names a fault the files of the batch are committed one by one, to find
+// the one that it is about; for want of space, and the like, one waits.
 func (p *Path) commitFailed(b *batch, err error) {
 	code := wire.CodeOf(err)
 	single := len(b.updates) == 1
+	passing := passes(code)
 	for _, u := range b.updates {
 		u.giveBack(err, single && (code == wire.Perm || code == wire.Denied || code == wire.Invalid))
 	}
-	known := false
-	switch {
-	case code == wire.Exists:
-		// An earlier try of these blocks was carried out, though its answer was
-		// lost.
-		for d := range b.drafts {
-			if d.uncertain && !d.committed.Swap(true) {
-				known = true
-			}
-		}
-	case passes(code):
-		for d := range b.drafts {
-			d.uncertain = true
-		}
-	}
-	gone := false
-	if single && !known && (code == wire.NotFound || code == wire.Stale) {
-		gone = p.gone(b.updates[0].f)
-	}
+	gone := single && (code == wire.NotFound || code == wire.Stale) && p.gone(b.updates[0].f)
 
 	p.mu.Lock()
 	for _, u := range b.updates {
 		f := u.f
 		p.endCommit(f)
 		switch {
-		case known || gone:
-			p.readyLocked(f)
+		case gone:
 			continue
-		case !passes(code) && !noSpace(err) && !single:
+		case !passing && !single:
 			f.alone = true
 			p.readyLocked(f)
 			continue
@@ -385,7 +446,7 @@ func (p *Path) commitFailed(b *batch, err error) {
 			p.stick(f)
 		}
 		wait := backOff(f.tries)
-		if !passes(code) && !noSpace(err) && code != wire.NoSession {
+		if !passing {
 			wait = min(reuploadLast, retryFirst<<min(f.tries, 12))
 		}
 		p.after(wait, func() {
@@ -402,19 +463,18 @@ func (p *Path) commitFailed(b *batch, err error) {
 		u.f.drop(wire.Errorf(wire.Stale, "flush", u.f.object(), "the file is gone"))
 		return
 	}
-	if single && !known && !passes(code) && !noSpace(err) && code != wire.NoSession {
+	if single && !passing {
 		p.storeAnew(b)
 	}
 }
 
-// passes says that a call failed for reasons that need not last, and that it
-// may have been carried out.
+// passes says that an error need not be the fault of what was committed.
 func passes(c wire.Code) bool {
 	switch c {
-	case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown, wire.Interrupted, wire.Busy, wire.Again, wire.TooFew:
+	case wire.NoSpace, wire.Quota, wire.TooFew, wire.Busy, wire.Again, wire.NoSession:
 		return true
 	}
-	return false
+	return unanswered(c)
 }
 
 // gone asks meta whether the inode does not exist any more.
@@ -434,7 +494,6 @@ func (p *Path) storeAnew(b *batch) {
 		if again {
 			d.block.Store(nil)
 			d.committed.Store(false)
-			d.uncertain = false
 		}
 		d.mu.Unlock()
 		if !again {

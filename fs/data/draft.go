@@ -35,7 +35,6 @@ type draft struct {
 
 	block     atomic.Pointer[wire.Block] // once stored
 	committed atomic.Bool                // the block is part of the filesystem
-	uncertain bool                       // a commit of it had no answer; the committer's own
 
 	// Guarded by Path.mu.
 	rank  rank // the queue it waits in

@@ -64,6 +64,7 @@ type File struct {
 type change struct {
 	attr    *wire.SetAttr // or nil
 	inline  bool          // the inline content as it is at the commit
+	minSize int64         // the size grows to this: the data at the end has become a hole
 	charged int64         // of Path.used
 	done    []chan struct{}
 }
@@ -126,9 +127,15 @@ func (f *File) adopt(inode *wire.Inode) {
 	f.known.reset()
 	f.streaming = false
 	size := int64(a.GetSize())
+	empty := size == 0
+	for _, c := range []*change{f.pending, f.sent} {
+		if c != nil {
+			size = max(size, c.minSize)
+		}
+	}
 	folded := !f.inlined && f.storedInline && len(f.parts) > 0
 	f.storedInline = inode.GetHasInline()
-	if f.storedInline || size == 0 {
+	if f.storedInline || empty {
 		f.known.set(span[struct{}]{end: maxOff})
 	}
 	dirtyInline := f.inlined && (f.pending != nil && f.pending.inline || f.sent != nil && f.sent.inline)
@@ -149,7 +156,7 @@ func (f *File) adopt(inode *wire.Inode) {
 		}
 	default:
 		f.size = size
-		f.inlined = f.storedInline || size == 0 && f.inlineMax() > 0
+		f.inlined = f.storedInline || empty && size <= f.inlineMax() && f.inlineMax() > 0
 		f.inline = nil
 		if f.storedInline {
 			f.inline = slices.Clone(inode.GetInline())

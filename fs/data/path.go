@@ -46,6 +46,10 @@ type Path struct {
 	stuck     map[any]bool  // drafts and files that failed for want of space
 	full      chan struct{} // closed while stuck has something
 	isFull    bool
+	abandoned int // calls of Abandon
+
+	cancelSend context.CancelFunc // of the commit being sent, or nil
+	sent       chan struct{}      // closed when it is not any more
 
 	ready     []*File       // for the committer
 	wake      chan struct{} // capacity 1: ready has something
@@ -160,8 +164,17 @@ func (p *Path) Flush(ctx context.Context) error {
 
 // Abandon drops what is dirty in every file: the session that could have
 // committed it has ended. Each file that loses something reports it once, at
-// its next Flush. It returns how many files did.
+// its next Flush. It returns how many files did; no commit with their data is
+// sent after it has returned. The files are to be Reset before they are used.
 func (p *Path) Abandon() int {
+	p.mu.Lock()
+	p.abandoned++
+	cancel, sent := p.cancelSend, p.sent
+	p.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		<-sent
+	}
 	files := p.dirtyFiles()
 	for _, f := range files {
 		f.drop(wire.Errorf(wire.NoSession, "flush", f.object(), "the session ended before the data was committed"))
