@@ -29,7 +29,7 @@ type Config struct {
 	Now func() time.Time
 	Log *slog.Logger
 
-	wrap func(file) file // between segments and the disk, for tests
+	wrap func(path string, f file) file // between segments and the disk, for tests
 }
 
 const (

@@ -60,3 +60,13 @@ func syncDir(dir string) error {
 	defer d.Close()
 	return d.Sync()
 }
+
+// trim cuts f to size and gives back the space that was allocated beyond it.
+func trim(f file, size int64) error {
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	// Where that made the file longer, ext4 keeps the space beyond; once more
+	// frees it.
+	return f.Truncate(size)
+}

@@ -58,7 +58,7 @@ func (s *Store) openFile(id uint64, flag int) (file, error) {
 		return nil, err
 	}
 	if s.cfg.wrap != nil {
-		return s.cfg.wrap(diskFile{f}), nil
+		return s.cfg.wrap(s.segmentPath(id), diskFile{f}), nil
 	}
 	return diskFile{f}, nil
 }
@@ -108,10 +108,11 @@ func (s *Store) reserve(size int64) (*segment, int64, error) {
 	seg := s.active
 	if end := seg.tail + size; end > seg.allocated && !s.noAllocate {
 		start := max(seg.allocated, seg.tail)
-		err := seg.f.Allocate(start, max(allocateStep, end-start))
+		upto := max(end, min(start+allocateStep, s.cfg.SegmentSize))
+		err := seg.f.Allocate(start, upto-start)
 		switch {
 		case err == nil:
-			seg.allocated = start + max(allocateStep, end-start)
+			seg.allocated = upto
 		case outOfSpace(err):
 			if err := seg.f.Allocate(start, end-start); err != nil {
 				return nil, 0, err
@@ -154,7 +155,7 @@ func (s *Store) retire(seg *segment) {
 		return
 	}
 	if seg.group.failure() == nil {
-		if err := seg.f.Truncate(seg.tail); err != nil {
+		if err := trim(seg.f, seg.tail); err != nil {
 			s.log.Warn("a segment keeps the space allocated ahead", "segment", seg.id, "error", err)
 		}
 	}

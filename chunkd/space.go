@@ -20,6 +20,8 @@ const (
 	spaceAge = 250 * time.Millisecond
 	// Once the disk was full, puts begin again when there is so much room.
 	backInService = 16 << 20
+	// … and when so much time has passed: a quota does not show in statfs.
+	fullFor = 2 * time.Second
 )
 
 // disk asks how much space the disk has. Store.mu is held.
@@ -40,7 +42,7 @@ func (s *Store) free() int64 {
 	if s.cfg.Capacity > 0 {
 		n = min(n, s.cfg.Capacity-s.live.bytes)
 	}
-	if s.full && n >= backInService {
+	if s.full && n >= backInService && s.cfg.Now().Sub(s.fullAt) >= fullFor {
 		s.full = false
 		s.log.Info("there is room again: shards are taken", "dir", s.cfg.Dir)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"quernfs/internal/block"
 	"quernfs/internal/wire"
@@ -36,8 +37,9 @@ type Store struct {
 	live        usage
 	sinceBytes  int64 // written since the last checkpoint
 	sinceCount  int
-	noAllocate  bool  // the file system cannot allocate ahead
-	full        bool  // the disk said that it is full
+	noAllocate  bool // the file system cannot allocate ahead
+	full        bool // the disk said that it is full
+	fullAt      time.Time
 	fault       error // the disk failed a write; cleared when one succeeds
 	space       diskSpace
 
@@ -215,7 +217,7 @@ func (s *Store) failed(err error) {
 		if !s.full {
 			s.log.Warn("the disk is full: no shards are taken until there is room", "dir", s.cfg.Dir)
 		}
-		s.full = true
+		s.full, s.fullAt = true, s.cfg.Now()
 		return
 	}
 	s.fault = err
@@ -477,7 +479,7 @@ func (s *Store) Close() error {
 		if seg.f == nil {
 			continue
 		}
-		err = errors.Join(err, seg.f.Truncate(seg.tail), seg.f.Close())
+		err = errors.Join(err, trim(seg.f, seg.tail), seg.f.Close())
 		seg.f = nil
 	}
 	s.files.close()
