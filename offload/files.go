@@ -17,6 +17,8 @@ type Files interface {
 	OpenInode(ctx context.Context, ino uint64) (File, error)
 	Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error)
 	Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error)
+	ReadDirInode(ctx context.Context, ino uint64) ([]*wire.DirEntry, error)
+	Remove(ctx context.Context, dir uint64, name string, rmdir bool) error
 	// Where says how many bytes of an inode each chunk server holds.
 	Where(ctx context.Context, ino uint64) (map[uint32]uint64, error)
 	// Sync makes all that was written through this mount known to meta.
@@ -28,7 +30,7 @@ type File interface {
 	Inode() *wire.Inode
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 	WriteAt(ctx context.Context, p []byte, off int64) (int, error)
-	Sync(ctx context.Context) error // all writes are durable and committed
+	Flush(ctx context.Context) error // all writes are durable and committed
 	Close() error
 }
 
@@ -39,8 +41,16 @@ type Source[F File] interface {
 	OpenInode(ctx context.Context, ino uint64) (F, error)
 	Create(ctx context.Context, dir uint64, name string, mode uint32) (F, error)
 	Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error)
+	ReadDirInode(ctx context.Context, ino uint64) ([]*wire.DirEntry, error)
+	Remove(ctx context.Context, dir uint64, name string, rmdir bool) error
 	Where(ctx context.Context, ino uint64) (map[uint32]uint64, error)
 	Sync(ctx context.Context) error
+}
+
+// Chowner is what Files may offer beside: without it the outputs of a job
+// belong to root, in a directory that belongs to the job's owner.
+type Chowner interface {
+	Chown(ctx context.Context, ino uint64, uid, gid uint32) error
 }
 
 // FilesOf makes Files of anything with the same methods.
@@ -54,6 +64,14 @@ func (s source[F]) OpenInode(ctx context.Context, ino uint64) (File, error) {
 
 func (s source[F]) Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error) {
 	return s.Source.Create(ctx, dir, name, mode)
+}
+
+// Chown implements Chowner, if the source does.
+func (s source[F]) Chown(ctx context.Context, ino uint64, uid, gid uint32) error {
+	if c, ok := s.Source.(Chowner); ok {
+		return c.Chown(ctx, ino, uid, gid)
+	}
+	return nil
 }
 
 // Meta is what offload needs of the metadata servers: a *client.Client.

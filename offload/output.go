@@ -34,7 +34,7 @@ func (r *attemptRun) create(ctx context.Context, name string) (*taskOutput, erro
 	files := r.agent.cfg.Files
 	dir, err := files.Mkdir(ctx, wire.OutputsIno, attemptName(r.agent.cfg.Node, r.task), 0o700)
 	if errors.Is(err, wire.Exists) {
-		r.remove()
+		r.agent.sweepOne(ctx, attemptName(r.agent.cfg.Node, r.task))
 		dir, err = files.Mkdir(ctx, wire.OutputsIno, attemptName(r.agent.cfg.Node, r.task), 0o700)
 	}
 	if err != nil {
@@ -82,7 +82,7 @@ func (o *taskOutput) finish(ctx context.Context) error {
 	if err := o.flush(ctx); err != nil {
 		return err
 	}
-	if err := o.file.Sync(ctx); err != nil {
+	if err := o.file.Flush(ctx); err != nil {
 		return err
 	}
 	f := o.file
@@ -97,61 +97,58 @@ func (o *taskOutput) close() {
 	}
 }
 
+// sweepOne removes a directory that an earlier run of the same attempt left.
+func (a *Agent) sweepOne(ctx context.Context, name string) {
+	ans, err := ask(ctx, a.cfg.Meta, &wire.Query{Cred: rootCred, Op: &wire.Query_Lookup{Lookup: &wire.Lookup{Parent: wire.OutputsIno, Name: name}}})
+	if err == nil {
+		err = a.removeDir(ctx, ans.GetInode().GetInode().GetAttr().GetIno(), name)
+	}
+	if err != nil && !isGone(err) {
+		a.log.Warn("an old attempt could not be removed", "dir", name, "err", err)
+	}
+}
+
 // own gives an output to the job's owner.
 func (r *attemptRun) own(ctx context.Context, ino uint64) error {
-	cred := r.job.GetCred()
-	if cred.GetUid() == 0 && cred.GetGid() == 0 {
-		return nil
+	uid, gid := r.job.GetCred().GetUid(), r.job.GetCred().GetGid()
+	if c, ok := r.agent.cfg.Files.(Chowner); ok && (uid != 0 || gid != 0) {
+		return c.Chown(ctx, ino, uid, gid)
 	}
-	_, err := r.agent.cfg.Meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{
-		Ino: ino, Mask: wire.SetUID | wire.SetGID, Uid: cred.GetUid(), Gid: cred.GetGid(),
-	}}})
-	return err
+	return nil
 }
 
 // remove deletes the attempt directory with what is still in it. What fails is
 // swept up when the agent starts again.
 func (r *attemptRun) remove() {
+	if r.dir == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := r.agent.removeDir(ctx, attemptName(r.agent.cfg.Node, r.task)); err != nil {
-		r.agent.log.Warn("an attempt's directory is left behind", "dir", attemptName(r.agent.cfg.Node, r.task), "err", err)
+	name := attemptName(r.agent.cfg.Node, r.task)
+	if err := r.agent.removeDir(ctx, r.dir, name); err != nil {
+		r.agent.log.Warn("an attempt's directory is left behind", "dir", name, "err", err)
 	}
 }
 
-// removeDir deletes an attempt directory. It goes through meta alone: the
-// mount may hold nothing of it.
-func (a *Agent) removeDir(ctx context.Context, name string) error {
-	ans, err := ask(ctx, a.cfg.Meta, &wire.Query{Cred: rootCred, Op: &wire.Query_Lookup{Lookup: &wire.Lookup{Parent: wire.OutputsIno, Name: name}}})
-	if errors.Is(err, wire.NotFound) {
-		return nil
-	}
-	if err != nil {
+// removeDir deletes an attempt directory.
+func (a *Agent) removeDir(ctx context.Context, ino uint64, name string) error {
+	entries, err := a.cfg.Files.ReadDirInode(ctx, ino)
+	if err != nil && !isGone(err) {
 		return err
 	}
-	dir := ans.GetInode().GetInode().GetAttr().GetIno()
-	ans, err = ask(ctx, a.cfg.Meta, &wire.Query{Cred: rootCred, Op: &wire.Query_ReadDir{ReadDir: &wire.ReadDir{Ino: dir}}})
-	if errors.Is(err, wire.NotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, d := range ans.GetDir().GetEntries() {
-		if err := a.unlink(ctx, dir, d.Name, false); err != nil {
+	for _, d := range entries {
+		if err := a.cfg.Files.Remove(ctx, ino, d.Name, isDir(d.Type)); err != nil && !isGone(err) {
 			return err
 		}
 	}
-	return a.unlink(ctx, wire.OutputsIno, name, true)
+	if err := a.cfg.Files.Remove(ctx, wire.OutputsIno, name, true); err != nil && !isGone(err) {
+		return err
+	}
+	return nil
 }
 
-func (a *Agent) unlink(ctx context.Context, dir uint64, name string, isDir bool) error {
-	_, err := a.cfg.Meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_Unlink{Unlink: &wire.Unlink{Parent: dir, Name: name, Dir: isDir}}})
-	if errors.Is(err, wire.NotFound) {
-		return nil
-	}
-	return err
-}
+func isGone(err error) bool { return errors.Is(err, wire.NotFound) || errors.Is(err, wire.Stale) }
 
 // sweep removes what attempts of this node have left behind: none of them can
 // be running now.
@@ -159,22 +156,16 @@ func (a *Agent) sweep(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	mine := "attempt." + strconv.FormatUint(uint64(a.cfg.Node), 10) + "."
-	for after := uint64(0); ; {
-		ans, err := ask(ctx, a.cfg.Meta, &wire.Query{Cred: rootCred, Op: &wire.Query_ReadDir{ReadDir: &wire.ReadDir{Ino: wire.OutputsIno, After: after}}})
-		if err != nil {
-			a.log.Warn("old attempts could not be looked for", "err", err)
-			return
+	entries, err := a.cfg.Files.ReadDirInode(ctx, wire.OutputsIno)
+	if err != nil {
+		a.log.Warn("old attempts could not be looked for", "err", err)
+	}
+	for _, d := range entries {
+		if !strings.HasPrefix(d.Name, mine) {
+			continue
 		}
-		for _, d := range ans.GetDir().GetEntries() {
-			after = d.Cookie
-			if strings.HasPrefix(d.Name, mine) {
-				if err := a.removeDir(ctx, d.Name); err != nil {
-					a.log.Warn("an old attempt could not be removed", "dir", d.Name, "err", err)
-				}
-			}
-		}
-		if ans.GetDir().GetEof() || len(ans.GetDir().GetEntries()) == 0 {
-			return
+		if err := a.removeDir(ctx, d.Ino, d.Name); err != nil {
+			a.log.Warn("an old attempt could not be removed", "dir", d.Name, "err", err)
 		}
 	}
 }

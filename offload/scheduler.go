@@ -12,11 +12,15 @@ import (
 )
 
 // View is what a scheduler sees of the cluster whose meta server leads.
-type View interface {
+type View = interface {
 	// Propose carries out UpdateJob or UpdateTask.
 	Propose(ctx context.Context, cmd *wire.Command) (*wire.Result, error)
 	// Query reads the state as this leader has applied it.
 	Query(q *wire.Query) (*wire.Answer, error)
+	// Jobs are the jobs that have not ended, Tasks the tasks of one in the states
+	// named (none: in any), by number.
+	Jobs() ([]*wire.Job, error)
+	Tasks(job uint64, states ...string) ([]*wire.Task, error)
 	// Nodes are all nodes; shared, not to be changed.
 	Nodes() []*wire.NodeStatus
 	// Changed is signalled after a command about jobs was applied or a node came
@@ -118,10 +122,6 @@ type term struct {
 	jobs   map[uint64]*jobState   // guarded by mu: those that have not ended
 	agents map[uint32]*agentState // guarded by mu
 	parked map[*parked]bool       // guarded by mu: polls that wait
-
-	// Used by rounds only.
-	last     uint64    // the highest job number seen
-	scanNext time.Time // when to look through all jobs again
 }
 
 func newTerm(s *Scheduler, view View) *term {

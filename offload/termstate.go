@@ -1,9 +1,7 @@
 package offload
 
 import (
-	"errors"
 	"slices"
-	"strconv"
 	"time"
 
 	"quernfs/internal/wire"
@@ -59,38 +57,38 @@ func (t *term) agent(node uint32) *agentState {
 	return a
 }
 
-// refresh reads what may have changed: new jobs, the records of known ones,
-// and the tasks of those that are marked.
+// refresh reads what may have changed: the jobs that have not ended, and the
+// tasks of those that are new or marked.
 func (t *term) refresh(now time.Time) error {
-	if err := t.discover(now); err != nil {
+	jobs, err := t.view.Jobs()
+	if err != nil {
 		return err
 	}
+	open := map[uint64]bool{}
+	var reload []*wire.Job
 	t.mu.Lock()
-	var ids []uint64
-	for id := range t.jobs {
-		ids = append(ids, id)
-	}
-	t.mu.Unlock()
-	slices.Sort(ids)
-	for _, id := range ids {
-		job, _, err := t.read(id, false)
-		if err != nil && !errors.Is(err, wire.NotFound) {
-			return err
-		}
-		t.mu.Lock()
-		j := t.jobs[id]
-		if err != nil || Ended(job.State) {
-			t.forget(j)
-			t.mu.Unlock()
-			continue
+	for _, job := range jobs {
+		open[job.Id] = true
+		j := t.jobs[job.Id]
+		if j == nil {
+			spec, _ := jobfile.Parse(job.Spec)
+			j = &jobState{spec: spec, stale: true}
+			t.jobs[job.Id] = j
 		}
 		j.job = job
-		reload := j.stale || int(job.Tasks) != len(j.tasks)
-		t.mu.Unlock()
-		if !reload {
-			continue
+		if j.stale || int(job.Tasks) != len(j.tasks) {
+			reload = append(reload, job)
 		}
-		job, tasks, err := t.read(id, true)
+	}
+	for id, j := range t.jobs {
+		if !open[id] {
+			t.unlink(j)
+			delete(t.jobs, id)
+		}
+	}
+	t.mu.Unlock()
+	for _, job := range reload {
+		tasks, err := t.view.Tasks(job.Id)
 		if err != nil {
 			return err
 		}
@@ -99,56 +97,6 @@ func (t *term) refresh(now time.Time) error {
 		t.mu.Unlock()
 	}
 	return nil
-}
-
-// discover finds jobs that the term does not know: new ones by their number,
-// old ones that are tried again by looking through all, at a twentieth of the
-// time at most.
-func (t *term) discover(now time.Time) error {
-	after := t.last
-	if !now.Before(t.scanNext) {
-		after = 0
-	}
-	begin := time.Now()
-	for {
-		ans, err := t.view.Query(&wire.Query{Cred: rootCred, Op: &wire.Query_ListJobs{ListJobs: &wire.ListJobs{After: after, Limit: 1000}}})
-		if err != nil {
-			return err
-		}
-		jobs := ans.GetJobs().GetJobs()
-		for _, j := range jobs {
-			after = j.Id
-			t.last = max(t.last, j.Id)
-			if Ended(j.State) {
-				continue
-			}
-			t.mu.Lock()
-			if t.jobs[j.Id] == nil {
-				spec, _ := jobfile.Parse(j.Spec)
-				t.jobs[j.Id] = &jobState{job: j, spec: spec, stale: true}
-			}
-			t.mu.Unlock()
-		}
-		if len(jobs) == 0 {
-			break
-		}
-	}
-	if !now.Before(t.scanNext) {
-		t.scanNext = now.Add(max(tick, 20*time.Since(begin)))
-	}
-	return nil
-}
-
-func (t *term) read(id uint64, tasks bool) (*wire.Job, []*wire.Task, error) {
-	ans, err := t.view.Query(&wire.Query{Cred: rootCred, Op: &wire.Query_GetJob{GetJob: &wire.GetJob{Id: id, Tasks: tasks}}})
-	if err != nil {
-		return nil, nil, err
-	}
-	jobs := ans.GetJobs().GetJobs()
-	if ans.GetCode() != 0 || len(jobs) == 0 {
-		return nil, nil, &wire.Error{Code: wire.NotFound, Op: "job", Object: strconv.FormatUint(id, 10)}
-	}
-	return jobs[0], ans.GetJobs().GetTasks(), nil
 }
 
 // load takes over a job's tasks as they were read. mu is held.
@@ -196,11 +144,6 @@ func (t *term) unlink(j *jobState) {
 			delete(a.tasks, x.id())
 		}
 	}
-}
-
-func (t *term) forget(j *jobState) {
-	t.unlink(j)
-	delete(t.jobs, j.job.Id)
 }
 
 // settle notes that the running attempt of x is over. mu is held.

@@ -1,0 +1,38 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+)
+
+// The test binary is the worker, too.
+func TestMain(m *testing.M) {
+	switch os.Getenv("QUERN_TEST_ROLE") {
+	case "worker":
+		os.Exit(Main(os.Args[1:]))
+	case "keeper":
+		os.Exit(orphan())
+	}
+	os.Exit(m.Run())
+}
+
+func testConfig(t *testing.T) Config {
+	t.Helper()
+	return Config{Command: []string{os.Args[0], "wasm"}, Env: []string{"QUERN_TEST_ROLE=worker"}, CacheDir: t.TempDir()}
+}
+
+// orphan starts a worker that loops for ever, says its process id, and waits
+// to be killed.
+func orphan() int {
+	p, err := Start(context.Background(), Config{Command: []string{os.Args[0], "wasm"}, Env: []string{"QUERN_TEST_ROLE=worker"}})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println(p.Pid())
+	_, err = p.Run(context.Background(), &Task{Run: Run{Module: os.Args[1], Digest: digestOf(os.Args[1]), Memory: 1 << 20}})
+	fmt.Println(err)
+	return 1
+}
