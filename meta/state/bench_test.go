@@ -189,3 +189,7 @@ func BenchmarkReadDir(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N*files)/b.Elapsed().Seconds(), "entries/s")
 }
+
+func proofOf(server uint32, b *wire.Block, index int) []byte {
+	return block.Proof(benchKey, server, b.Id, uint32(index), b.ShardLength, b.Shards[index].Root)
+}

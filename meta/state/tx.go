@@ -219,8 +219,14 @@ func (t *tx) flush() {
 	}
 	clear(t.changes)
 	for c := range t.counts {
-		if t.counts[c] != t.stored[c] {
-			t.wkey = counterKey(t.wkey[:0], counter(c))
+		if t.counts[c] == t.stored[c] {
+			continue
+		}
+		// One that is as in the beginning has no key, so that the state does not
+		// show whether a batch ended while it was different.
+		if t.wkey = counterKey(t.wkey[:0], counter(c)); t.counts[c] == fresh[c] {
+			t.del(t.wkey)
+		} else {
 			t.wval = be64(t.wval[:0], t.counts[c])
 			t.setRaw(t.wkey, t.wval)
 		}
