@@ -214,12 +214,6 @@ func submit(file, compute string) (err error) {
 func newWorker() *cobra.Command {
 	return &cobra.Command{
 		Use: "worker RUNTIME", Short: "What an agent runs a task in", Hidden: true, DisableFlagParsing: true,
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 || args[0] != "wasm" {
-				return usagef("a worker is started by its agent: the runtime wasm is known")
-			}
-			os.Exit(offload.WorkerMain(args[1:]))
-			return nil
-		},
+		Run: func(_ *cobra.Command, args []string) { os.Exit(offload.WorkerMain(args)) },
 	}
 }

@@ -102,9 +102,11 @@ func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Fil
 	}
 	log := p.log.With("agent", m.name)
 	pool := p.pool(m.agent, nil)
-	c, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: "agent " + host, Log: log})
+	// A session of its own: what the agent changes conflicts with the leases of
+	// the mount's, so the mount learns of results as every other one does.
+	c, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: "agent of " + m.mnt, Holder: holdsNothing{}, Log: log})
 	if err != nil {
-		return err
+		return fmt.Errorf("agent: %w", err)
 	}
 	p.onStop("agent client", c.Close)
 	slots := m.flags.slots
@@ -128,8 +130,43 @@ func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Fil
 		return err
 	}
 	p.background("agent", agent.Run)
+	p.background("agent heartbeats", func(ctx context.Context) error {
+		return beat(ctx, c, &wire.Heartbeat{Node: id, Slots: uint32(agent.Slots()), Boot: uint64(time.Now().UnixNano())})
+	})
 	return nil
 }
+
+// beat says once a second that the node lives.
+func beat(ctx context.Context, c *client.Client, hb *wire.Heartbeat) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		call, done := context.WithTimeout(ctx, 10*time.Second)
+		// One that is lost is made up for by the next.
+		_, _ = c.Call(call, wire.MethodHeartbeat, hb)
+		done()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// holdsNothing is the Holder of a session that caches nothing: a lease that
+// comes with a reply is given up when it is asked for.
+type holdsNothing struct{}
+
+func (holdsNothing) Recall(r *wire.Recall) *wire.Recalled {
+	return &wire.Recalled{Id: r.GetId(), Ino: r.GetIno(), Mode: wire.Mode_NONE}
+}
+func (holdsNothing) Held() []*wire.Grant      { return nil }
+func (holdsNothing) Locks() []*wire.LockClaim { return nil }
+func (holdsNothing) Reclaimed([]*wire.Grant)  {}
+func (holdsNothing) Lapsed()                  {}
+func (holdsNothing) Ended()                   {}
+func (holdsNothing) Nodes([]*wire.NodeStatus) {}
+func (holdsNothing) Capability([]byte)        {}
 
 // background runs f until the process stops.
 func (p *process) background(what string, f func(context.Context) error) {
