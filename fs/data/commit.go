@@ -87,6 +87,11 @@ func (p *Path) collect() *batch {
 			p.mu.Unlock()
 			continue
 		}
+		if f.committing { // it is in this batch already
+			f.again = true
+			p.mu.Unlock()
+			continue
+		}
 		f.committing = true
 		alone := f.alone
 		p.mu.Unlock()
@@ -121,6 +126,10 @@ func (p *Path) collect() *batch {
 // endCommit says that f is not in a commit any more. p.mu is held.
 func (p *Path) endCommit(f *File) {
 	f.committing = false
+	if f.again {
+		f.again = false
+		p.readyLocked(f)
+	}
 	if f.gates > 0 {
 		close(p.commitEnd)
 		p.commitEnd = make(chan struct{})

@@ -50,6 +50,7 @@ type File struct {
 	// Guarded by Path.mu.
 	inReady    bool
 	committing bool // in the commit in flight
+	again      bool // became ready since it was taken for it
 	gates      int  // > 0: not to be committed now
 	alone      bool // a commit with it failed: commit it by itself
 	tries      int  // failed commits

@@ -76,7 +76,7 @@ func TestModel(t *testing.T) {
 	policies := []block.Policy{
 		policy(2, 1, 64<<10, 0), policy(1, 1, 4<<10, block.NeverInline), policy(4, 2, 0, 0), policy(2, 1, 16<<10, 8<<10),
 	}
-	rounds := 6
+	rounds := 4
 	if testing.Short() {
 		rounds = 2
 	}
