@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
@@ -23,6 +24,7 @@ type Server struct {
 	home  *home
 	fsm   *fsm
 	wal   *wal.WAL
+	walDB *metadb.BoltMetaDB // of wal, which does not close it
 	snaps *snapshots
 	layer *transport.RaftLayer
 	trans *raft.NetworkTransport
@@ -91,7 +93,8 @@ func (s *Server) start() error {
 		return err
 	}
 	logger := &raftLog{log: s.log}
-	if s.wal, err = wal.Open(s.home.path("log"), wal.WithLogger(logger)); err != nil {
+	s.walDB = new(metadb.BoltMetaDB)
+	if s.wal, err = wal.Open(s.home.path("log"), wal.WithLogger(logger), wal.WithMetaStore(s.walDB)); err != nil {
 		return s.damaged(err)
 	}
 	if err := s.agree(); err != nil {
@@ -137,7 +140,19 @@ func (s *Server) startRaft(logger *raftLog) error {
 	}
 	s.raft.RegisterObserver(raft.NewObserver(make(chan raft.Observation), false, s.peers.observe))
 	s.wg.Go(func() { s.watch(notify) })
+	if c := s.raft.GetConfiguration().Configuration().Servers; len(c) == 1 && string(c[0].ID) == s.cfg.Name {
+		s.wg.Go(s.hurry)
+	}
 	return nil
+}
+
+// hurry has the only voter stand for election at once, by the message with
+// which a leader asks its successor to: there is nobody to wait for.
+func (s *Server) hurry() {
+	q := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(s.cfg.Name), Addr: []byte(s.cfg.Addr)}}
+	if err := s.trans.TimeoutNow(raft.ServerID(s.cfg.Name), raft.ServerAddress(s.cfg.Addr), q, new(raft.TimeoutNowResponse)); err != nil {
+		s.log.Debug("the election starts by its timer", "err", err)
+	}
 }
 
 func (s *Server) firstMembers() raft.Configuration {
@@ -362,6 +377,9 @@ func (s *Server) stop() error {
 	}
 	if s.wal != nil {
 		errs = append(errs, s.wal.Close())
+	}
+	if s.walDB != nil {
+		errs = append(errs, s.walDB.Close())
 	}
 	if s.fsm != nil {
 		errs = append(errs, s.fsm.state().Close())
