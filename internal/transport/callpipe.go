@@ -115,10 +115,10 @@ func (p *callPipe) call(ctx context.Context, m wire.Method, shape wire.Shape, re
 	buf := getBuffer(headerSize + size)
 	frame, err := appendFrame((*buf)[:0], header{kind: frameCall, method: m, millis: millisLeft(ctx), id: id}, req, size)
 	if err == nil {
-		err = p.s.send(frame)
+		err = p.s.send(frame, ctx.Done())
 	}
 	putBuffer(buf)
-	if err != nil && p.remove(id) != nil {
+	if err != nil && err != errNoRoom && p.remove(id) != nil {
 		return nil, p.c.fault(m, err)
 	}
 
@@ -163,7 +163,7 @@ func (p *callPipe) lost(err error) bool {
 func (p *callPipe) cancel(m wire.Method, id uint64) {
 	frame, err := appendFrame(nil, header{kind: frameCancel, method: m, id: id}, nil, 0)
 	if err == nil {
-		p.s.send(frame) // a broken pipe cancels as well
+		p.s.send(frame, atOnce) // a broken pipe cancels as well; the deadline does, too
 	}
 }
 

@@ -19,15 +19,16 @@ const headerSize = 24
 type frameType uint8
 
 const (
-	frameOpen    frameType = 1 // first on every pipe: Opening
-	frameAccept  frameType = 2 // answer to open
-	frameCall    frameType = 3 // request, and payload on a bulk pipe
-	frameReply   frameType = 4 // reply, and payload on a bulk pipe
-	frameFailure frameType = 5 // Failure, in place of accept or reply
-	frameCancel  frameType = 6 // the caller of id no longer waits
-	frameMessage frameType = 7 // one message of a stream
-	frameEnd     frameType = 8 // the sender has left the stream: Failure, or nothing
-	frameBye     frameType = 9 // the server takes no more calls on this connection
+	frameOpen    frameType = 1  // first on every pipe: Opening
+	frameAccept  frameType = 2  // answer to open
+	frameCall    frameType = 3  // request, and payload on a bulk pipe
+	frameReply   frameType = 4  // reply, and payload on a bulk pipe
+	frameFailure frameType = 5  // Failure, in place of accept or reply
+	frameCancel  frameType = 6  // the caller of id no longer waits
+	frameMessage frameType = 7  // one message of a stream
+	frameEnd     frameType = 8  // the sender has left the stream: Failure, or nothing
+	frameBye     frameType = 9  // the server takes no more calls on this connection
+	framePulse   frameType = 10 // nothing: see pulse
 )
 
 // header is a frame's header.
@@ -66,7 +67,7 @@ func parseHeader(b []byte) (header, error) {
 		millis:  binary.LittleEndian.Uint32(b[12:]),
 		id:      binary.LittleEndian.Uint64(b[16:]),
 	}
-	if h.kind < frameOpen || h.kind > frameBye {
+	if h.kind < frameOpen || h.kind > framePulse {
 		return header{}, frameError("unknown type %d", h.kind)
 	}
 	if h.message > MaxMessage {

@@ -18,10 +18,12 @@ import (
 // alpn names the protocol, with its version, in the TLS handshake.
 const alpn = "quern/1"
 
-// A dead peer is noticed after idleLimit.
+// A dead peer is noticed after idleLimit, one that was restarted within
+// pulsePeriod.
 const (
-	idleLimit = 10 * time.Second
-	keepAlive = 2 * time.Second
+	idleLimit   = 10 * time.Second
+	keepAlive   = 3 * time.Second
+	pulsePeriod = 1 * time.Second
 )
 
 // streamLimit is how many pipes a peer may have open on one connection.

@@ -56,6 +56,13 @@ func must[T any](v T, err error) T {
 }
 
 func TestMain(m *testing.M) {
+	if args := os.Getenv(serverEnv); args != "" {
+		if err := serveTest(args); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	os.RemoveAll(pki().dir)
 	os.Exit(code)

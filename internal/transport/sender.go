@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"errors"
 	"net"
 	"sync"
 )
@@ -14,11 +15,11 @@ type sender struct {
 	fail func(error) // told once that the pipe broke
 
 	mu      sync.Mutex
-	room    sync.Cond // waits for queue to shrink
-	queue   []byte    // frames to be written next
-	spare   []byte    // the other buffer
-	rest    []byte    // the unwritten end of a write, before queue
-	writing bool      // somebody writes: only they touch the pipe
+	room    chan struct{} // if somebody waits for queue to shrink: closed when it has
+	queue   []byte        // frames to be written next
+	spare   []byte        // the other buffer
+	rest    []byte        // the unwritten end of a write, before queue
+	writing bool          // somebody writes: only they touch the pipe
 	err     error
 	wake    chan struct{} // the goroutine is to take over writing
 }
@@ -31,17 +32,32 @@ const queueLimit = 4 << 20
 const inlineWrites = 2
 
 func newSender(p pipe, fail func(error)) *sender {
-	s := &sender{p: p, fail: fail, wake: make(chan struct{}, 1)}
-	s.room.L = &s.mu
-	return s
+	return &sender{p: p, fail: fail, wake: make(chan struct{}, 1)}
 }
 
+// errNoRoom: the caller gave up before its frame was queued.
+var errNoRoom = errors.New("the peer takes nothing")
+
+// atOnce is for a frame that is not worth waiting for.
+var atOnce = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
 // send queues or writes one frame. It waits only while queueLimit is exceeded,
-// which the pipe's stall limit bounds.
-func (s *sender) send(frame []byte) error {
+// which the pipe's stall limit bounds, and then no longer than until done is
+// closed (nil: never), which returns errNoRoom.
+func (s *sender) send(frame []byte, done <-chan struct{}) error {
 	s.mu.Lock()
 	for s.err == nil && len(s.queue) > queueLimit {
-		s.room.Wait()
+		if s.room == nil {
+			s.room = make(chan struct{})
+		}
+		room := s.room
+		s.mu.Unlock()
+		select {
+		case <-room:
+		case <-done:
+			return errNoRoom
+		}
+		s.mu.Lock()
 	}
 	if s.err != nil {
 		err := s.err
@@ -92,7 +108,15 @@ func (s *sender) give(batch []byte) {
 	if cap(batch) <= 1<<20 {
 		s.spare = batch[:0]
 	}
-	s.room.Broadcast()
+	s.freed()
+}
+
+// freed wakes those that wait for room; s.mu is held.
+func (s *sender) freed() {
+	if s.room != nil {
+		close(s.room)
+		s.room = nil
+	}
 }
 
 // broken fails the sender; s.mu is held and released.
@@ -103,7 +127,7 @@ func (s *sender) broken(err error) {
 	}
 	s.writing = false
 	s.queue, s.spare, s.rest = nil, nil, nil
-	s.room.Broadcast()
+	s.freed()
 	s.mu.Unlock()
 	if first {
 		s.fail(err)
@@ -116,7 +140,7 @@ func (s *sender) stop(err error) {
 	if s.err == nil {
 		s.err = err
 	}
-	s.room.Broadcast()
+	s.freed()
 	s.mu.Unlock()
 }
 

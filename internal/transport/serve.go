@@ -158,7 +158,11 @@ func (sp *servedPipe) readCall() error {
 	if err != nil {
 		return err
 	}
-	if h.kind == frameCancel {
+	switch h.kind {
+	case frameCall:
+	case framePulse:
+		return sp.r.message(h, nil)
+	case frameCancel:
 		sp.mu.Lock()
 		cancel := sp.calls[h.id]
 		sp.mu.Unlock()
@@ -166,8 +170,7 @@ func (sp *servedPipe) readCall() error {
 			cancel()
 		}
 		return sp.r.message(h, nil)
-	}
-	if h.kind != frameCall {
+	default:
 		return frameError("type %d from a caller", h.kind)
 	}
 	if h.payload > 0 && sp.use != useBulk {
@@ -291,7 +294,7 @@ func (c *servedCall) respond(reply *Reply, err error) error {
 	}
 	switch {
 	case sp.send != nil:
-		return sp.send.send(frame)
+		return sp.send.send(frame, nil)
 	case sp.use == useFiles && reply.File != nil:
 		return sp.p.writeFile(frame, reply.File)
 	case h.payload > 0:
@@ -438,6 +441,6 @@ func (s *Server) sayBye() {
 func (sp *servedPipe) sayBye() {
 	frame, err := appendFrame(nil, header{kind: frameBye}, nil, 0)
 	if err == nil {
-		sp.send.send(frame) // a pipe that is broken needs no bye
+		sp.send.send(frame, atOnce) // a pipe that is broken needs no bye
 	}
 }
