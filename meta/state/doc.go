@@ -1,4 +1,132 @@
-// Package state is the metadata of QuernFS as a deterministic state machine:
-// commands in, results out, Pebble below. It has no clock, no randomness and no
-// network: replicas that apply the same log hold the same bytes.
+// Package state is the metadata of QuernFS as a deterministic state machine
+// over Pebble: commands in, results out. It knows nothing of raft, leases or
+// the network, and reads no clock and no random number: replicas that apply the
+// same log hold the same bytes, however the log was cut into batches (Digest).
+//
+// # Flow
+//
+//	raft log ──▶ Apply(entries) ──▶ for each: once ─▶ run ─▶ a check phase that only reads,
+//	                                   │                     then a write phase that cannot fail
+//	                                   │ (session, seq)
+//	                                   ▼
+//	                               stored reply               tx: decoded records in front of
+//	                                                          one indexed Pebble batch
+//	             ◀── results ────── batch + applied index, committed at once, unsynced
+//	queries  ──▶ Query, Inode, … ─▶ a Pebble snapshot: beside Apply and beside each other
+//
+// apply.go has the one switch over all commands; create.go, unlink.go,
+// rename.go, attr.go, xattr.go are the namespace; commit.go, extents.go,
+// rangeops.go, blocks.go the data; session.go, node.go, jobs.go the rest. perm.go and
+// acl.go decide on permissions and are pure. check.go holds the parts of a
+// state against each other.
+//
+// # Promises
+//
+//   - One Apply is one Pebble batch with the applied index in it. Pebble has no
+//     log of its own: after a crash the state is that of some batch not before
+//     the last Flush, and raft replays what follows; Apply passes over entries
+//     that the state has.
+//   - A command with a code other than 0 has changed nothing but the stored
+//     reply of its session.
+//   - A command of a session with a sequence number runs once. A repeated one
+//     gets the reply of the first run, until the session has acknowledged it
+//     (ack_below); after that, Stale. Of a Commit, files that are inline are
+//     in a repeated reply as they are now. A command without a
+//     sequence number runs each time. Of a session that is not there: NoSession,
+//     not stored.
+//   - Numbers (inodes, blocks, sessions, nodes, jobs) are never given twice.
+//   - No input makes Apply panic. An error from Apply means that the
+//     database failed; the State then refuses everything, and is to be
+//     opened again.
+//   - A Result shares its inodes with the state: read them, never change them.
+//
+// # Permissions
+//
+// Every command that names entries or attributes is checked with its
+// credentials, by the rules and in the order of Linux's VFS, so that the errno is the
+// one that a local filesystem gives; uid 0, or no credentials at all (the
+// leader's own commands), pass. What comes with an open file needs no check,
+// as in any POSIX system: Commit, Fallocate, Clone, SetAttr with handle; ReadDir and
+// GetExtents among the queries. The caller asks Access when it opens.
+// LeaseHorizon, ReserveBlocks, PutNode, MoveShard, LoseShard, PurgeBlocks and Bootstrap
+// are refused to sessions.
+//
+// # Keys
+//
+// One byte of kind, then big-endian numbers, so that Pebble's order is the
+// order of the numbers. Values are the messages of internal/wire, encoded
+// deterministically; "-" is an empty value.
+//
+//	i ino(8)                         Inode
+//	d parent(8) hash(8) name         Dentry         hash = Cookie(name): the order of ReadDir
+//	x ino(8) name                    bytes          extended attribute, ACLs among them
+//	e ino(8) end(8)                  Extent         the first key above off is the extent at off
+//	b block(8)                       Block
+//	s session(8)                     Session        with what it has acknowledged and reserved
+//	r session(8) seq(8)              Result         stored reply
+//	o ino(8) session(8)              -              the session holds the nameless inode
+//	w server(4) block(8)             -              server holds a shard of block; server 0: blocks
+//	                                                in use that miss a shard
+//	g time(8) block(8)               -              freed then; time is ns with its sign bit flipped
+//	n node(4)                        Node
+//	j 0 job(8)                       Job
+//	j 1 job(8) n(4)                  Task
+//	j 2 name                         job(8)
+//	j 3 job(8)                       -              has not ended
+//	j 4 job(8) n(4)                  -              task has not ended
+//	z ino(8)                         -              deleted, but has extents left
+//	p applied                        index(8) term(8)
+//	p format                         1(8)
+//	p cluster                        16 bytes
+//	p horizon                        ns(8), sign bit flipped
+//	p policy                         Policy         that of Bootstrap
+//	p counter/NAME                   n(8)           absent: as in an empty state
+//
+// # Files and blocks
+//
+// The content of a regular file is its extents, or bytes in its inode
+// (has_inline). Where there is neither, up to the size, it is zeros: inline data
+// may be shorter than the file. A new file is neither: size 0, no inline.
+// A Commit puts extents in place of what was in their ranges; splitting,
+// trimming and joining keep the references and live bytes of every block
+// they touch. Extents of inode numbers that do not exist (any more) are passed
+// over, so that the other files of the block are not lost: the result then has
+// an empty inode there.
+//
+// A block without references is freed: stamped with index and time, put under g,
+// taken out of the list of blocks to repair. Its record and its place in the
+// index of its servers stay until PurgeBlocks. It cannot come back to life:
+// only blocks in use may be named by extents.
+//
+// A deleted file loses up to 512 extents at once. What is left is noted
+// under z, and each later command, whatever it is, removes 512 more. So no
+// command takes long because of a large file's removal. (Truncating,
+// punching and inlining go through all extents of their range at once: about 3 s for
+// a file of a terabyte in 4 MiB blocks. A Clone stops after 65,536 extents
+// and says how far it came.)
+//
+// # Orphans
+//
+// An inode whose last name goes lives on for the sessions that Unlink or Rename
+// name and that exist, and for the session that made it without a name. The last of
+// them to release it, or to end, removes it. Such a session may give a regular
+// file a name again (Link); nobody holds it then.
+//
+// # Jobs
+//
+// SubmitJob is idempotent by name and digest. A task moves on by UpdateTask: with
+// attempt one above the stored one a new attempt begins; with the
+// stored one it is the report of an attempt that is staging, running
+// or committing. Everything else is Stale, except that the leader itself (no
+// session) may also put a pending or failed task aside or back. With
+// succeeded and out_ino, all entries of that directory move into the job's
+// out_dir in the same command: files replace files of their name, directories
+// merge, and a file that would meet a directory refuses all of it.
+//
+// The state of a job follows from its tasks: running once one of them is; when
+// none is left open, succeeded, failed, or cancelled. A job that names
+// more than one kernel and has no task of phase "reduce" waits, running, for
+// UpdateJob to add it. UpdateJob to an ended state ends the open tasks as
+// cancelled; to pending, of a job that has not succeeded, starts
+// all its unfinished tasks again.
 package state

@@ -69,7 +69,7 @@ type random struct {
 }
 
 var users = []*wire.Cred{
-	{}, {}, {Uid: 1000, Gid: 100}, {Uid: 1001, Gid: 200, Groups: []uint32{100}}, {Uid: 1002, Gid: 300},
+	{}, {}, {}, {}, {}, {Uid: 1000, Gid: 100}, {Uid: 1001, Gid: 200, Groups: []uint32{100}}, {Uid: 1002, Gid: 300},
 }
 
 func (x *random) name() string { return string(rune('a' + x.rng.IntN(7))) }
