@@ -173,10 +173,10 @@ func (f *File) collect(b *batch) *update {
 			size += proto.Size(blk)
 		}
 	}
-	u.change, f.pending, f.sent = f.pending, nil, f.pending
-	if u.change == nil && len(u.parts) == 0 {
-		return nil
+	if len(u.parts) == 0 && (f.pending == nil || len(f.parts) > 0) {
+		return nil // a change goes with the data that is on its way
 	}
+	u.change, f.pending, f.sent = f.pending, nil, f.pending
 	if c := u.change; c != nil {
 		u.msg.Attr = c.attr
 		u.msg.MinSize = uint64(c.minSize)

@@ -23,7 +23,7 @@
 //   - Memory is bounded whatever the size of files: DirtyLimit for what is dirty
 //     or being uploaded (overrun only by copies of one part, at most 256 KiB
 //     each, and by one gathered draft an upload), CacheBytes for what is cached,
-//     32 MiB of free buffers, and per file 32,768 cached extents.
+//     64 MiB of free buffers, and per file 32,768 cached extents.
 //   - Every call ends: by its context, or after Config.FlushTimeout.
 //
 // # Writing
@@ -58,8 +58,8 @@
 // content goes with the commit itself. Growing beyond, the content becomes a
 // dirty range (spill), and the commit of that range drops the inline content.
 //
-// Deferred attributes (SetAttr) wait for the file's next commit, FlushAfter at
-// most. Each commit of data repeats the last deferred mtime and ctime, since
+// Deferred attributes (SetAttr) go with the file's next commit of data; without
+// dirty data they wait FlushAfter at most. Each commit of data repeats the last deferred mtime and ctime, since
 // meta stamps its own clock on data that comes without.
 //
 // # No space

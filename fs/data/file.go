@@ -169,7 +169,7 @@ func (f *File) adopt(inode *wire.Inode) {
 const maxOff = int64(wire.MaxFile)
 
 // SetAttr adds deferred attributes (no size): they go with the file's next
-// commit, FlushAfter from now at the latest.
+// commit, which is begun FlushAfter from now at the latest.
 func (f *File) SetAttr(a *wire.SetAttr) {
 	f.mu.Lock()
 	c := f.changing()

@@ -10,7 +10,8 @@ import (
 const bufferSize = wire.BlockSize
 
 // keepBuffers is how many free buffers are kept; more go back to the system.
-const keepBuffers = 8
+// Touching a fresh page costs more than copying into it.
+const keepBuffers = 16
 
 // buffers hands out block-sized buffers that live outside the garbage
 // collector's heap (mem_map.go), so that hundreds of megabytes of data do not

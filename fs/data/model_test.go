@@ -302,6 +302,21 @@ func (s *subject) run(t *testing.T, c *cluster, p *Path, rng *rand.Rand) {
 			s.f = p.File(c.inode(s.ino))
 		case k < 98:
 			s.f.SetAttr(&wire.SetAttr{Mask: wire.SetMtime, MtimeNs: int64(step)})
+		case k < 99:
+			n := 1 + rng.IntN(30000)
+			s.touch(off, off+n)
+			err := s.f.Mutate(ctx, func(context.Context) (*wire.Inode, error) {
+				if s.f.Dirty() {
+					t.Errorf("ino %d is dirty in Mutate", s.ino)
+				}
+				return c.punch(s.ino, int64(off), int64(n), int64(off+n)), nil
+			})
+			if err != nil {
+				t.Errorf("mutate: %v", err)
+				return
+			}
+			s.grow(off + n)
+			clear(s.want[off : off+n])
 		default:
 			time.Sleep(time.Duration(rng.IntN(2000)) * time.Millisecond)
 		}

@@ -146,8 +146,11 @@ func (p *Path) dirtyFiles() []*File {
 	return slices.DeleteFunc(all, func(f *File) bool { return !f.Dirty() })
 }
 
-// Flush flushes all files; it tries each, and returns the first error.
+// Flush flushes all files, within Config.FlushTimeout; it tries each, and
+// returns the first error.
 func (p *Path) Flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.FlushTimeout)
+	defer cancel()
 	files := p.dirtyFiles()
 	p.press()
 	for _, f := range files {

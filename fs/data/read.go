@@ -39,6 +39,9 @@ func (f *File) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, wire.Errorf(wire.Invalid, "read", f.object(), "negative offset")
 	}
+	if n, pieces, missing := f.look(b, off); len(pieces) == 0 && missing.off == missing.end {
+		return f.have(b, n) // all of it was in memory
+	}
 	ctx, cancel := context.WithTimeout(ctx, f.path.cfg.FlushTimeout)
 	defer cancel()
 	for retried := false; ; retried = true {
@@ -48,11 +51,7 @@ func (f *File) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
 			err = f.path.readPieces(ctx, pieces)
 		}
 		if err == nil {
-			f.path.stats.read.Add(int64(n))
-			if n < len(b) {
-				return n, io.EOF
-			}
-			return n, nil
+			return f.have(b, n)
 		}
 		if retried || ctx.Err() != nil || !moved(err) {
 			var e *wire.Error
@@ -63,6 +62,15 @@ func (f *File) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
 		}
 		f.forgetExtents(off, off+int64(n))
 	}
+}
+
+// have is the end of a read of n bytes into b.
+func (f *File) have(b []byte, n int) (int, error) {
+	f.path.stats.read.Add(int64(n))
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
 }
 
 // moved says that an error may come from an outdated block record.

@@ -34,8 +34,8 @@ func TestPackSmallFiles(t *testing.T) {
 		if want := (n*size + 4<<20 - 1) / (4 << 20); blocks > want+1 {
 			t.Errorf("%d blocks for %d bytes, want %d", blocks, n*size, want)
 		}
-		if commits > blocks+2 {
-			t.Errorf("%d commits", commits)
+		if commits > blocks+2 || p.Stats().Updates > int64(n+blocks) {
+			t.Errorf("%d commits, %d updates", commits, p.Stats().Updates)
 		}
 		for i := range n {
 			if in := c.inode(uint64(2000 + i)); in.Attr.MtimeNs != int64(i+1) || !bytes.Equal(c.content(uint64(2000+i)), fill(i, size)) {
