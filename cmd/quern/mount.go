@@ -113,7 +113,7 @@ func runMount(cmd *cobra.Command, mnt, name string, target *clusterFlags, flags 
 			return err
 		}
 		p.onStop("pid file", func(context.Context) error { lock.release(); return nil })
-		m.name, m.sessionFile = name, h.runPath(name+".session")
+		m.name = name
 		m.scratch = h.path("compute")
 	} else {
 		cache, err := os.UserCacheDir()

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,14 +23,13 @@ func prepareMountPoint(dir string, log func(string)) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = os.Stat(dir)
-	if errors.Is(err, unix.ENOTCONN) {
+	for abandoned(dir) {
 		log("the mount at " + dir + " is of a process that is gone: detached it")
 		if err := detach(dir); err != nil {
 			return "", fmt.Errorf("%s holds the mount of a process that is gone, and it cannot be detached: %w", dir, err)
 		}
-		_, err = os.Stat(dir)
 	}
+	_, err = os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("the mount point %s does not exist: make it with `mkdir -p %s`", dir, dir)
@@ -54,6 +54,25 @@ func prepareMountPoint(dir string, log func(string)) (string, error) {
 		return "", fmt.Errorf("the mount point %s is not empty (%s): a mount would hide what is in it, name an empty directory", dir, entries[0])
 	}
 	return dir, checkFuse()
+}
+
+// abandoned: the process that served a mount is gone. The kernel may still
+// answer a stat from what it remembers, but never a statfs. A mount whose
+// process is there, and busy, is not waited for.
+func abandoned(dir string) bool {
+	done := make(chan error, 1)
+	go func() {
+		var st unix.Statfs_t
+		done <- unix.Statfs(dir, &st)
+	}()
+	timer := time.NewTimer(2 * time.Second)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+	case <-timer.C:
+		return false
+	}
 }
 
 func readSome(dir string) ([]string, error) {

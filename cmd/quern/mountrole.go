@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
@@ -20,15 +19,17 @@ import (
 
 // mountRole is a mount in this process, with the agent beside it.
 type mountRole struct {
-	mnt         string
-	name        string // of the mount in DIR/run, and of its agent
-	flags       mountFlags
-	id          *transport.Identity // of a client
-	agent       *transport.Identity // nil: no agent
-	servers     []*wire.Endpoint
-	sessionFile string // "": the session is not remembered
-	scratch     string // for the agent's modules and compiled code
+	mnt     string
+	name    string // in DIR/run, and of the agent; "" outside of a data directory
+	flags   mountFlags
+	id      *transport.Identity // of a client
+	agent   *transport.Identity // nil: no agent
+	servers []*wire.Endpoint
+	scratch string // for the agent's modules and compiled code
 }
+
+// remembers: the sessions are recorded in a data directory.
+func (m *mountRole) remembers() bool { return m.name != "" }
 
 // startMount opens a session and mounts it; the returned channel is closed when
 // the mount has ended. The parts are started so that their opposite order is
@@ -46,10 +47,8 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 		return nil, err
 	}
 	p.onStop("client", plain.Close)
-	if m.sessionFile != "" {
-		if err := endStaleSession(ctx, plain, m.sessionFile); err != nil {
-			log.Warn("the session of the process before this one goes on until its lease runs out", "err", err)
-		}
+	if m.remembers() {
+		p.endStaleSessions(ctx, m.name, m.servers)
 	}
 	reports := newReports(plain)
 	p.onStop("reports", reports.close)
@@ -63,22 +62,25 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 	}
 	p.onStop("filesystem", func(ctx context.Context) error {
 		err := filesystem.Close(ctx)
-		if err == nil && m.sessionFile != "" {
-			_ = os.Remove(m.sessionFile)
+		if err == nil && m.remembers() {
+			_ = os.Remove(p.home.sessionPath(m.name))
 		}
 		return err
 	})
-	if m.sessionFile != "" {
-		if err := os.WriteFile(m.sessionFile, []byte(strconv.FormatUint(filesystem.Session(), 10)+"\n"), 0o644); err != nil {
-			return nil, err
-		}
-	}
+	sessions := []uint64{filesystem.Session()}
 	files := jobFiles{filesystem}
 	filesystem.SetOverlay(offload.OverlayFor[fs.OverlayFile]{
 		Overlay: offload.NewOverlay(offload.OverlayConfig{Files: files, Meta: plain, Log: log}),
 	})
 	if m.agent != nil {
-		if err := p.startAgent(ctx, m, files); err != nil {
+		session, err := p.startAgent(ctx, m, files)
+		if err != nil {
+			return nil, err
+		}
+		sessions = append(sessions, session)
+	}
+	if m.remembers() {
+		if err := saveSessions(p.home.sessionPath(m.name), sessions...); err != nil {
 			return nil, err
 		}
 	}
@@ -90,15 +92,16 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 	return mount.Done(), nil
 }
 
-// startAgent runs tasks of jobs on this host, with the files of the mount.
-func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Files) error {
+// startAgent runs tasks of jobs on this host, with the files of the mount. It
+// returns the agent's session.
+func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Files) (session uint64, err error) {
 	host, err := os.Hostname()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	exe, err := os.Executable()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	log := p.log.With("agent", m.name)
 	pool := p.pool(m.agent, nil)
@@ -106,7 +109,7 @@ func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Fil
 	// the mount's, so the mount learns of results as every other one does.
 	c, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: "agent of " + m.mnt, Holder: holdsNothing{}, Log: log})
 	if err != nil {
-		return fmt.Errorf("agent: %w", err)
+		return 0, fmt.Errorf("agent: %w", err)
 	}
 	p.onStop("agent client", c.Close)
 	slots := m.flags.slots
@@ -120,20 +123,20 @@ func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Fil
 	}
 	id, err := register(ctx, c, n)
 	if err != nil {
-		return fmt.Errorf("agent: %w", err)
+		return 0, fmt.Errorf("agent: %w", err)
 	}
 	agent, err := offload.NewAgent(offload.AgentConfig{
 		Node: id, Host: host, Files: files, Meta: c, Worker: []string{exe, "worker", "wasm"},
 		Slots: slots, Dir: m.scratch, Log: log,
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	p.background("agent", agent.Run)
 	p.background("agent heartbeats", func(ctx context.Context) error {
 		return beat(ctx, c, &wire.Heartbeat{Node: id, Slots: uint32(agent.Slots()), Boot: uint64(time.Now().UnixNano())})
 	})
-	return nil
+	return c.Session(), nil
 }
 
 // beat says once a second that the node lives.

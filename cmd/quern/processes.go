@@ -121,6 +121,10 @@ func (h *home) roleArgs(opts upOptions) (metas, chunks, mounts map[string][]stri
 // upProcesses runs each role as a process of its own, until ctx is done. A
 // process that ends before is reported, and left to the operator.
 func upProcesses(ctx context.Context, h *home, opts upOptions, out io.Writer, log *slog.Logger) error {
+	p, err := newProcess(h, log)
+	if err != nil {
+		return err
+	}
 	metas, chunks, mounts := h.roleArgs(opts)
 	defer func() {
 		for _, err := range h.endAll(context.WithoutCancel(ctx)) {
@@ -132,7 +136,11 @@ func upProcesses(ctx context.Context, h *home, opts upOptions, out io.Writer, lo
 	var watchers sync.WaitGroup
 	defer watchers.Wait()
 	defer close(stopped)
-	for _, group := range []map[string][]string{metas, chunks, mounts} {
+	for i, group := range []map[string][]string{metas, chunks, mounts} {
+		if i == 1 {
+			// Before anything that waits for the leader: it waits for these.
+			p.endStaleSessions(ctx, "", h.metaEndpoints())
+		}
 		children, err := h.spawnAll(group)
 		if err != nil {
 			return err

@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
-	"strconv"
-	"strings"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -214,27 +210,4 @@ func wireLabels(labels map[string]string) []*wire.Label {
 		list = append(list, &wire.Label{Key: key, Value: labels[key]})
 	}
 	return list
-}
-
-// endStaleSession ends the session that this mount had open when its process
-// died. The caller holds the lock that proves the death.
-func endStaleSession(ctx context.Context, c *client.Client, path string) error {
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	id, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
-	if err != nil || id == 0 {
-		return os.Remove(path)
-	}
-	ctx, done := context.WithTimeout(ctx, 30*time.Second)
-	defer done()
-	cmd := &wire.Command{Session: id, Op: &wire.Command_EndSession{EndSession: &wire.EndSession{Id: id}}}
-	if _, err := c.Do(ctx, cmd); err != nil && !errors.Is(err, wire.NoSession) && !errors.Is(err, wire.NotFound) {
-		return fmt.Errorf("end the session of the process that died: %w", err)
-	}
-	return os.Remove(path)
 }

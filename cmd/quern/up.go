@@ -198,6 +198,8 @@ func upEmbedded(ctx context.Context, h *home, o upOptions, out io.Writer, log *s
 			return err
 		}
 	}
+	// Before anything that waits for the leader: it waits for these.
+	p.endStaleSessions(ctx, "", h.metaEndpoints())
 	for _, n := range h.Nodes {
 		if err := p.startChunkd(ctx, chunkOptions{name: n.Name, listen: n.Addr, labels: n.Labels}); err != nil {
 			return err
@@ -211,7 +213,7 @@ func upEmbedded(ctx context.Context, h *home, o upOptions, out io.Writer, log *s
 		}
 		m := mountRole{
 			mnt: o.mount, name: "mount-1", flags: o.mountFlags, id: id, servers: h.metaEndpoints(),
-			sessionFile: h.runPath("mount-1.session"), scratch: h.path("compute"),
+			scratch: h.path("compute"),
 		}
 		if o.mountFlags.agent {
 			if m.agent, err = h.identity("agent", "agent"); err != nil {
