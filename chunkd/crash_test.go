@@ -85,7 +85,7 @@ func TestKill(t *testing.T) {
 	dir := t.TempDir()
 	state := map[uint64]string{}
 	r := seeded(t)
-	for round := range 4 {
+	for round := range 3 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), crashDir+"="+dir)
 		out, err := cmd.StdoutPipe()
@@ -96,7 +96,7 @@ func TestKill(t *testing.T) {
 			t.Fatal(err)
 		}
 		lines := bufio.NewScanner(out)
-		killAt := 50 + r.IntN(1500)
+		killAt := 50 + r.IntN(800)
 		for n := 0; lines.Scan(); n++ {
 			var what string
 			var block uint64
@@ -181,7 +181,7 @@ func TestTornTail(t *testing.T) {
 		end[id] = l.Off + int64(l.Length)
 		size = max(size, end[id])
 	}
-	for range 40 {
+	for range 20 {
 		cut := segmentHeaderSize + r.Int64N(size)
 		dir := copyDir(t, cfg.Dir)
 		path := filepath.Join(dir, "segments", segmentName(1))
@@ -322,17 +322,15 @@ func TestPowerCut(t *testing.T) {
 	cfg.wrap = disk.wrap
 	s := openStore(t, cfg)
 
-	var mu sync.Mutex // guards state and stop; held for the copy, so that it matches
+	var mu sync.Mutex // guards state; held for the copy, so that it matches
 	state := map[uint64]string{}
-	stop := false
-	note := func(n uint64, what string) bool {
+	note := func(n uint64, what string) {
 		mu.Lock()
 		defer mu.Unlock()
 		state[n] = what
-		return !stop
 	}
 	var wg sync.WaitGroup
-	acked := make(chan struct{}, 1<<16)
+	acked, stop := make(chan struct{}), make(chan struct{})
 	for w := range uint64(4) {
 		wg.Go(func() {
 			for n := 1 + w; ; n += 4 {
@@ -342,9 +340,7 @@ func TestPowerCut(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if !note(n, "put") {
-					return
-				}
+				note(n, "put")
 				if n%3 == 0 {
 					note(n, "deleting")
 					if err := s.Delete(context.Background(), []*wire.ShardID{id.wire()}); err != nil {
@@ -361,15 +357,16 @@ func TestPowerCut(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				select {
+				select { // writers rest while a cut is looked at
 				case acked <- struct{}{}:
-				default:
+				case <-stop:
+					return
 				}
 			}
 		})
 	}
-	for range 12 {
-		for range 20 + r.IntN(60) {
+	for range 10 {
+		for range 10 + r.IntN(50) {
 			<-acked
 		}
 		mu.Lock()
@@ -397,9 +394,7 @@ func TestPowerCut(t *testing.T) {
 		checkAcknowledged(t, s2, then)
 		s2.Close()
 	}
-	mu.Lock()
-	stop = true
-	mu.Unlock()
+	close(stop)
 	wg.Wait()
 }
 

@@ -194,6 +194,9 @@ wait:
 			fetch(i)
 		}
 		doubtful = nil
+		if len(r.missing()) < len(missing) {
+			continue // some came meanwhile: less to decode, from more
+		}
 		if pending == 0 || ctx.Err() != nil {
 			return r.failure(ctx)
 		}
