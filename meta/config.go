@@ -50,8 +50,8 @@ type Config struct {
 
 // Timing bounds how long a lost leader is noticed late.
 type Timing struct {
-	Heartbeat   time.Duration // without contact: elections begin; default 1 s
-	LeaderLease time.Duration // without a quorum: the leader steps down; default 700 ms
+	Heartbeat   time.Duration // without contact: elections begin; default 750 ms
+	LeaderLease time.Duration // without a quorum: the leader steps down; default 500 ms
 	Courtesy    time.Duration // a silent session in nobody's way is kept; default 5 min
 	OpTimeout   time.Duration // an operation's wait for others; default 28 s
 	SnapshotLag uint64        // entries between snapshots; default 20000
@@ -118,8 +118,8 @@ func (c *Config) check() error {
 	set(&c.LeaseTime, 8*time.Second)
 	set(&c.DeleteDelay, time.Minute)
 	set(&c.DeadAfter, 10*time.Minute)
-	set(&c.Timing.Heartbeat, time.Second)
-	set(&c.Timing.LeaderLease, 700*time.Millisecond)
+	set(&c.Timing.Heartbeat, 750*time.Millisecond)
+	set(&c.Timing.LeaderLease, 500*time.Millisecond)
 	set(&c.Timing.Courtesy, 5*time.Minute)
 	set(&c.Timing.OpTimeout, 28*time.Second)
 	if c.Timing.SnapshotLag == 0 {

@@ -15,7 +15,7 @@ import (
 
 const (
 	backOffLeast = 10 * time.Millisecond
-	backOffMost  = 300 * time.Millisecond
+	backOffMost  = 150 * time.Millisecond
 	dialTimeout  = 3 * time.Second
 	tryTimeout   = 12 * time.Second // of one attempt that can be repeated
 	longWait     = time.Hour        // of one attempt to wait for a lock

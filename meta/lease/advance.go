@@ -59,6 +59,10 @@ func (t *Table) clear(op *Op, c *Claim) bool {
 	for _, id := range sorted(e.holders) {
 		h := e.holders[id]
 		if id == op.Session {
+			// It has been asked to come down: what it holds is known once it answers.
+			if c.Kind == Take && h.askID != 0 {
+				clear = false
+			}
 			continue
 		}
 		switch {

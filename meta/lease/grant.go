@@ -16,11 +16,17 @@ func (t *Table) Grant(session, ino uint64, mode wire.Mode, op *Op) *wire.Grant {
 	}
 	e := t.inode(ino)
 	h := e.holders[session]
+	enough := h != nil && h.mode >= mode
 	if h != nil {
 		mode = max(mode, h.mode)
 	}
 	if !t.free(session, e, ino, mode, op) {
 		t.tidy(ino)
+		if enough && op.takes() {
+			// It held more, and that is being recalled just now: the old grant
+			// stands, and the recall with it.
+			return &wire.Grant{Ino: ino, Mode: h.mode, Id: h.id}
+		}
 		return nil
 	}
 	return t.give(session, ino, mode)
@@ -49,8 +55,8 @@ func (t *Table) free(session uint64, e *inode, ino uint64, mode wire.Mode, op *O
 		}
 	}
 	for _, o := range e.ops {
-		if o == op {
-			continue
+		if o == op || op.takes() && o.n > op.n && !o.ready {
+			continue // a later one waits for a Take, and recalls what it was given
 		}
 		for i := range o.claims {
 			if c := &o.claims[i]; c.Ino == ino && c.blocks(o.Session, session, mode, op == nil) {
@@ -60,6 +66,8 @@ func (t *Table) free(session uint64, e *inode, ino uint64, mode wire.Mode, op *O
 	}
 	return true
 }
+
+func (op *Op) takes() bool { return op != nil && len(op.claims) == 1 && op.claims[0].Kind == Take }
 
 func (t *Table) give(session, ino uint64, mode wire.Mode) *wire.Grant {
 	t.last++
