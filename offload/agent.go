@@ -55,7 +55,9 @@ type Agent struct {
 	idle    []idleProcess                         // guarded by mu
 	wake    context.CancelFunc                    // ends the poll under way; guarded by mu
 	tasks   sync.WaitGroup
-	modules sync.Mutex // one module is fetched at a time
+
+	modules  sync.Mutex      // one module is fetched and compiled at a time
+	prepared map[string]bool // by digest: compiled here; guarded by modules
 }
 
 type attemptID struct {
@@ -108,7 +110,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		cfg:     cfg,
 		log:     cfg.Log,
 		workers: worker.Config{Command: cfg.Worker, Env: cfg.WorkerEnv, CacheDir: compiled, Log: cfg.Log},
-		running: map[attemptID]context.CancelCauseFunc{},
+		running: map[attemptID]context.CancelCauseFunc{}, prepared: map[string]bool{},
 	}, nil
 }
 
@@ -140,16 +142,32 @@ func (a *Agent) Run(ctx context.Context) error {
 		case woken || ctx.Err() != nil:
 			pause = 0
 		default:
-			if pause == 0 {
+			if pause = min(max(2*pause, 100*time.Millisecond), 2*time.Second); pause == 800*time.Millisecond {
 				a.log.Warn("no tasks from meta", "err", err)
 			}
-			pause = min(max(2*pause, 100*time.Millisecond), 2*time.Second)
 		}
 		a.reap(time.Now().Add(-idleWorker))
 	}
 	a.tasks.Wait()
 	a.reap(time.Now().Add(time.Hour))
+	a.leave(ctx)
 	return nil
+}
+
+// leave tells the scheduler what has ended at the last, so that it need not
+// wait for this agent.
+func (a *Agent) leave(ctx context.Context) {
+	a.mu.Lock()
+	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), Ended: a.ended}
+	a.mu.Unlock()
+	if len(q.Ended) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopLimit)
+	defer cancel()
+	if _, err := a.cfg.Meta.Call(ctx, wire.MethodPoll, q); err != nil {
+		a.log.Info("the scheduler was not told of the end", "err", err)
+	}
 }
 
 // poll asks once. woken: it was ended since a slot became free. What the leader

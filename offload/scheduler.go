@@ -122,11 +122,13 @@ type term struct {
 	jobs   map[uint64]*jobState   // guarded by mu: those that have not ended
 	agents map[uint32]*agentState // guarded by mu
 	parked map[*parked]bool       // guarded by mu: polls that wait
+
+	synced time.Time // when all tasks were last read; used by rounds only
 }
 
 func newTerm(s *Scheduler, view View) *term {
 	return &term{
-		s: s, view: view, kick: make(chan struct{}, 1), began: time.Now(),
+		s: s, view: view, kick: make(chan struct{}, 1), began: time.Now(), synced: time.Now(),
 		jobs: map[uint64]*jobState{}, agents: map[uint32]*agentState{}, parked: map[*parked]bool{},
 	}
 }

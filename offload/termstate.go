@@ -57,6 +57,10 @@ func (t *term) agent(node uint32) *agentState {
 	return a
 }
 
+// resyncEvery is how often all open tasks are read again, in case an agent
+// has ended a task and then itself, and so told nobody but the state machine.
+const resyncEvery = 10 * time.Second
+
 // refresh reads what may have changed: the jobs that have not ended, and the
 // tasks of those that are new or marked.
 func (t *term) refresh(now time.Time) error {
@@ -66,6 +70,10 @@ func (t *term) refresh(now time.Time) error {
 	}
 	open := map[uint64]bool{}
 	var reload []*wire.Job
+	resync := now.Sub(t.synced) > resyncEvery
+	if resync {
+		t.synced = now
+	}
 	t.mu.Lock()
 	for _, job := range jobs {
 		open[job.Id] = true
@@ -76,7 +84,7 @@ func (t *term) refresh(now time.Time) error {
 			t.jobs[job.Id] = j
 		}
 		j.job = job
-		if j.stale || int(job.Tasks) != len(j.tasks) {
+		if j.stale || resync || int(job.Tasks) != len(j.tasks) {
 			reload = append(reload, job)
 		}
 	}

@@ -35,6 +35,9 @@ type Run struct {
 	Env    []string
 	Memory int64 // bytes, most of them that the module may have
 	Inputs int   // how many input frames follow
+	// Prepare: only compile the module, into the cache that other workers of the
+	// same directory share.
+	Prepare bool
 }
 
 // Exit is how a run ended.

@@ -109,6 +109,9 @@ func (e *engine) run(ctx context.Context, r *Run, in *inputs, stdout, stderr io.
 	if err != nil {
 		return Exit{Code: -1, Trap: firstLine(err), CPU: cpu() - before}
 	}
+	if r.Prepare {
+		return Exit{CPU: cpu() - before}
+	}
 	mem := &memory{}
 	ctx = experimental.WithMemoryAllocator(ctx, mem)
 	config := wazero.NewModuleConfig().
