@@ -9,51 +9,72 @@ import (
 // bufferSize is the size of every pooled buffer: the largest block.
 const bufferSize = wire.BlockSize
 
-// keepBuffers is how many free buffers are kept; more go back to the system.
-// Touching a fresh page costs more than copying into it.
+// keepBuffers is how many free buffers keep their memory. Touching a fresh page
+// costs more than copying into it.
 const keepBuffers = 16
 
 // buffers hands out block-sized buffers that live outside the garbage
 // collector's heap (mem_map.go), so that hundreds of megabytes of data do not
 // make it double the heap. Pages that were never touched cost nothing: a small
 // block in a fresh buffer occupies little.
+//
+// Free buffers beyond keepBuffers give their memory back but stay mapped, and
+// are used again: whoever should still read one, against the contract of
+// Blocks, finds other bytes, which no digest matches, and does not crash.
 type buffers struct {
 	mu   sync.Mutex
-	free [][]byte
+	warm [][]byte
+	cold [][]byte
+	all  *mapped
 }
 
 // get returns a buffer of bufferSize bytes with arbitrary content.
 func (b *buffers) get() []byte {
 	b.mu.Lock()
-	if n := len(b.free); n > 0 {
-		buf := b.free[n-1]
-		b.free = b.free[:n-1]
-		b.mu.Unlock()
-		return buf
+	defer b.mu.Unlock()
+	for _, free := range []*[][]byte{&b.warm, &b.cold} {
+		if n := len(*free); n > 0 {
+			buf := (*free)[n-1]
+			*free = (*free)[:n-1]
+			return buf
+		}
 	}
-	b.mu.Unlock()
-	return mapBuffer()
+	return b.all.add(mapBuffer())
 }
 
 // put takes a buffer back. Nobody may touch it any more.
 func (b *buffers) put(buf []byte) {
 	b.mu.Lock()
-	if len(b.free) < keepBuffers {
-		b.free = append(b.free, buf)
+	if len(b.warm) < keepBuffers {
+		b.warm = append(b.warm, buf)
 		b.mu.Unlock()
 		return
 	}
 	b.mu.Unlock()
-	unmapBuffer(buf)
+	cool(buf)
+	b.mu.Lock()
+	b.cold = append(b.cold, buf)
+	b.mu.Unlock()
 }
 
-// close gives the free buffers back to the system.
-func (b *buffers) close() {
-	b.mu.Lock()
-	free := b.free
-	b.free = nil
-	b.mu.Unlock()
-	for _, buf := range free {
-		unmapBuffer(buf)
+// mapped are all buffers of a path. It outlives the path, to give their memory
+// back when nothing can reach the path any more.
+type mapped struct {
+	mu  sync.Mutex
+	all [][]byte
+}
+
+func (m *mapped) add(buf []byte) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.all = append(m.all, buf)
+	return buf
+}
+
+func (m *mapped) cool() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, buf := range m.all {
+		cool(buf)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -75,6 +76,8 @@ func New(cfg Config, m Meta, b Blocks) *Path {
 		packs: map[block.Policy]*pack{}, open: map[*draft]struct{}{}, stuck: map[any]bool{},
 		wake: make(chan struct{}, 1), commitEnd: make(chan struct{}),
 	}
+	p.buffers.all = &mapped{}
+	runtime.AddCleanup(p, (*mapped).cool, p.buffers.all)
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.cells = newCells(cfg.CacheBytes/2, &p.buffers)
 	p.ahead = newAhead(p, max(1, int(cfg.CacheBytes/2/bufferSize)))
@@ -204,7 +207,6 @@ func (p *Path) Close(ctx context.Context) error {
 	p.mu.Unlock()
 	p.stop()
 	p.wg.Wait()
-	p.buffers.close()
 	return err
 }
 
