@@ -80,7 +80,7 @@ func (t *tx) dispatch(c *wire.Command) *wire.Result {
 	case *wire.Command_UpdateJob:
 		return t.updateJob(op.UpdateJob)
 	}
-	if t.session != 0 {
+	if c.Op != nil && t.session != 0 {
 		return failf(wire.Perm, "a session cannot give this command")
 	}
 	switch op := c.Op.(type) {

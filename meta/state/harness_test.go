@@ -108,6 +108,14 @@ func (r *rig) endSession(id uint64) *wire.Result {
 	return r.leader(&wire.Command{Op: &wire.Command_EndSession{EndSession: &wire.EndSession{Id: id}}})
 }
 
+// newFile makes an empty file of root's in the root directory.
+func (r *rig) newFile(name string) uint64 {
+	r.tb.Helper()
+	return r.must(&wire.Command{Op: &wire.Command_Create{Create: &wire.Create{
+		Parent: wire.RootIno, Name: name, Mode: sIFREG | 0o644, Exclusive: true,
+	}}}).Inode.Attr.Ino
+}
+
 // newBlock makes a signed block of the rig's policy.
 func (r *rig) newBlock(length int) *wire.Block {
 	r.block++

@@ -1,0 +1,192 @@
+package state
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"quernfs/internal/wire"
+)
+
+// TestCommitRefused: what a Commit must not be; none of it changes anything.
+func TestCommitRefused(t *testing.T) {
+	r := newRig(t)
+	r.cred = new(wire.Cred)
+	x := &script{rig: r, sessions: map[string]uint64{}, vars: map[string]string{}}
+	for _, line := range [][]string{
+		{"create", "/f", "0644"}, {"write", "/f", "0", "100"}, {"create", "/i", "0644"}, {"inline", "/i", "text"},
+		{"mkdir", "/d", "0755"}, {"create", "/z", "0644"}, {"write", "/z", "0", "10"}, {"unlink", "/z"},
+	} {
+		if got := x.line(line); got != "ok" {
+			t.Fatal(line, got)
+		}
+	}
+	f, i, d := x.ino("/f"), x.ino("/i"), x.ino("/d")
+	for _, test := range []struct {
+		what, want string
+		change     func(c *wire.Commit)
+	}{
+		{"id 0", "Invalid", func(c *wire.Commit) { c.Blocks[0].Id = 0 }},
+		{"id not given out", "Invalid", func(c *wire.Commit) { c.Blocks[0].Id = 1 << 30 }},
+		{"id committed before", "Exists", func(c *wire.Commit) { c.Blocks[0].Id = 1 }},
+		{"block twice", "Invalid", func(c *wire.Commit) { c.Blocks = append(c.Blocks, c.Blocks[0]) }},
+		{"no length", "Invalid", func(c *wire.Commit) { c.Blocks[0].Length = 0 }},
+		{"too long", "Invalid", func(c *wire.Commit) { c.Blocks[0].Length = wire.BlockSize + 1 }},
+		{"shard length", "Invalid", func(c *wire.Commit) { c.Blocks[0].ShardLength++ }},
+		{"k", "Invalid", func(c *wire.Commit) { c.Blocks[0].K = 33 }},
+		{"m", "Invalid", func(c *wire.Commit) { c.Blocks[0].M = 4_000_000_000 }},
+		{"a shard too few", "Invalid", func(c *wire.Commit) { c.Blocks[0].Shards = c.Blocks[0].Shards[:2] }},
+		{"no shard", "Invalid", func(c *wire.Commit) { c.Blocks[0].Shards[0] = nil }},
+		{"short root", "Invalid", func(c *wire.Commit) { c.Blocks[0].Shards[0].Root = []byte("x") }},
+		{"another root", "Invalid", func(c *wire.Commit) { c.Blocks[0].Shards[0].Root = bytes.Repeat([]byte("x"), 32) }},
+		{"another server's proof", "Invalid", func(c *wire.Commit) { c.Blocks[0].Shards[0].Server = 9 }},
+		{"no proof", "Invalid", func(c *wire.Commit) { c.Blocks[0].Shards[1].Proof = nil }},
+		{"two on one server", "Invalid", func(c *wire.Commit) {
+			s := c.Blocks[0].Shards
+			s[1].Server = s[0].Server
+			s[1].Proof = proofOf(s[1].Server, c.Blocks[0], 1)
+		}},
+		{"one shard too few stored", "TooFew", func(c *wire.Commit) {
+			c.Blocks[0].Shards[0].Server, c.Blocks[0].Shards[1].Server = 0, 0
+		}},
+		{"extent of no length", "Invalid", func(c *wire.Commit) { c.Files[0].Extents[0].Len = 0 }},
+		{"extent beyond the block", "Invalid", func(c *wire.Commit) { c.Files[0].Extents[0].BlockOff = 91 }},
+		{"extent at the end of offsets", "FileTooBig", func(c *wire.Commit) { c.Files[0].Extents[0].Off = 1<<64 - 1 }},
+		{"extents out of order", "Invalid", func(c *wire.Commit) {
+			c.Files[0].Extents = append(c.Files[0].Extents, &wire.Extent{Off: 5, Len: 5, Block: c.Blocks[0].Id})
+		}},
+		{"no extent", "Stale", func(c *wire.Commit) { c.Files[0].Extents[0] = nil }},
+		{"unknown block", "Stale", func(c *wire.Commit) { c.Files[0].Extents[0].Block = 77 }},
+		{"freed block", "Stale", func(c *wire.Commit) { c.Files[0].Extents[0].Block = 2 }},
+		{"a directory", "Invalid", func(c *wire.Commit) { c.Files[0].Ino = d }},
+		{"a file twice", "Invalid", func(c *wire.Commit) { c.Files = append(c.Files, c.Files[0]) }},
+		{"size too big", "FileTooBig", func(c *wire.Commit) { c.Files[0].MinSize = 1 << 63 }},
+		{"truncating", "Invalid", func(c *wire.Commit) { c.Files[0].Attr = &wire.SetAttr{Mask: wire.SetSize} }},
+		{"inline and extents", "Invalid", func(c *wire.Commit) { c.Files[0].HasInline = true }},
+		{"inline too long", "Invalid", func(c *wire.Commit) {
+			c.Files[0].Extents, c.Files[0].HasInline, c.Files[0].Inline = nil, true, make([]byte, wire.InlineMax+1)
+		}},
+		{"inline content lost", "Invalid", func(c *wire.Commit) { c.Files[0].Ino, c.Files[0].Extents[0].Off = i, 1 }},
+	} {
+		b := signed(benchKey, 100, 2, 1, 100)
+		c := &wire.Commit{Blocks: []*wire.Block{b}, Files: []*wire.FileUpdate{{Ino: f, Extents: []*wire.Extent{{Len: 10, Block: 100}}}}}
+		test.change(c)
+		results, err := r.s.Apply([]Entry{{Index: uint64(len(r.log) + 1), Term: 1, Command: &wire.Command{TimeNs: 5, Op: &wire.Command_Commit{Commit: c}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, test.what, codeName(results[0].Code), test.want)
+		r.log = append(r.log, Entry{Index: uint64(len(r.log) + 1), Term: 1, Command: new(wire.Command)})
+	}
+	r.check()
+	expect(t, "nothing has changed", x.line([]string{"counts"}), "inodes=9 blocks=2 live=100 degraded=0 freed=1")
+	expect(t, "nothing has changed", x.line([]string{"extents", "/f"}), "0-100=1+0")
+	expect(t, "nothing has changed", x.line([]string{"extents", "/i"}), `"text"`)
+}
+
+// TestCommitDegraded: with one server too few a block is committed, and is on
+// the list for repair.
+func TestCommitDegraded(t *testing.T) {
+	r := newRig(t)
+	ino := r.newFile("f")
+	b := signed(benchKey, 1, 2, 2, 100)
+	b.Shards[3] = &wire.Shard{Root: b.Shards[3].Root}
+	file := &wire.FileUpdate{Ino: ino, Extents: []*wire.Extent{{Len: 100, Block: 1}}, MinSize: 500}
+	res := r.commit([]*wire.Block{b}, file)
+	if res.Code != 0 || res.Inodes[0].Attr.Size != 500 {
+		t.Fatal(res)
+	}
+	degraded, err := r.s.Degraded(0, 10)
+	if err != nil || len(degraded) != 1 || degraded[0].Shards[0].Proof != nil {
+		t.Fatal(degraded, err)
+	}
+	held, err := r.s.OnServer(2, 0, 10)
+	if err != nil || len(held) != 1 || held[0] != (Held{Block: 1, Index: 1}) {
+		t.Errorf("on server 2: %v %v", held, err)
+	}
+	r.check()
+}
+
+// TestDeferredAttributes: what a holder of the write lease changed comes with
+// the data.
+func TestDeferredAttributes(t *testing.T) {
+	r := newRig(t)
+	r.must(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: 1, Mask: wire.SetMode, Mode: 0o777}}})
+	in := r.do(&wire.Command{Cred: &wire.Cred{Uid: 7, Gid: 8}, Op: &wire.Command_Create{Create: &wire.Create{Parent: 1, Name: "f", Mode: 0o6777}}}).Inode
+	attr := &wire.SetAttr{
+		Mask: wire.SetMtime | wire.SetAtime | wire.SetCtime, MtimeNs: 1, AtimeNs: 2, CtimeNs: 3, KillSuid: true,
+	}
+	res := r.commit(nil, &wire.FileUpdate{Ino: in.Attr.Ino, HasInline: true, Inline: []byte("x"), Attr: attr})
+	a := res.Inodes[0].Attr
+	if a.MtimeNs != 1 || a.AtimeNs != 2 || a.CtimeNs != 3 || a.Mode != sIFREG|0o777 || a.Version != in.Attr.Version+1 {
+		t.Errorf("attributes %v", a)
+	}
+	res = r.commit(nil, &wire.FileUpdate{Ino: in.Attr.Ino, Attr: &wire.SetAttr{Mask: wire.SetMode | wire.SetUID, Mode: 0o4600, Uid: 9}})
+	if a := res.Inodes[0].Attr; a.Mode != sIFREG|0o4600 || a.Uid != 9 || a.MtimeNs != 1 {
+		t.Errorf("attributes %v", a)
+	}
+	r.check()
+}
+
+// TestLargeFileGoesInSteps: what is left of a deleted file goes with the
+// commands that follow.
+func TestLargeFileGoesInSteps(t *testing.T) {
+	r := newRig(t)
+	ino := r.newFile("f")
+	const pieces = 4*trashStep + trashStep/2
+	f := &wire.FileUpdate{Ino: ino}
+	for i := range uint64(pieces) {
+		f.Extents = append(f.Extents, &wire.Extent{Off: 3 * i, Len: 1, Block: 1, BlockOff: uint32(i)})
+	}
+	r.commit([]*wire.Block{r.newBlock(pieces)}, f)
+	r.must(&wire.Command{Op: &wire.Command_Unlink{Unlink: &wire.Unlink{Parent: 1, Name: "f"}}})
+	for want := uint64(pieces - 2*trashStep); want > trashStep; want -= trashStep {
+		r.check()
+		if b, err := r.s.Block(1); err != nil || b.Refs != want {
+			t.Fatalf("%v %v, want %d references", b, err, want)
+		}
+		r.must(&wire.Command{Op: &wire.Command_LeaseHorizon{LeaseHorizon: &wire.LeaseHorizon{}}})
+	}
+	r.must(&wire.Command{Op: &wire.Command_LeaseHorizon{LeaseHorizon: &wire.LeaseHorizon{}}})
+	if b, err := r.s.Block(1); err != nil || b.FreedIndex == 0 {
+		t.Errorf("block %v %v", b, err)
+	}
+	r.check()
+	r.replay(1 << 20)
+}
+
+// TestReadDirPages: a listing by pages has every entry once, whatever the limit;
+// entries with equal hashes are never torn apart.
+func TestReadDirPages(t *testing.T) {
+	r := newRig(t)
+	const files = 3000
+	f := &feeder{tb: t, s: r.s, index: uint64(len(r.log)), batch: 1000}
+	for i := range files {
+		c := create(wire.RootIno, fmt.Sprint("name-", i), 0)
+		c.Session, c.Cred = 0, nil
+		f.add(c)
+	}
+	f.flush()
+	for _, limit := range []uint32{1, 7, 1000, 0, 1 << 31} {
+		seen, after, calls := map[string]bool{}, uint64(0), 0
+		for eof := false; !eof; calls++ {
+			a := r.ask(&wire.Query{Op: &wire.Query_ReadDir{ReadDir: &wire.ReadDir{Ino: wire.RootIno, After: after, Limit: limit}}}).GetDir()
+			for _, e := range a.Entries {
+				if seen[e.Name] || e.Cookie <= 2 {
+					t.Fatalf("entry %v", e)
+				}
+				seen[e.Name] = true
+			}
+			if len(a.Entries) > 0 {
+				after = a.Entries[len(a.Entries)-1].Cookie
+			}
+			eof = a.Eof
+		}
+		if len(seen) != files+1 {
+			t.Errorf("limit %d: %d entries", limit, len(seen))
+		}
+		if limit == 1<<31 && calls != 1 {
+			t.Errorf("%d calls", calls)
+		}
+	}
+}

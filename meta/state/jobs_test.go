@@ -1,0 +1,212 @@
+package state
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"testing"
+
+	"quernfs/internal/wire"
+)
+
+func submit(r *rig, name, spec string, tasks int, kernels ...string) *wire.Result {
+	op := &wire.SubmitJob{Job: &wire.Job{Name: name, Spec: []byte(spec)}}
+	for range tasks {
+		op.Tasks = append(op.Tasks, &wire.Task{Phase: "map", Inputs: []*wire.TaskInput{{Path: "/in"}}})
+	}
+	for _, k := range kernels {
+		op.Job.Kernels = append(op.Job.Kernels, &wire.KernelRef{Name: k})
+	}
+	return r.do(&wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: op}})
+}
+
+// task sends an update of a task; out is the attempt's directory, or 0.
+func task(r *rig, job uint64, n, attempt uint32, state string, out uint64) string {
+	res := r.do(&wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{
+		Task: &wire.Task{Job: job, N: n, Attempt: attempt, State: state, Agent: 7}, OutIno: out,
+	}}})
+	return codeName(res.Code)
+}
+
+func updateJob(r *rig, op *wire.UpdateJob) string {
+	return codeName(r.do(&wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: op}}).Code)
+}
+
+func jobState(t *testing.T, r *rig, id uint64) string {
+	t.Helper()
+	j, err := r.s.Job(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%s %d/%d failed=%d", j.State, j.TasksDone, j.Tasks, j.TasksFailed)
+}
+
+func expect(t *testing.T, what, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %s, want %s", what, got, want)
+	}
+}
+
+func TestSubmitOnce(t *testing.T) {
+	r := newRig(t)
+	first := submit(r, "count", "a: 1", 2)
+	if first.Code != 0 || !first.Created {
+		t.Fatal(first)
+	}
+	if again := submit(r, "count", "a: 1", 2); again.Value != first.Value || again.Created || again.Code != 0 {
+		t.Errorf("the same job again: %v", again)
+	}
+	expect(t, "another job of that name", codeName(submit(r, "count", "a: 2", 2).Code), "Exists")
+	expect(t, "no name", codeName(submit(r, "", "a: 2", 2).Code), "Invalid")
+	j, err := r.s.Job(first.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := sha256.Sum256([]byte("a: 1")); string(j.Digest) != string(sum[:]) || j.Reason == "" || j.SubmittedNs == 0 {
+		t.Errorf("job %v", j)
+	}
+	out, err := r.s.Inode(j.OutDir)
+	if err != nil || out.Parent != wire.OutputsIno {
+		t.Errorf("output directory %v %v", out, err)
+	}
+	a := r.ask(&wire.Query{Op: &wire.Query_ListJobs{ListJobs: &wire.ListJobs{Name: "count"}}})
+	if n := len(a.GetJobs().Jobs); n != 1 {
+		t.Errorf("%d jobs of that name", n)
+	}
+	a = r.ask(&wire.Query{Op: &wire.Query_GetJob{GetJob: &wire.GetJob{Id: first.Value, Tasks: true}}})
+	if n := len(a.GetJobs().Tasks); n != 2 {
+		t.Errorf("%d tasks", n)
+	}
+	r.check()
+}
+
+func TestAttempts(t *testing.T) {
+	r := newRig(t)
+	id := submit(r, "j", "x", 2).Value
+	agent := r.openSession("agent")
+	r.session = agent
+	steps := []struct {
+		n, attempt uint32
+		state      string
+		want       string
+		job        string
+	}{
+		{0, 0, "running", "Stale", "pending 0/2 failed=0"},
+		{0, 2, "running", "Stale", "pending 0/2 failed=0"},
+		{0, 1, "staging", "ok", "running 0/2 failed=0"},
+		{0, 1, "running", "ok", "running 0/2 failed=0"},
+		{0, 1, "nonsense", "Invalid", "running 0/2 failed=0"},
+		{0, 2, "running", "ok", "running 0/2 failed=0"}, // the first host is lost
+		{0, 1, "succeeded", "Stale", "running 0/2 failed=0"},
+		{0, 2, "pending", "ok", "running 0/2 failed=0"},
+		{0, 2, "succeeded", "Stale", "running 0/2 failed=0"},
+		{0, 3, "running", "ok", "running 0/2 failed=0"},
+		{0, 3, "succeeded", "ok", "running 1/2 failed=0"},
+		{0, 3, "succeeded", "Stale", "running 1/2 failed=0"},
+		{0, 4, "running", "Stale", "running 1/2 failed=0"},
+		{1, 1, "running", "ok", "running 1/2 failed=0"},
+		{1, 1, "failed", "ok", "failed 1/2 failed=1"},
+		{1, 1, "running", "Stale", "failed 1/2 failed=1"},
+		{1, 2, "running", "ok", "running 1/2 failed=0"}, // tried again
+		{1, 2, "succeeded", "ok", "succeeded 2/2 failed=0"},
+		{9, 1, "running", "NotFound", "succeeded 2/2 failed=0"},
+	}
+	for i, s := range steps {
+		expect(t, fmt.Sprint("step ", i), task(r, id, s.n, s.attempt, s.state, 0), s.want)
+		expect(t, fmt.Sprint("job after step ", i), jobState(t, r, id), s.job)
+		r.check()
+	}
+	jobs, err := r.s.Jobs()
+	if err != nil || len(jobs) != 0 {
+		t.Errorf("jobs that have not ended: %v %v", jobs, err)
+	}
+	done, err := r.s.Tasks(id, "succeeded")
+	if err != nil || len(done) != 2 || done[0].StartedNs == 0 || done[0].EndedNs == 0 || len(done[0].Inputs) != 1 {
+		t.Errorf("tasks that are done: %v %v", done, err)
+	}
+	r.replay(1 << 20)
+}
+
+// TestOutputs: the outputs of the winning attempt appear with its success.
+func TestOutputs(t *testing.T) {
+	r := newRig(t)
+	x := &script{rig: r, sessions: map[string]uint64{}, vars: map[string]string{}}
+	res := submit(r, "j", "x", 3)
+	id, out := res.Value, res.Inode.Attr.Ino
+	run := func(line ...string) {
+		t.Helper()
+		if got := x.line(line); got != "ok" {
+			t.Fatalf("%v: %s", line, got)
+		}
+	}
+	for n, dir := range []string{"/a0", "/a1", "/a2"} {
+		run("mkdir", dir, "0755")
+		run("create", dir+"/same", "0644")
+		run("mkdir", dir+"/sub", "0755")
+		run("create", fmt.Sprintf("%s/sub/%d", dir, n), "0644")
+		run("create", fmt.Sprintf("%s/part.%d", dir, n), "0644")
+		expect(t, "start", task(r, id, uint32(n), 1, "running", 0), "ok")
+	}
+	expect(t, "first", task(r, id, 0, 1, "succeeded", x.ino("/a0")), "ok")
+	expect(t, "late", task(r, id, 0, 1, "succeeded", x.ino("/a1")), "Stale")
+	expect(t, "the job's own directory", task(r, id, 1, 1, "succeeded", out), "Invalid")
+	expect(t, "an ancestor of it", task(r, id, 1, 1, "succeeded", wire.OutputsIno), "Invalid")
+	expect(t, "no directory", task(r, id, 1, 1, "succeeded", x.ino("/a1/same")), "NotDir")
+	expect(t, "not there", task(r, id, 1, 1, "succeeded", 1<<40), "NotFound")
+	second := x.ino("/a1/same")
+	expect(t, "second", task(r, id, 1, 1, "succeeded", x.ino("/a1")), "ok")
+	expect(t, "outputs", x.line([]string{"ls", fmt.Sprint("@", out)}), "part.0 part.1 same sub")
+	if d, err := r.s.Entry(out, "same"); err != nil || d.Ino != second {
+		t.Errorf("the later file has not replaced the earlier: %v %v", d, err)
+	}
+	sub, err := r.s.Entry(out, "sub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "merged", x.line([]string{"ls", fmt.Sprint("@", sub.Ino)}), "0 1")
+	expect(t, "left", x.line([]string{"stat", "/a1", "nlink", "entries"}), "2 0")
+	run("unlink", "/a2/same")
+	run("mkdir", "/a2/same", "0755")
+	expect(t, "a directory for a file", task(r, id, 2, 1, "succeeded", x.ino("/a2")), "Exists")
+	expect(t, "nothing moved", x.line([]string{"ls", "/a2"}), "part.2 same sub")
+	r.check()
+	r.replay(1 << 20)
+}
+
+func TestReducePhase(t *testing.T) {
+	r := newRig(t)
+	id := submit(r, "j", "x", 1, "map", "reduce").Value
+	task(r, id, 0, 1, "running", 0)
+	task(r, id, 0, 1, "succeeded", 0)
+	expect(t, "the maps are done", jobState(t, r, id), "running 1/1 failed=0")
+	expect(t, "add", updateJob(r, &wire.UpdateJob{Id: id, Tasks: []*wire.Task{{Phase: "reduce"}}, Event: "reduce"}), "ok")
+	expect(t, "with a reduce task", jobState(t, r, id), "running 1/2 failed=0")
+	expect(t, "start", task(r, id, 1, 1, "running", 0), "ok")
+	expect(t, "end", task(r, id, 1, 1, "succeeded", 0), "ok")
+	expect(t, "done", jobState(t, r, id), "succeeded 2/2 failed=0")
+	r.check()
+}
+
+func TestCancelAndRetry(t *testing.T) {
+	r := newRig(t)
+	r.cred = &wire.Cred{Uid: 1000}
+	id := submit(r, "j", "x", 2).Value
+	task(r, id, 0, 1, "running", 0)
+	r.cred = &wire.Cred{Uid: 1001}
+	expect(t, "not the owner", updateJob(r, &wire.UpdateJob{Id: id, State: "cancelled"}), "Perm")
+	r.cred = &wire.Cred{Uid: 1000}
+	expect(t, "cancel", updateJob(r, &wire.UpdateJob{Id: id, State: "cancelled", Reason: "no longer needed"}), "ok")
+	expect(t, "cancelled", jobState(t, r, id), "cancelled 0/2 failed=0")
+	expect(t, "late", task(r, id, 0, 1, "succeeded", 0), "Stale")
+	expect(t, "cancel again", updateJob(r, &wire.UpdateJob{Id: id, State: "cancelled"}), "Stale")
+	r.check()
+	expect(t, "retry", updateJob(r, &wire.UpdateJob{Id: id, State: "pending"}), "ok")
+	expect(t, "retried", jobState(t, r, id), "pending 0/2 failed=0")
+	r.session = r.openSession("agent")
+	expect(t, "the old attempt", task(r, id, 0, 1, "succeeded", 0), "Stale")
+	expect(t, "the next", task(r, id, 0, 2, "running", 0), "ok")
+	expect(t, "unknown state", updateJob(r, &wire.UpdateJob{Id: id, State: "odd"}), "Invalid")
+	expect(t, "unknown job", updateJob(r, &wire.UpdateJob{Id: 99, State: "cancelled"}), "NotFound")
+	r.check()
+	r.replay(1 << 20)
+}

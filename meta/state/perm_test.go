@@ -1,0 +1,190 @@
+package state
+
+import (
+	"bytes"
+	"testing"
+
+	"quernfs/internal/wire"
+)
+
+func inodeOf(mode, uid, gid uint32) *wire.Inode {
+	return &wire.Inode{Attr: &wire.Attr{Mode: mode, Uid: uid, Gid: gid}}
+}
+
+func TestAccess(t *testing.T) {
+	owner, member, second, other := &wire.Cred{Uid: 1, Gid: 9}, &wire.Cred{Uid: 2, Gid: 5}, &wire.Cred{Uid: 3, Gid: 9, Groups: []uint32{5}}, &wire.Cred{Uid: 4, Gid: 9}
+	root := &wire.Cred{}
+	for _, test := range []struct {
+		mode uint32
+		acl  string
+		cred *wire.Cred
+		mask uint32
+		want bool
+	}{
+		{sIFREG | 0o640, "", owner, MayRead | MayWrite, true},
+		{sIFREG | 0o640, "", owner, MayExec, false},
+		{sIFREG | 0o640, "", member, MayRead, true},
+		{sIFREG | 0o640, "", second, MayRead, true},
+		{sIFREG | 0o640, "", member, MayWrite, false},
+		{sIFREG | 0o640, "", other, MayRead, false},
+		{sIFREG | 0o047, "", owner, MayRead, false}, // the first class that fits decides
+		{sIFREG | 0o047, "", member, MayWrite, false},
+		{sIFREG | 0o047, "", other, 7, true},
+		{sIFREG | 0o000, "", root, MayRead | MayWrite, true},
+		{sIFREG | 0o000, "", root, MayExec, false},
+		{sIFREG | 0o001, "", root, MayExec, true},
+		{sIFDIR | 0o000, "", root, 7, true},
+		{sIFREG | 0o000, "", nil, MayWrite, true},
+		{sIFREG | 0o000, "", other, 0, true},
+
+		{sIFREG | 0o660, "u:rw,U4:r,g:rw,m:rw,o:-", other, MayRead, true},
+		{sIFREG | 0o660, "u:rw,U4:r,g:rw,m:rw,o:-", other, MayWrite, false},
+		{sIFREG | 0o640, "u:rw,U4:rw,g:rw,m:r,o:-", other, MayWrite, false}, // the mask
+		{sIFREG | 0o640, "u:rw,U4:rw,g:rw,m:r,o:-", member, MayWrite, false},
+		{sIFREG | 0o660, "u:-,g:rw,o:-", owner, MayWrite, true}, // the owner goes by the bits
+		{sIFREG | 0o660, "u:rw,g:-,G9:rw,m:rw,o:-", other, MayWrite, true},
+		{sIFREG | 0o660, "u:rw,g:-,G9:rw,m:rw,o:-", second, MayWrite, true}, // any group that grants it
+		{sIFREG | 0o666, "u:rw,g:-,G8:rw,m:rw,o:rw", member, MayWrite, false},
+		{sIFREG | 0o666, "u:rw,g:-,G8:rw,m:rw,o:rw", other, MayWrite, true},
+		{sIFREG | 0o606, "u:rw,U4:-,g:-,m:-,o:rw", other, MayWrite, true}, // an empty mask: the bits
+	} {
+		var acl []byte
+		if test.acl != "" {
+			acl = parseACL(test.acl).Encode()
+		}
+		if got := Access(inodeOf(test.mode, 1, 5), acl, test.cred, test.mask); got != test.want {
+			t.Errorf("mode %o acl %q cred %v mask %o: %v", test.mode, test.acl, test.cred, test.mask, got)
+		}
+	}
+}
+
+func TestInherit(t *testing.T) {
+	plain, setgid := inodeOf(sIFDIR|0o777, 0, 50), inodeOf(sIFDIR|0o2777, 0, 50)
+	user, member := &wire.Cred{Uid: 1, Gid: 1}, &wire.Cred{Uid: 1, Gid: 1, Groups: []uint32{50}}
+	for _, test := range []struct {
+		dir      *wire.Inode
+		cred     *wire.Cred
+		mode     uint32
+		gid      uint32
+		wantMode uint32
+	}{
+		{plain, user, sIFREG | 0o6755, 1, sIFREG | 0o6755},
+		{plain, user, sIFDIR | 0o7755, 1, sIFDIR | 0o1755},
+		{setgid, user, sIFDIR | 0o755, 50, sIFDIR | 0o2755},
+		{setgid, user, sIFREG | 0o2755, 50, sIFREG | 0o755},
+		{setgid, user, sIFREG | 0o2745, 50, sIFREG | 0o2745},
+		{setgid, member, sIFREG | 0o2755, 50, sIFREG | 0o2755},
+		{setgid, &wire.Cred{}, sIFREG | 0o2755, 50, sIFREG | 0o2755},
+	} {
+		if gid, mode := Inherit(test.dir, test.mode, test.cred); gid != test.gid || mode != test.wantMode {
+			t.Errorf("%o in %o: group %d mode %o", test.mode, test.dir.Attr.Mode, gid, mode)
+		}
+	}
+}
+
+func TestKillSuid(t *testing.T) {
+	for _, test := range []struct {
+		mode   uint32
+		member bool
+		want   uint32
+	}{
+		{sIFREG | 0o6755, true, sIFREG | 0o755},
+		{sIFREG | 0o6745, true, sIFREG | 0o2745},
+		{sIFREG | 0o6745, false, sIFREG | 0o745},
+		{sIFDIR | 0o6755, false, sIFDIR | 0o6755},
+		{sIFREG | 0o755, false, sIFREG | 0o755},
+	} {
+		if got := KillSuid(test.mode, test.member); got != test.want {
+			t.Errorf("%o member %v: %o", test.mode, test.member, got)
+		}
+	}
+}
+
+func TestDecodeACL(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"u:rwx,g:rx,o:r":                     true,
+		"u:rwx,g:rx,m:r,o:r":                 true,
+		"u:rwx,U1:r,U2:w,g:rx,G1:r,m:r,o:r":  true,
+		"u:rwx,U1:r,g:rx,o:r":                false, // needs a mask
+		"g:rx,u:rwx,o:r":                     false,
+		"u:rwx,g:rx":                         false,
+		"u:rwx,o:r":                          false,
+		"u:rwx,u:rwx,g:rx,o:r":               false,
+		"u:rwx,g:rx,g:rx,o:r":                false,
+		"u:rwx,g:rx,m:r,m:r,o:r":             false,
+		"u:rwx,g:rx,o:r,o:r":                 false,
+		"u:rwx,g:rx,U1:r,m:r,o:r":            false,
+		"u:rwx,U4294967295:r,g:rx,m:r,o:r":   false,
+		"u:rwx,g:rx,G4294967295:rx,m:rx,o:r": false,
+	} {
+		acl := parseACL(text)
+		got, err := DecodeACL(acl.Encode())
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
+		}
+		if ok && !bytes.Equal(got.Encode(), acl.Encode()) {
+			t.Errorf("%s came back as %s", text, formatACL(got))
+		}
+	}
+	for _, b := range []string{"", "\x02\x00\x00", "\x03\x00\x00\x00", "\x02\x00\x00\x00x"} {
+		if _, err := DecodeACL([]byte(b)); err == nil {
+			t.Errorf("%q was accepted", b)
+		}
+	}
+	if acl, err := DecodeACL([]byte("\x02\x00\x00\x00")); acl != nil || err != nil {
+		t.Errorf("an empty ACL: %v %v", acl, err)
+	}
+}
+
+func TestACLModes(t *testing.T) {
+	for _, test := range []struct {
+		acl   string
+		perm  uint32
+		whole bool
+		chmod uint32
+		after string
+	}{
+		{"u:rwx,g:rx,o:r", 0o754, true, 0o640, "u:rw-,g:r--,o:---"},
+		{"u:rw,U1:rwx,g:rx,m:rw,o:-", 0o660, false, 0o751, "u:rwx,U1:rwx,g:r-x,m:r-x,o:--x"},
+		{"u:rw,g:rx,m:w,o:-", 0o620, false, 0o600, "u:rw-,g:r-x,m:---,o:---"},
+	} {
+		acl := parseACL(test.acl)
+		if perm, whole := acl.Mode(); perm != test.perm || whole != test.whole {
+			t.Errorf("%s: %o %v", test.acl, perm, whole)
+		}
+		expect(t, test.acl, formatACL(acl.Chmod(test.chmod)), test.after)
+	}
+	for _, test := range []struct {
+		def    string
+		mode   uint32
+		want   uint32
+		access string
+	}{
+		{"u:rwx,g:rx,o:r", 0o666, 0o644, ""},
+		{"u:r,g:rwx,o:rwx", 0o777, 0o477, ""},
+		{"u:rwx,U1:rwx,g:rwx,m:rx,o:-", 0o666, 0o640, "u:rw-,U1:rwx,g:rwx,m:r--,o:---"},
+		{"u:rwx,g:rwx,m:rwx,o:rwx", 0o640, 0o640, "u:rw-,g:rwx,m:r--,o:---"},
+	} {
+		mode, access := parseACL(test.def).Create(sIFREG | test.mode)
+		if mode != sIFREG|test.want || formatACL(access) != test.access {
+			t.Errorf("%s with %o: %o %s", test.def, test.mode, mode, formatACL(access))
+		}
+	}
+}
+
+func FuzzDecodeACL(f *testing.F) {
+	f.Add(parseACL("u:rwx,U1:r,g:rx,G1:r,m:r,o:r").Encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		acl, err := DecodeACL(b)
+		if err != nil || acl == nil {
+			return
+		}
+		again, err := DecodeACL(acl.Encode())
+		if err != nil || len(again) != len(acl) {
+			t.Fatal(acl, again, err)
+		}
+		acl.Create(0o666)
+		acl.Chmod(0o640)
+		Access(inodeOf(0o660, 1, 1), b, &wire.Cred{Uid: 5}, 7)
+	})
+}
