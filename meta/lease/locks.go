@@ -15,9 +15,10 @@ type Owner struct {
 // Locks is the table of file locks. The zero Locks is not usable: see NewLocks.
 type Locks struct {
 	spaces  map[space]*spaceLocks
-	held    map[Owner]int                  // ranges held, in all spaces
-	waiting map[Owner]map[*Waiter]struct{} // POSIX waiters only: the edges of a circle
+	held    map[Owner]int // ranges held, in all spaces
+	waiting map[Owner]map[*Waiter]struct{}
 	granted []*Waiter
+	dirty   []space // to be scanned: an owner that waits there has become a holder
 }
 
 type space struct {
@@ -131,12 +132,10 @@ func (t *Locks) Wait(o Owner, l *wire.Lock) (*Waiter, error) {
 		return nil, wire.Errorf(wire.Deadlock, "lock", "", "the holder waits for a lock of this owner")
 	}
 	s.waiters = append(s.waiters, w)
-	if !l.Flock {
-		if t.waiting[o] == nil {
-			t.waiting[o] = map[*Waiter]struct{}{}
-		}
-		t.waiting[o][w] = struct{}{}
+	if t.waiting[o] == nil {
+		t.waiting[o] = map[*Waiter]struct{}{}
 	}
+	t.waiting[o][w] = struct{}{}
 	return w, nil
 }
 
@@ -318,8 +317,17 @@ func (t *Locks) grantable(s *spaceLocks, w *Waiter, n int) bool {
 	return true
 }
 
-// scan grants what has become grantable, in order of arrival.
+// scan grants what has become grantable, in order of arrival, here and where
+// that makes a difference.
 func (t *Locks) scan(k space) {
+	t.scanOne(k)
+	for len(t.dirty) > 0 {
+		k, t.dirty = t.dirty[0], t.dirty[1:]
+		t.scanOne(k)
+	}
+}
+
+func (t *Locks) scanOne(k space) {
 	s := t.spaces[k]
 	if s == nil {
 		return
@@ -362,7 +370,7 @@ func (t *Locks) circle(w *Waiter) bool {
 			}
 			seen[h.owner] = true
 			for next := range t.waiting[h.owner] {
-				if reaches(next, goal) {
+				if !next.Lock.Flock && reaches(next, goal) {
 					return true
 				}
 			}
@@ -376,6 +384,11 @@ func (t *Locks) circle(w *Waiter) bool {
 // are cut, joined and kept sorted by start.
 func (t *Locks) put(o Owner, l *wire.Lock) {
 	s := t.space(spaceOf(l))
+	if t.held[o] == 0 && l.Type != wire.Unlock {
+		for w := range t.waiting[o] {
+			t.dirty = append(t.dirty, spaceOf(w.Lock))
+		}
+	}
 	want := rangeOf(o, l)
 	kept := s.held[:0:0]
 	for _, h := range s.held {
