@@ -127,7 +127,7 @@ func (f *File) prefetch(lo, hi int64) {
 		}
 		f.mu.RUnlock()
 		if !ok {
-			if f.fetch(ctx, k.off, k.end) != nil {
+			if f.fetch(ctx, k.off) != nil {
 				return
 			}
 			continue

@@ -1,6 +1,8 @@
 package data
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -291,7 +293,7 @@ func (p *Path) gather(d *draft) *draft {
 	if dead <= int64(tail)/16 && (merges < 8 || merges < spans/8) {
 		return d
 	}
-	sortBy(parts, func(a, b *part) bool { return first[a] < first[b] })
+	slices.SortFunc(parts, func(a, b *part) int { return cmp.Compare(first[a], first[b]) })
 	to := p.newDraft(d.policy, d.private)
 	to.timer.Stop()
 	to.sealed, to.busy, to.urgent, to.rank, to.tries = true, true, d.urgent, taken, d.tries

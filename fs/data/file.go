@@ -37,8 +37,9 @@ type File struct {
 	sent    *change       // in the commit in flight
 	times   *wire.SetAttr // the last deferred mtime and ctime: every commit of data repeats them
 
-	extents spanMap[uint64]   // committed: block id
-	known   spanMap[struct{}] // where extents is complete
+	extents  spanMap[uint64]   // committed: block id
+	known    spanMap[struct{}] // where extents is complete
+	fetching chan struct{}     // closed when the fetch of extents under way ends; or nil
 
 	lost  error  // data was dropped: reported by the next Flush
 	drops uint64 // how often everything dirty was dropped

@@ -373,18 +373,6 @@ func (p *Path) readyLocked(f *File) {
 	}
 }
 
-func sortBy[T any](s []T, less func(a, b T) bool) {
-	slices.SortFunc(s, func(a, b T) int {
-		switch {
-		case less(a, b):
-			return -1
-		case less(b, a):
-			return 1
-		}
-		return 0
-	})
-}
-
 // codeOr is the code of err, or c where err has none of its own.
 func codeOr(err error, c wire.Code) wire.Code {
 	if got := wire.CodeOf(err); got != wire.Internal {

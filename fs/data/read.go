@@ -90,7 +90,7 @@ func (f *File) plan(ctx context.Context, b []byte, off int64) (n int, pieces []p
 		if missing.off == missing.end {
 			return n, pieces, nil
 		}
-		if err := f.fetch(ctx, missing.off, missing.end); err != nil {
+		if err := f.fetch(ctx, missing.off); err != nil {
 			return 0, nil, err
 		}
 	}
@@ -168,12 +168,34 @@ func (f *File) lookExtents(b []byte, off int64, pieces []piece) ([]piece, span[s
 	return pieces, span[struct{}]{}
 }
 
-// fetch asks meta for extents from off on, at least one page, and keeps them
-// where nothing newer is known.
-func (f *File) fetch(ctx context.Context, off, end int64) error {
-	f.mu.RLock()
+// fetch asks meta for a page of extents from off on, and keeps them where
+// nothing newer is known; or it waits for a fetch that is under way. The caller
+// looks again in either case.
+func (f *File) fetch(ctx context.Context, off int64) error {
+	f.mu.Lock()
+	if other := f.fetching; other != nil {
+		f.mu.Unlock()
+		select {
+		case <-other:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	done := make(chan struct{})
+	f.fetching = done
 	epoch := f.epoch
-	f.mu.RUnlock()
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		f.fetching = nil
+		f.mu.Unlock()
+		close(done)
+	}()
+	return f.fetchPage(ctx, off, epoch)
+}
+
+func (f *File) fetchPage(ctx context.Context, off int64, epoch uint64) error {
 	a, err := f.path.meta.Extents(ctx, &wire.GetExtents{Ino: f.ino, Off: uint64(off), Limit: extentsPage})
 	if err != nil {
 		return err

@@ -16,10 +16,10 @@ func (f *File) Seek(ctx context.Context, off int64, hole bool) (int64, error) {
 			f.mu.RUnlock()
 			return 0, syscall.ENXIO
 		}
-		found, unknown, end := f.seekFrom(pos, size, hole)
+		found, unknown := f.seekFrom(pos, size, hole)
 		f.mu.RUnlock()
 		if unknown {
-			if err := f.fetch(ctx, found, end); err != nil {
+			if err := f.fetch(ctx, found); err != nil {
 				return 0, err
 			}
 			pos = found
@@ -33,27 +33,28 @@ func (f *File) Seek(ctx context.Context, off int64, hole bool) (int64, error) {
 }
 
 // seekFrom looks through the layers from pos on, up to size. With unknown it
-// stopped at found, before end, where the extents are not known. f.mu is held.
-func (f *File) seekFrom(pos, size int64, hole bool) (found int64, unknown bool, end int64) {
+// stopped at found, where the extents are not known. f.mu is held.
+func (f *File) seekFrom(pos, size int64, hole bool) (found int64, unknown bool) {
 	if f.inlined {
-		if n := int64(len(f.inline)); pos < n != hole {
-			return pos, false, 0
-		} else if hole {
-			return n, false, 0
+		switch n := int64(len(f.inline)); {
+		case (pos < n) != hole:
+			return pos, false
+		case hole:
+			return n, false
 		}
-		return size, false, 0
+		return size, false
 	}
 	for pos < size {
 		data, known, stop := f.classify(pos, size)
 		switch {
 		case !known:
-			return pos, true, stop
+			return pos, true
 		case data != hole:
-			return pos, false, 0
+			return pos, false
 		}
 		pos = stop
 	}
-	return size, false, 0
+	return size, false
 }
 
 // classify says whether [pos, stop) is data or hole, or not known.
