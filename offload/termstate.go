@@ -15,6 +15,7 @@ type jobState struct {
 	tasks   []*taskState  // by number
 	pending []uint32      // numbers of pending tasks, in order
 	done    int
+	failed  int  // tasks that have failed for good
 	stale   bool // read the tasks again before deciding anything
 	alone   bool // it has been told that no host can run it
 }
@@ -84,7 +85,7 @@ func (t *term) refresh(now time.Time) error {
 			t.jobs[job.Id] = j
 		}
 		j.job = job
-		if j.stale || resync || int(job.Tasks) != len(j.tasks) {
+		if j.stale || resync || int(job.Tasks) != len(j.tasks) || int(job.TasksFailed) != j.failed {
 			reload = append(reload, job)
 		}
 	}
@@ -115,7 +116,7 @@ func (t *term) load(job *wire.Job, tasks []*wire.Task, now time.Time) {
 	}
 	old := j.tasks
 	t.unlink(j)
-	j.job, j.stale, j.done = job, false, 0
+	j.job, j.stale, j.done, j.failed = job, false, 0, 0
 	j.tasks, j.pending = make([]*taskState, len(tasks)), nil
 	for i, x := range tasks {
 		s := &taskState{t: shallowTask(x), started: now}
@@ -131,6 +132,8 @@ func (t *term) load(job *wire.Job, tasks []*wire.Task, now time.Time) {
 			j.pending = append(j.pending, uint32(i))
 		case x.State == StateSucceeded:
 			j.done++
+		case x.State == StateFailed:
+			j.failed++
 		case s.active():
 			t.agent(x.Agent).tasks[s.id()] = s
 		}
@@ -167,5 +170,7 @@ func (t *term) settle(j *jobState, x *taskState, state, reason string, failures 
 		}
 	case StateSucceeded:
 		j.done++
+	case StateFailed:
+		j.failed++
 	}
 }
