@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"quernfs/internal/wire"
 )
@@ -87,6 +89,10 @@ func parallel(b *testing.B, ways int, f func() error) {
 	close(todo)
 	var wg sync.WaitGroup
 	b.ResetTimer()
+	start := cpuTime()
+	defer func() {
+		b.ReportMetric(float64((cpuTime()-start).Nanoseconds())/1e3/float64(b.N), "cpu-µs/op")
+	}()
 	for range ways {
 		wg.Go(func() {
 			for range todo {
@@ -98,4 +104,13 @@ func parallel(b *testing.B, ways int, f func() error) {
 		})
 	}
 	wg.Wait()
+}
+
+// cpuTime is what this process, both ends of the connection, has used.
+func cpuTime() time.Duration {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		return 0
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }

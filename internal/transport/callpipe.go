@@ -27,6 +27,10 @@ type callPipe struct {
 	err     error // set once the pipe has ended
 }
 
+// crowd is how many calls in flight make it worth a moment to let others send
+// along: a system call saved for each of them.
+const crowd = 8
+
 // waiter is one call in flight.
 type waiter struct {
 	shape wire.Shape
@@ -115,7 +119,7 @@ func (p *callPipe) call(ctx context.Context, m wire.Method, shape wire.Shape, re
 	buf := getBuffer(headerSize + size)
 	frame, err := appendFrame((*buf)[:0], header{kind: frameCall, method: m, millis: millisLeft(ctx), id: id}, req, size)
 	if err == nil {
-		err = p.s.send(frame, ctx.Done())
+		err = p.s.send(frame, ctx.Done(), p.inflight.Load() >= crowd)
 	}
 	putBuffer(buf)
 	if err != nil && err != errNoRoom && p.remove(id) != nil {
@@ -163,7 +167,7 @@ func (p *callPipe) lost(err error) bool {
 func (p *callPipe) cancel(m wire.Method, id uint64) {
 	frame, err := appendFrame(nil, header{kind: frameCancel, method: m, id: id}, nil, 0)
 	if err == nil {
-		p.s.send(frame, atOnce) // a broken pipe cancels as well; the deadline does, too
+		p.s.send(frame, atOnce, false) // a broken pipe cancels as well; the deadline does, too
 	}
 }
 

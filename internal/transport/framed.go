@@ -86,7 +86,7 @@ func (c *framedConn) pulse() {
 	for {
 		select {
 		case <-t.C:
-			c.calls[0].Load().s.send(frame, atOnce) // what is broken needs none
+			c.calls[0].Load().s.send(frame, atOnce, false) // what is broken needs none
 		case <-c.gone:
 			return
 		}

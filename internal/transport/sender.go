@@ -3,6 +3,7 @@ package transport
 import (
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 )
 
@@ -43,8 +44,9 @@ var atOnce = func() chan struct{} { c := make(chan struct{}); close(c); return c
 
 // send queues or writes one frame. It waits only while queueLimit is exceeded,
 // which the pipe's stall limit bounds, and then no longer than until done is
-// closed (nil: never), which returns errNoRoom.
-func (s *sender) send(frame []byte, done <-chan struct{}) error {
+// closed (nil: never), which returns errNoRoom. With crowd, others are likely to
+// send in the same moment: their frames are let into the same write.
+func (s *sender) send(frame []byte, done <-chan struct{}, crowd bool) error {
 	s.mu.Lock()
 	for s.err == nil && len(s.queue) > queueLimit {
 		if s.room == nil {
@@ -70,6 +72,11 @@ func (s *sender) send(frame []byte, done <-chan struct{}) error {
 		return nil
 	}
 	s.writing = true
+	if crowd {
+		s.mu.Unlock()
+		runtime.Gosched()
+		s.mu.Lock()
+	}
 	for range inlineWrites {
 		batch := s.take()
 		s.mu.Unlock()

@@ -264,6 +264,13 @@ func (c *servedCall) run() {
 	}
 }
 
+// inflight is how many calls of the pipe are being handled.
+func (sp *servedPipe) inflight() int {
+	sp.mu.Lock()
+	defer sp.mu.Unlock()
+	return len(sp.calls)
+}
+
 // respond sends the reply, or err in its place.
 func (c *servedCall) respond(reply *Reply, err error) error {
 	sp := c.sp
@@ -294,7 +301,7 @@ func (c *servedCall) respond(reply *Reply, err error) error {
 	}
 	switch {
 	case sp.send != nil:
-		return sp.send.send(frame, nil)
+		return sp.send.send(frame, nil, sp.inflight() >= crowd)
 	case sp.use == useFiles && reply.File != nil:
 		return sp.p.writeFile(frame, reply.File)
 	case h.payload > 0:
@@ -441,6 +448,6 @@ func (s *Server) sayBye() {
 func (sp *servedPipe) sayBye() {
 	frame, err := appendFrame(nil, header{kind: frameBye}, nil, 0)
 	if err == nil {
-		sp.send.send(frame, atOnce) // a pipe that is broken needs no bye
+		sp.send.send(frame, atOnce, false) // a pipe that is broken needs no bye
 	}
 }
