@@ -32,7 +32,7 @@ type Config struct {
 	// start of each. Empty: this server alone. Not looked at later.
 	Members []Member
 	// Join: this server is no first member; the cluster that these servers
-	// belong to is asked to take it in.
+	// belong to is asked to take it in. Members then only tell where others are.
 	Join []*wire.Endpoint
 	// Policy of the root directory of a new cluster; zero: 4+2.
 	Policy block.Policy
@@ -55,6 +55,7 @@ type Timing struct {
 	Courtesy    time.Duration // a silent session in nobody's way is kept; default 5 min
 	OpTimeout   time.Duration // an operation's wait for others; default 28 s
 	SnapshotLag uint64        // entries between snapshots; default 20000
+	Segment     int           // bytes of one file of the log; default 16 MiB
 }
 
 // JobScheduler gives tasks to agents. One belongs to each server and works
@@ -102,7 +103,7 @@ func (c *Config) check() error {
 	case c.Server == nil || c.Mux == nil || c.Pool == nil:
 		return bad("a transport server, its mux and a pool are needed")
 	}
-	named := len(c.Members) == 0
+	named := len(c.Members) == 0 || len(c.Join) > 0
 	for _, m := range c.Members {
 		named = named || m.Name == c.Name && m.Addr == c.Addr
 	}
@@ -124,6 +125,9 @@ func (c *Config) check() error {
 	set(&c.Timing.OpTimeout, 28*time.Second)
 	if c.Timing.SnapshotLag == 0 {
 		c.Timing.SnapshotLag = 20000
+	}
+	if c.Timing.Segment == 0 {
+		c.Timing.Segment = 16 << 20
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -63,6 +63,9 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	for _, m := range cfg.Members {
 		s.endpoints[m.Addr] = m.Endpoint
 	}
+	for _, e := range cfg.Join {
+		s.endpoints[e.Addr] = e
+	}
 	if err := s.start(); err != nil {
 		s.stop()
 		return nil, err
@@ -94,7 +97,7 @@ func (s *Server) start() error {
 	}
 	logger := &raftLog{log: s.log}
 	s.walDB = new(metadb.BoltMetaDB)
-	if s.wal, err = wal.Open(s.home.path("log"), wal.WithLogger(logger), wal.WithMetaStore(s.walDB)); err != nil {
+	if s.wal, err = wal.Open(s.home.path("log"), wal.WithLogger(logger), wal.WithMetaStore(s.walDB), wal.WithSegmentSize(s.cfg.Timing.Segment)); err != nil {
 		return s.damaged(err)
 	}
 	if err := s.agree(); err != nil {
