@@ -51,7 +51,7 @@ func shardBytes(id shardID, n int) []byte {
 }
 
 func testConfig(dir string) Config {
-	return Config{Dir: dir, Node: 1, Key: testKey, Reserve: -1, ScrubEvery: -1}
+	return Config{Dir: dir, Node: 1, Key: testKey, Reserve: -1, ScrubEvery: -1, HeartbeatEvery: 50 * time.Millisecond}
 }
 
 func openStore(t testing.TB, cfg Config) *Store {

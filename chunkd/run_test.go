@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,17 +77,17 @@ func TestHeartbeatDeletes(t *testing.T) {
 		put(t, s, shardID{i, 0}, []byte("data"))
 	}
 	lost := true // the first answer that the deletion was told in gets lost
-	told := 0
+	var told atomic.Int32
 	l := start(t, s, nil, func(hb *wire.Heartbeat) (*wire.HeartbeatReply, error) {
 		if len(hb.Deleted) > 0 {
-			told++
+			told.Add(1)
 			if lost {
 				lost = false
 				return nil, wire.Unavailable
 			}
 			return &wire.HeartbeatReply{}, nil
 		}
-		if told > 0 || hb.Shards < 4 {
+		if told.Load() > 0 || hb.Shards < 4 {
 			return &wire.HeartbeatReply{}, nil
 		}
 		return &wire.HeartbeatReply{Remove: []*wire.ShardID{{Block: 1}, {Block: 2}, {Block: 77}}}, nil
@@ -95,7 +96,7 @@ func TestHeartbeatDeletes(t *testing.T) {
 	if hb.Node != 1 || hb.Boot == 0 || hb.Total == 0 || hb.Free == 0 || len(hb.Deleted) != 3 {
 		t.Errorf("%v", hb)
 	}
-	hb = l.until(t, func(hb *wire.Heartbeat) bool { return told == 2 && len(hb.Deleted) == 0 })
+	hb = l.until(t, func(hb *wire.Heartbeat) bool { return told.Load() == 2 && len(hb.Deleted) == 0 })
 	if hb.Shards != 2 {
 		t.Errorf("%v", hb)
 	}
@@ -111,13 +112,12 @@ func TestBadShardIsToldThenDropped(t *testing.T) {
 	id := shardID{5, 1}
 	put(t, s, id, shardBytes(id, 100_000))
 	damage(t, s, id, 70_000)
-	answers := 0
+	var answers atomic.Int32
 	l := start(t, s, nil, func(hb *wire.Heartbeat) (*wire.HeartbeatReply, error) {
 		if len(hb.Bad) == 0 {
 			return &wire.HeartbeatReply{}, nil
 		}
-		answers++
-		if answers < 2 {
+		if answers.Add(1) < 2 {
 			return nil, wire.Unavailable
 		}
 		if _, err := s.Locate(context.Background(), id.block, id.index); err != nil {
@@ -128,7 +128,7 @@ func TestBadShardIsToldThenDropped(t *testing.T) {
 	if _, err := s.Scrub(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	hb := l.until(t, func(hb *wire.Heartbeat) bool { return answers >= 2 && len(hb.Bad) > 0 })
+	hb := l.until(t, func(hb *wire.Heartbeat) bool { return answers.Load() >= 2 && len(hb.Bad) > 0 })
 	if hb.Bad[0].Block != 5 || hb.Bad[0].Index != 1 {
 		t.Errorf("%v", hb.Bad)
 	}
