@@ -68,6 +68,9 @@ func (fs *FS) Mount(dir string, o MountOptions) (*Mount, error) {
 		return nil, fmt.Errorf("mount %s: the kernel did not begin within %v", dir, initTimeout)
 	}
 	m.conn.probeEpochs()
+	if err := m.forbidPoll(); err != nil {
+		fs.log.Warn("the kernel may go on asking for poll", "err", err)
+	}
 	fs.kern.Store(&kernelRef{m.conn})
 	go func() {
 		m.conn.wait()
@@ -266,6 +269,21 @@ func unmount(dir string, flags int) error {
 }
 
 func detach(dir string) error { return unmount(dir, unix.MNT_DETACH) }
+
+// forbidPoll makes the kernel ask for poll once, on a file that go-fuse knows
+// for this, and be told that there is no such thing. Else it would ask when a
+// program in this very process opens a file here: Go's runtime waits for the
+// answer in epoll_ctl with a processor held, and when all are held so nobody is
+// left to answer.
+func (m *Mount) forbidPoll() error {
+	fd, err := unix.Open(filepath.Join(m.dir, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	return err
+}
 
 // tune lets the kernel read ahead in requests of full size. It is not needed,
 // so it may fail.

@@ -109,20 +109,26 @@ func (r *raw) drop(h *handle) {
 	}
 }
 
-// status turns an error into what the kernel is told. An inode that is not
-// there is stale, for the kernel had its number from us.
-func status(err error) fuse.Status {
+// status turns an error into what the kernel is told. What becomes EIO says
+// nothing to the user, so the log has the cause.
+func (r *raw) status(err error) fuse.Status {
 	if err == nil {
 		return fuse.OK
 	}
-	return fuse.Status(wire.ErrnoOf(err))
+	no := wire.ErrnoOf(err)
+	if no == syscall.EIO {
+		r.fs.log.Warn("a request failed", "err", err)
+	}
+	return fuse.Status(no)
 }
 
-func inodeStatus(err error) fuse.Status {
+// gone is status for requests about an inode: one that is not there any more is
+// stale, for the kernel had its number from us.
+func (r *raw) gone(err error) fuse.Status {
 	if errors.Is(err, wire.NotFound) {
 		return fuse.Status(syscall.ESTALE)
 	}
-	return status(err)
+	return r.status(err)
 }
 
 // cred is who makes a request. The supplementary groups of anyone but root are
@@ -251,7 +257,7 @@ func (r *raw) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsO
 	defer done()
 	a, err := r.fs.space(ctx)
 	if err != nil {
-		return status(err)
+		return r.status(err)
 	}
 	const unit = 4096
 	*out = fuse.StatfsOut{

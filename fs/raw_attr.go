@@ -19,7 +19,7 @@ func (r *raw) GetAttr(cancel <-chan struct{}, q *fuse.GetAttrIn, out *fuse.AttrO
 	}
 	in := r.fs.inode(q.NodeId)
 	if err := r.fs.know(ctx, rootCred, in); err != nil {
-		return inodeStatus(err)
+		return r.gone(err)
 	}
 	a, keep := r.shown(q.Unique, in)
 	putAttr(&out.Attr, a)
@@ -36,7 +36,7 @@ func (r *raw) virtualAttr(ino uint64, out *fuse.AttrOut) fuse.Status {
 	defer done()
 	a, err := o.GetAttr(ctx, ino)
 	if err != nil {
-		return status(err)
+		return r.status(err)
 	}
 	putAttr(&out.Attr, attrsOf(a))
 	return fuse.OK
@@ -53,13 +53,13 @@ func (r *raw) Statx(cancel <-chan struct{}, q *fuse.StatxIn, out *fuse.StatxOut)
 		}
 		v, err := o.GetAttr(ctx, q.NodeId)
 		if err != nil {
-			return status(err)
+			return r.status(err)
 		}
 		a = attrsOf(v)
 	} else {
 		in := r.fs.inode(q.NodeId)
 		if err := r.fs.know(ctx, rootCred, in); err != nil {
-			return inodeStatus(err)
+			return r.gone(err)
 		}
 		shown, keep := r.shown(q.Unique, in)
 		a = shown
@@ -94,7 +94,7 @@ func (r *raw) SetAttr(cancel <-chan struct{}, q *fuse.SetAttrIn, out *fuse.AttrO
 		err = r.fs.know(ctx, rootCred, in)
 	}
 	if err != nil {
-		return inodeStatus(err)
+		return r.gone(err)
 	}
 	a, keep := r.shown(q.Unique, in)
 	putAttr(&out.Attr, a)
@@ -142,7 +142,7 @@ func (r *raw) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, de
 	defer done()
 	v, err := r.fs.getxattr(ctx, r.fs.inode(h.NodeId), cred(h), name)
 	if err != nil {
-		return 0, inodeStatus(err)
+		return 0, r.gone(err)
 	}
 	return put(dest, v)
 }
@@ -163,7 +163,7 @@ func (r *raw) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (
 	defer done()
 	names, err := r.fs.listxattr(ctx, r.fs.inode(h.NodeId), cred(h))
 	if err != nil {
-		return 0, inodeStatus(err)
+		return 0, r.gone(err)
 	}
 	var b strings.Builder
 	for _, n := range names {
@@ -199,5 +199,5 @@ func (r *raw) changeXattr(h *fuse.InHeader, q *wire.SetXattr) fuse.Status {
 	if errors.Is(err, wire.NotFound) {
 		return fuse.Status(syscall.ESTALE)
 	}
-	return status(err)
+	return r.status(err)
 }

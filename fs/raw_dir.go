@@ -15,7 +15,7 @@ func (r *raw) OpenDir(cancel <-chan struct{}, q *fuse.OpenIn, out *fuse.OpenOut)
 		defer done()
 		h.in = r.fs.inode(q.NodeId)
 		if err := r.fs.opened(ctx, h.in); err != nil {
-			return inodeStatus(err)
+			return r.gone(err)
 		}
 		h.stream = &dirStream{in: h.in}
 	}
@@ -66,7 +66,7 @@ func (r *raw) readDir(q *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.St
 	if h.in == nil || h.ino == wire.ComputeIno && r.fs.over() != nil {
 		if q.Offset == 0 || h.extra == nil {
 			if err := r.listOverlay(ctx, h, cred(&q.InHeader)); err != nil {
-				return status(err)
+				return r.status(err)
 			}
 		}
 		l.add(h.in, h.extra[min(int(from-cookieDotDot), len(h.extra)):])
@@ -81,7 +81,7 @@ func (r *raw) readDir(q *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.St
 			if l.n > 0 {
 				return fuse.OK
 			}
-			return inodeStatus(err)
+			return r.gone(err)
 		}
 		if len(list) == 0 || !l.add(h.in, list) {
 			return fuse.OK

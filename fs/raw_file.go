@@ -29,7 +29,7 @@ func (r *raw) Create(cancel <-chan struct{}, q *fuse.CreateIn, name string, out 
 		Parent: q.NodeId, Name: name, Mode: typeReg | q.Mode&permMask, Umask: q.Umask, Exclusive: q.Flags&syscall.O_EXCL != 0,
 	})
 	if err != nil {
-		return status(err)
+		return r.status(err)
 	}
 	if !created {
 		// Another mount was faster. The kernel believes that the file is new and
@@ -57,17 +57,17 @@ func (r *raw) found(ctx context.Context, c *wire.Cred, in *inode, q *fuse.Create
 		mask = 6
 	}
 	if _, err := r.fs.meta.Ask(ctx, &wire.Query{Cred: c, Op: &wire.Query_Access{Access: &wire.Access{Ino: in.ino, Mask: mask}}}); err != nil {
-		return status(err)
+		return r.status(err)
 	}
 	if q.Flags&syscall.O_TRUNC != 0 {
-		return status(r.fs.truncate(ctx, in, c, &wire.SetAttr{Ino: in.ino, Mask: wire.SetSize, Handle: true, KillSuid: c.Uid != 0}))
+		return r.status(r.fs.truncate(ctx, in, c, &wire.SetAttr{Ino: in.ino, Mask: wire.SetSize, Handle: true, KillSuid: c.Uid != 0}))
 	}
 	return fuse.OK
 }
 
 func (r *raw) created(ctx context.Context, q *fuse.CreateIn, f *found, name string, out *fuse.CreateOut) fuse.Status {
 	if err := r.fs.opened(ctx, f.in); err != nil {
-		return status(err)
+		return r.status(err)
 	}
 	if q.NodeId == wire.QueueIno && name != "" {
 		r.fs.queue.note(f.in.ino, name)
@@ -89,7 +89,7 @@ func (r *raw) Tmpfile(cancel <-chan struct{}, q *fuse.CreateIn, out *fuse.Create
 		Parent: q.NodeId, Tmpfile: true, Mode: typeReg | q.Mode&permMask, Umask: q.Umask, Exclusive: true,
 	})
 	if err != nil {
-		return status(err)
+		return r.status(err)
 	}
 	return r.created(ctx, q, &f, "", out)
 }
@@ -102,13 +102,13 @@ func (r *raw) Open(cancel <-chan struct{}, q *fuse.OpenIn, out *fuse.OpenOut) fu
 	}
 	in := r.fs.inode(q.NodeId)
 	if err := r.fs.opened(ctx, in); err != nil {
-		return inodeStatus(err)
+		return r.gone(err)
 	}
 	if q.Flags&syscall.O_TRUNC != 0 && q.Flags&accessMode != syscall.O_RDONLY {
 		set := &wire.SetAttr{Ino: in.ino, Mask: wire.SetSize, Handle: true, KillSuid: q.Mode&fuse.OPEN_KILL_SUIDGID != 0}
 		if err := r.fs.truncate(ctx, in, cred(&q.InHeader), set); err != nil {
 			r.fs.closed(in)
-			return inodeStatus(err)
+			return r.gone(err)
 		}
 	}
 	out.Fh = r.add(&handle{in: in, ino: in.ino, flags: q.Flags})
@@ -123,7 +123,7 @@ func (r *raw) openVirtual(ctx context.Context, q *fuse.OpenIn, out *fuse.OpenOut
 	}
 	f, err := o.Open(ctx, cred(&q.InHeader), q.NodeId, q.Flags&accessMode != syscall.O_RDONLY)
 	if err != nil {
-		return status(err)
+		return r.status(err)
 	}
 	out.Fh = r.add(&handle{ino: q.NodeId, flags: q.Flags, file: f})
 	out.OpenFlags = fuse.FOPEN_DIRECT_IO
@@ -158,7 +158,7 @@ func (r *raw) Read(cancel <-chan struct{}, q *fuse.ReadIn, buf []byte) (fuse.Rea
 		defer done()
 		n, err := h.file.ReadAt(ctx, buf, int64(q.Offset))
 		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, status(err)
+			return nil, r.status(err)
 		}
 		return inPlace{buf[:n]}, fuse.OK
 	}
@@ -166,7 +166,7 @@ func (r *raw) Read(cancel <-chan struct{}, q *fuse.ReadIn, buf []byte) (fuse.Rea
 	defer done()
 	n, err := r.fs.read(ctx, h.in, buf, int64(q.Offset))
 	if err != nil {
-		return nil, inodeStatus(err)
+		return nil, r.gone(err)
 	}
 	return inPlace{buf[:n]}, fuse.OK
 }
@@ -180,7 +180,7 @@ func (r *raw) Write(cancel <-chan struct{}, q *fuse.WriteIn, data []byte) (uint3
 		ctx, done := r.untilCancel(cancel)
 		defer done()
 		n, err := h.file.Write(ctx, data)
-		return uint32(n), status(err)
+		return uint32(n), r.status(err)
 	}
 	ctx, done := r.fs.bound()
 	defer done()
@@ -196,7 +196,7 @@ func (r *raw) Write(cancel <-chan struct{}, q *fuse.WriteIn, data []byte) (uint3
 		h.mu.Unlock()
 		return uint32(n), fuse.OK
 	}
-	return 0, inodeStatus(err)
+	return 0, r.gone(err)
 }
 
 func (r *raw) Writev(<-chan struct{}, *fuse.WriteIn, [][]byte) (uint32, fuse.Status) {
@@ -241,7 +241,7 @@ func (r *raw) Flush(cancel <-chan struct{}, q *fuse.FlushIn) fuse.Status {
 	if queued {
 		err = errors.Join(err, r.fs.enqueueWritten(ctx, cred(&q.InHeader), h.in))
 	}
-	return inodeStatus(err)
+	return r.gone(err)
 }
 
 func (r *raw) Release(cancel <-chan struct{}, q *fuse.ReleaseIn) {
@@ -265,7 +265,7 @@ func (r *raw) Fsync(cancel <-chan struct{}, q *fuse.FsyncIn) fuse.Status {
 	}
 	ctx, done := r.fs.bound()
 	defer done()
-	return inodeStatus(r.fs.flush(ctx, h.in))
+	return r.gone(r.fs.flush(ctx, h.in))
 }
 
 func (r *raw) Fallocate(cancel <-chan struct{}, q *fuse.FallocateIn) fuse.Status {
@@ -275,7 +275,7 @@ func (r *raw) Fallocate(cancel <-chan struct{}, q *fuse.FallocateIn) fuse.Status
 	}
 	ctx, done := r.fs.bound()
 	defer done()
-	return inodeStatus(r.fs.fallocate(ctx, h.in, cred(&q.InHeader), q.Mode, int64(q.Offset), int64(q.Length)))
+	return r.gone(r.fs.fallocate(ctx, h.in, cred(&q.InHeader), q.Mode, int64(q.Offset), int64(q.Length)))
 }
 
 func (r *raw) Lseek(cancel <-chan struct{}, q *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
@@ -288,7 +288,7 @@ func (r *raw) Lseek(cancel <-chan struct{}, q *fuse.LseekIn, out *fuse.LseekOut)
 	defer done()
 	off, err := r.fs.seek(ctx, h.in, int64(q.Offset), q.Whence == seekHole)
 	if err != nil {
-		return inodeStatus(err)
+		return r.gone(err)
 	}
 	out.Offset = uint64(off)
 	return fuse.OK
@@ -310,7 +310,7 @@ func (r *raw) CopyFileRange(cancel <-chan struct{}, q *fuse.CopyFileRangeIn) (ui
 	defer done()
 	n, err := r.fs.clone(ctx, cred(&q.InHeader), src.in, int64(q.OffIn), dst.in, int64(q.OffOut), int64(min(q.Len, most)))
 	if err != nil {
-		return 0, inodeStatus(err)
+		return 0, r.gone(err)
 	}
 	if n > 0 {
 		dst.mu.Lock()

@@ -26,7 +26,7 @@ func (r *raw) GetLk(cancel <-chan struct{}, q *fuse.LkIn, out *fuse.LkOut) fuse.
 	defer done()
 	c, err := r.fs.testLock(ctx, h.in, lockOf(q))
 	if err != nil {
-		return inodeStatus(err)
+		return r.gone(err)
 	}
 	out.Lk = q.Lk
 	if c == nil {
@@ -64,7 +64,7 @@ func (r *raw) setLock(cancel <-chan struct{}, q *fuse.LkIn, wait bool) fuse.Stat
 		ctx, done = r.fs.bound()
 		defer done()
 	}
-	return inodeStatus(r.fs.lock(ctx, h.in, l, wait))
+	return r.gone(r.fs.lock(ctx, h.in, l, wait))
 }
 
 // forgetOwner: the POSIX locks of a process on this file go, through whichever

@@ -43,16 +43,16 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 		case err == nil:
 			f.in = r.fs.inode(a.Ino)
 			if err := r.fs.know(ctx, c, f.in); err != nil {
-				return status(err)
+				return r.status(err)
 			}
 		case !errors.Is(err, wire.NotFound) || isVirtual(h.NodeId):
-			return status(err)
+			return r.status(err)
 		}
 	}
 	if f.in == nil {
 		var err error
 		if f, err = r.fs.lookup(ctx, c, h.NodeId, name); err != nil {
-			return status(err)
+			return r.status(err)
 		}
 	}
 	if f.in == nil {
@@ -106,7 +106,7 @@ func (r *raw) make(h *fuse.InHeader, q *wire.Create, out *fuse.EntryOut) fuse.St
 	q.Parent = h.NodeId
 	f, _, err := r.fs.create(ctx, cred(h), q)
 	if err != nil {
-		return status(err)
+		return r.status(err)
 	}
 	r.entry(h.Unique, &f, out)
 	return fuse.OK
@@ -119,7 +119,7 @@ func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse
 	defer r.dirOp(h.NodeId)()
 	ctx, done := r.fs.bound()
 	defer done()
-	return status(r.fs.unlinkQueued(ctx, cred(h), h.NodeId, name))
+	return r.status(r.fs.unlinkQueued(ctx, cred(h), h.NodeId, name))
 }
 
 func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
@@ -129,7 +129,7 @@ func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.
 	defer r.dirOp(h.NodeId)()
 	ctx, done := r.fs.bound()
 	defer done()
-	return status(r.fs.unlink(ctx, cred(h), h.NodeId, name, true))
+	return r.status(r.fs.unlink(ctx, cred(h), h.NodeId, name, true))
 }
 
 func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) fuse.Status {
@@ -142,7 +142,7 @@ func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) 
 	defer r.dirOp(q.NodeId, q.Newdir)()
 	ctx, done := r.fs.bound()
 	defer done()
-	return status(r.fs.renameQueued(ctx, cred(&q.InHeader), &wire.Rename{
+	return r.status(r.fs.renameQueued(ctx, cred(&q.InHeader), &wire.Rename{
 		Parent: q.NodeId, Name: from, NewParent: q.Newdir, NewName: to, Flags: q.Flags,
 	}))
 }
@@ -156,7 +156,7 @@ func (r *raw) Link(cancel <-chan struct{}, q *fuse.LinkIn, name string, out *fus
 	defer done()
 	f, err := r.fs.link(ctx, cred(&q.InHeader), q.Oldnodeid, q.NodeId, name)
 	if err != nil {
-		return status(err)
+		return r.status(err)
 	}
 	r.entry(q.Unique, &f, out)
 	return fuse.OK
@@ -171,8 +171,8 @@ func (r *raw) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.S
 			return nil, fuse.ENOENT
 		}
 		s, err := o.ReadLink(ctx, h.NodeId)
-		return []byte(s), status(err)
+		return []byte(s), r.status(err)
 	}
 	s, err := r.fs.readlink(ctx, rootCred, r.fs.inode(h.NodeId))
-	return []byte(s), inodeStatus(err)
+	return []byte(s), r.gone(err)
 }
