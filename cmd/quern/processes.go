@@ -126,16 +126,16 @@ func upProcesses(ctx context.Context, h *home, opts upOptions, out io.Writer, lo
 		return err
 	}
 	metas, chunks, mounts := h.roleArgs(opts)
-	defer func() {
-		for _, err := range h.endAll(context.WithoutCancel(ctx)) {
-			log.Warn("shutdown", "err", err)
-		}
-	}()
 	ended := make(chan string)
 	stopped := make(chan struct{})
 	var watchers sync.WaitGroup
-	defer watchers.Wait()
-	defer close(stopped)
+	defer func() {
+		close(stopped)
+		for _, err := range h.endAll(context.WithoutCancel(ctx)) {
+			log.Warn("shutdown", "err", err)
+		}
+		watchers.Wait()
+	}()
 	for i, group := range []map[string][]string{metas, chunks, mounts} {
 		if i == 1 {
 			// Before anything that waits for the leader: it waits for these.
