@@ -21,7 +21,7 @@ func (t *tx) setAttr(op *wire.SetAttr) *wire.Result {
 	if op.KillSuid || op.Mask&wire.SetSize != 0 {
 		t.killSuid(in)
 	}
-	t.assign(in, op, t.cred)
+	t.assign(in, op, t.cred, op.Handle)
 	t.putInode(in)
 	return &wire.Result{Inode: in}
 }
@@ -73,8 +73,9 @@ func (t *tx) killSuid(in *wire.Inode) {
 }
 
 // assign sets the attributes of op, the size apart, on the edited in. cred only
-// decides on the set-user-id and set-group-id bits.
-func (t *tx) assign(in *wire.Inode, op *wire.SetAttr, cred *wire.Cred) {
+// decides on the set-user-id and set-group-id bits. A lone access time is, if
+// byRead, that of a read, which is no change of status: ctime stays.
+func (t *tx) assign(in *wire.Inode, op *wire.SetAttr, cred *wire.Cred, byRead bool) {
 	a := in.Attr
 	has := func(bits uint32) bool { return op.Mask&bits != 0 }
 	if has(wire.SetUID | wire.SetGID) {
@@ -104,8 +105,7 @@ func (t *tx) assign(in *wire.Inode, op *wire.SetAttr, cred *wire.Cred) {
 	switch {
 	case has(wire.SetCtime):
 		a.CtimeNs = op.CtimeNs
-	case op.Handle && op.Mask != 0 && op.Mask&^(wire.SetAtime|wire.AtimeNow) == 0:
-		// A read has moved the access time: no change of status.
+	case byRead && op.Mask != 0 && op.Mask&^(wire.SetAtime|wire.AtimeNow) == 0:
 	default:
 		a.CtimeNs = t.now
 	}

@@ -34,7 +34,7 @@ func (t *tx) commit(op *wire.Commit) *wire.Result {
 	}
 	r := &wire.Result{Inodes: make([]*wire.Inode, len(op.Files))}
 	for i, f := range op.Files {
-		in := t.inode(f.Ino)
+		in := t.inode(f.GetIno())
 		if in == nil { // deleted meanwhile
 			r.Inodes[i] = new(wire.Inode)
 			continue
@@ -153,14 +153,12 @@ func (t *tx) update(in *wire.Inode, f *wire.FileUpdate) {
 		size = max(size, end(ex))
 	}
 	if len(f.Extents) > 0 || f.HasInline || size != in.Attr.Size {
-		in.Attr.MtimeNs = t.now
+		in.Attr.Size, in.Attr.MtimeNs, in.Attr.CtimeNs = size, t.now, t.now
 	}
-	in.Attr.Size, in.Attr.CtimeNs = size, t.now
-	if f.Attr == nil {
-		return
-	}
-	if f.Attr.KillSuid {
+	if f.Attr.GetKillSuid() {
 		in.Attr.Mode = KillSuid(in.Attr.Mode, true)
 	}
-	t.assign(in, f.Attr, nil)
+	if f.Attr != nil {
+		t.assign(in, f.Attr, nil, true)
+	}
 }

@@ -125,6 +125,11 @@ func TestDeferredAttributes(t *testing.T) {
 	if a := res.Inodes[0].Attr; a.Mode != sIFREG|0o4600 || a.Uid != 9 || a.MtimeNs != 1 {
 		t.Errorf("attributes %v", a)
 	}
+	before := res.Inodes[0].Attr
+	res = r.commit(nil, &wire.FileUpdate{Ino: in.Attr.Ino, Attr: &wire.SetAttr{Mask: wire.SetAtime, AtimeNs: 77}})
+	if a := res.Inodes[0].Attr; a.AtimeNs != 77 || a.CtimeNs != before.CtimeNs || a.MtimeNs != before.MtimeNs {
+		t.Errorf("attributes after a read %v", a)
+	}
 	r.check()
 }
 

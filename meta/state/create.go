@@ -162,7 +162,7 @@ func (t *tx) addInode(op *wire.Create, in *wire.Inode, a acls) {
 	if in.Attr.Ino = op.Ino; op.Ino == 0 {
 		in.Attr.Ino = t.take(nextIno, 1)
 	} else {
-		t.use(op.Ino)
+		t.spend(op.Ino)
 	}
 	if a.access != nil {
 		t.putXattr(in.Attr.Ino, xattrAccess, a.access)

@@ -245,8 +245,8 @@ func (t *tx) mayUse(ino uint64) bool {
 
 func inRange(r *wire.InodeRange, ino uint64) bool { return ino >= r.First && ino-r.First < r.Count }
 
-// use takes ino, for which mayUse holds, out of the session's ranges.
-func (t *tx) use(ino uint64) {
+// spend takes ino, for which mayUse holds, out of the session's ranges.
+func (t *tx) spend(ino uint64) {
 	s := t.sessions[t.session]
 	var ranges []*wire.InodeRange
 	for _, r := range s.rec.Reserved {
