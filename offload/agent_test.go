@@ -18,7 +18,7 @@ func TestJobEndToEnd(t *testing.T) {
 	r.lead(SchedulerConfig{})
 	r.startAgent("a", nil)
 	r.startAgent("b", nil)
-	for i := range 1200 {
+	for i := range 600 {
 		r.write(fmt.Sprintf("/src/d%d/f%d.txt", i%7, i), strings.Repeat("apple ", i%3)+"pear\n")
 	}
 	id := r.submit("top", "version: 1\nkernel: wordcount\nparams: {top: 2}\ninputs: [/src/**/*.txt]\nreduce: {}\noutput: words\n")
@@ -27,10 +27,10 @@ func TestJobEndToEnd(t *testing.T) {
 		t.Fatalf("%s: %s", job.State, job.Reason)
 	}
 	out := r.outputs(id)
-	if out["words"] != "1200 apple\n1200 pear\n" {
+	if out["words"] != "600 apple\n600 pear\n" {
 		t.Errorf("the result is %q", out["words"])
 	}
-	if len(tasks) != 4 || tasks[3].Phase != "reduce" || len(out) != 4 {
+	if len(tasks) != 3 || tasks[2].Phase != "reduce" || len(out) != 3 {
 		t.Errorf("%d tasks, outputs %d", len(tasks), len(out))
 	}
 	for _, x := range tasks {

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	agentDir = dir
+	if testWorker, err = workerCommand(dir); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	os.RemoveAll(dir)
 	os.Exit(code)
@@ -34,6 +37,9 @@ func TestMain(m *testing.M) {
 
 // agentDir is shared by all agents, so that a module is compiled once.
 var agentDir string
+
+// testWorker is the command of their workers.
+var testWorker []string
 
 // rig is a cluster of one: the real state machine without Raft, files whose
 // content is in memory, and a scheduler. It is Meta, Files and View.
@@ -401,7 +407,7 @@ func (r *rig) wait(id uint64) (*wire.Job, []*wire.Task) {
 	defer cancel()
 	if _, err := WaitJob(ctx, r, id); err != nil {
 		job, tasks, _ := getJob(context.Background(), r, id, true)
-		r.t.Fatalf("job %d: %v\n%+v\n%+v", id, err, job, tasks)
+		r.t.Fatalf("job %d: %v\n%s: %s\n%s", id, err, job.GetState(), job.GetReason(), planText(job, tasks))
 	}
 	job, tasks, err := getJob(ctx, r, id, true)
 	if err != nil {
@@ -416,7 +422,7 @@ func (r *rig) startAgent(name string, change func(*AgentConfig)) (node uint32, s
 	node = r.addNode("agent", name, "host-"+name)
 	cfg := AgentConfig{
 		Node: node, Host: name, Files: r.files(), Meta: r, Slots: 2, Dir: agentDir,
-		Worker: []string{os.Args[0], "wasm"}, WorkerEnv: []string{"QUERN_TEST_ROLE=worker"},
+		Worker: testWorker, WorkerEnv: []string{"QUERN_TEST_ROLE=worker"},
 		Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)),
 	}
 	if change != nil {

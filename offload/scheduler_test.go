@@ -204,7 +204,7 @@ func TestFailedTask(t *testing.T) {
 		t.Fatal(err)
 	}
 	job, _ := r.wait(id)
-	if job.State != StateFailed || job.Reason != "task 1 (/x/1): as the test says" {
+	if job.State != StateFailed || job.Reason != fmt.Sprintf("task %d (/x/%[1]d): as the test says", two[1].Task.N) {
 		t.Errorf("%s: %s", job.State, job.Reason)
 	}
 	reply, err := p.poll(t.Context(), 0, 5000)

@@ -15,12 +15,24 @@ func TestMain(m *testing.M) {
 	case "keeper":
 		os.Exit(orphan())
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "quern-worker-test-")
+	if err != nil {
+		panic(err)
+	}
+	if testWorker, err = workerCommand(dir); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
 }
+
+// testWorker is the command of workers.
+var testWorker []string
 
 func testConfig(t *testing.T) Config {
 	t.Helper()
-	return Config{Command: []string{os.Args[0], "wasm"}, Env: []string{"QUERN_TEST_ROLE=worker"}, CacheDir: t.TempDir()}
+	return Config{Command: testWorker, Env: []string{"QUERN_TEST_ROLE=worker"}, CacheDir: t.TempDir()}
 }
 
 // orphan starts a worker that loops for ever, says its process id, and waits

@@ -210,7 +210,7 @@ func TestOrphan(t *testing.T) {
 }
 
 func BenchmarkShortRun(b *testing.B) {
-	p, err := Start(b.Context(), Config{Command: []string{os.Args[0], "wasm"}, Env: []string{"QUERN_TEST_ROLE=worker"}})
+	p, err := Start(b.Context(), Config{Command: testWorker, Env: []string{"QUERN_TEST_ROLE=worker"}})
 	if err != nil {
 		b.Fatal(err)
 	}
