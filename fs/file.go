@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"syscall"
+	"time"
 
 	"quernfs/fs/data"
 	"quernfs/internal/wire"
@@ -86,7 +87,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	if w.off < 0 || w.off > maxOff-int64(len(p)) {
 		return 0, wire.Errorf(wire.FileTooBig, "write", "", "beyond the largest offset")
 	}
-	o := &op{need: wire.Mode_WRITE, write: true}
+	o := &op{need: wire.Mode_WRITE, write: true, append: w.append}
 	if w.kernel {
 		o.span = pages(w.off, int64(len(p)))
 	}
@@ -106,6 +107,15 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	n, err := in.file.WriteAt(ctx, p, off)
 	if n > 0 {
 		fs.modified(in, w.killSuid)
+	}
+	if w.append {
+		in.mu.Lock()
+		in.chain = appendChain{}
+		if w.kernel && n == len(p) {
+			in.chain = in.chain.after(w.off, int64(n), time.Now())
+		}
+		in.changed()
+		in.mu.Unlock()
 	}
 	if moved && w.kernel {
 		fs.dropMisplaced(in, o.span)

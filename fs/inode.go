@@ -31,7 +31,9 @@ type inode struct {
 	ops     map[*op]struct{} // reads and writes under way
 	recall  *recalling       // a recall is being carried out
 	acquire *acquiring       // a call for a lease is under way
-	drops   uint64           // grows with each removal of pages from the kernel
+	served  spans            // pages that were read since they were last dropped from the kernel
+	dropped time.Time        // when pages were last dropped
+	chain   appendChain      // the append that may not be over
 	cached  bool             // the kernel may hold whole pages of the file
 
 	appending sync.Mutex // makes the end of the file one writer's

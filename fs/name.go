@@ -217,6 +217,9 @@ func (fs *FS) create(ctx context.Context, cred *wire.Cred, q *wire.Create) (f fo
 
 // unlink removes an entry.
 func (fs *FS) unlink(ctx context.Context, cred *wire.Cred, dir uint64, name string, rmdir bool) error {
+	if err := fs.settleEntry(ctx, cred, dir, name); err != nil {
+		return err
+	}
 	ch := fs.changing(dir)
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Unlink{Unlink: &wire.Unlink{Parent: dir, Name: name, Dir: rmdir}}})
 	if err != nil {
@@ -254,6 +257,12 @@ func (fs *FS) rename(ctx context.Context, cred *wire.Cred, q *wire.Rename) error
 		return wire.Errorf(wire.NameTooLong, "rename", "", "more than 255 bytes")
 	}
 	if err := fs.flushBeforeReplace(ctx, cred, q); err != nil {
+		return err
+	}
+	if err := fs.settleEntry(ctx, cred, q.Parent, q.Name); err != nil {
+		return err
+	}
+	if err := fs.settleEntry(ctx, cred, q.NewParent, q.NewName); err != nil {
 		return err
 	}
 	ch := fs.changing(q.Parent, q.NewParent)
@@ -309,6 +318,11 @@ func (fs *FS) flushBeforeReplace(ctx context.Context, cred *wire.Cred, q *wire.R
 func (fs *FS) link(ctx context.Context, cred *wire.Cred, ino, dir uint64, name string) (found, error) {
 	if len(name) > wire.MaxName {
 		return found{}, wire.Errorf(wire.NameTooLong, "link", "", "more than 255 bytes")
+	}
+	if cred.GetUid() != 0 {
+		if err := fs.settle(ctx, fs.inode(ino)); err != nil {
+			return found{}, err
+		}
 	}
 	ch := fs.changing(dir)
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Link{Link: &wire.Link{Ino: ino, NewParent: dir, NewName: name}}})

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"time"
 
 	"quernfs/internal/wire"
 )
@@ -13,9 +14,9 @@ type op struct {
 	need    wire.Mode
 	span    span // pages of the kernel's cache; empty: none
 	write   bool
-	waiting bool   // for a lease, or for a recall to end
-	delayed bool   // it did wait
-	drops   uint64 // inode.drops when it began
+	append  bool // may be one part of a record
+	waiting bool // for a lease, or for a recall to end
+	delayed bool // it did wait
 }
 
 // recalling is a recall of one file's lease while it is carried out. See
@@ -39,6 +40,9 @@ const (
 // admits says whether an operation may go on under the lease that is being
 // recalled.
 func (r *recalling) admits(o *op) bool {
+	if o.append {
+		return false // else its second part might not be admitted
+	}
 	if !r.drop {
 		return o.need <= r.to
 	}
@@ -63,7 +67,6 @@ func (in *inode) begin(ctx context.Context, o *op) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.ops[o] = struct{}{}
-	o.drops = in.drops
 	for {
 		r := in.recall
 		ok := in.usable(o.need) && (o.need < wire.Mode_READ || !in.stale && in.rec != nil)
@@ -79,6 +82,9 @@ func (in *inode) begin(ctx context.Context, o *op) error {
 			if in.isReg() && o.need >= wire.Mode_READ {
 				in.contents()
 				in.cached = in.cached || !o.write || o.span.hi-o.span.lo > pageSize
+			}
+			if !o.write {
+				in.served = in.served.add(o.span).atMost(maxServed)
 			}
 			return nil
 		case r != nil:
@@ -159,35 +165,48 @@ func (in *inode) ensure(ctx context.Context, mode wire.Mode) error {
 	return nil
 }
 
-// end ends an operation. A write that had to wait, or during which pages were
-// dropped, may have left a page in the kernel that lacks it or what others
-// wrote: such pages are dropped once more, which waits for the reply.
+// maxServed bounds the memory for spans; beyond, gaps between them count too.
+const maxServed = 32
+
+// dropWindow is how long after pages were dropped a write may still be on its
+// way that had been copied into one of them before.
+const dropWindow = time.Second
+
+// end ends an operation.
+//
+// The kernel copies a write into a valid page, unlocks the page and only then
+// sends the request. If the page is dropped on the way and read again before
+// the write was applied, the kernel keeps a page that lacks the write. So a
+// write drops, before it is answered, pages that were read since they were
+// dropped. The write itself does not have those locked, for it locks only pages
+// that are not valid; should it be otherwise, the wait is short.
 func (in *inode) end(o *op) {
 	in.mu.Lock()
+	var over spans
+	if o.write && !o.span.empty() && (o.delayed || time.Since(in.dropped) < dropWindow) {
+		over = in.served.within(o.span)
+	}
+	if k := in.fs.kernel(); k != nil && len(over) > 0 {
+		in.served = in.served.less(o.span)
+		in.mu.Unlock()
+		done := make(chan struct{})
+		in.fs.spawn(func() {
+			defer close(done)
+			for _, s := range over {
+				k.forgetPages(in.ino, s)
+			}
+		})
+		waitFor(done, lockedWait)
+		in.mu.Lock()
+	}
 	delete(in.ops, o)
-	again := o.write && !o.span.empty() && (o.delayed || in.drops != o.drops)
 	if in.recall != nil {
 		in.changed()
 	}
 	in.mu.Unlock()
-	if again {
-		in.fs.dropLater(in.ino, o.span)
-	}
 }
 
-// serving counts the operations that go on under the present lease. in.mu is
-// held.
-func (in *inode) serving() int {
-	n := 0
-	for o := range in.ops {
-		if !o.waiting {
-			n++
-		}
-	}
-	return n
-}
-
-// held pages: those of operations that wait. in.mu is held.
+// waitingSpans are the pages of operations that wait. in.mu is held.
 func (in *inode) waitingSpans() spans {
 	var ss spans
 	for o := range in.ops {

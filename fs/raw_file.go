@@ -56,6 +56,9 @@ func (r *raw) found(ctx context.Context, c *wire.Cred, in *inode, q *fuse.Create
 	case syscall.O_RDWR:
 		mask = 6
 	}
+	if err := r.fs.settle(ctx, in); err != nil {
+		return r.status(err)
+	}
 	if _, err := r.fs.meta.Ask(ctx, &wire.Query{Cred: c, Op: &wire.Query_Access{Access: &wire.Access{Ino: in.ino, Mask: mask}}}); err != nil {
 		return r.status(err)
 	}

@@ -124,6 +124,7 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	if in.acquire != nil {
 		in.awaitGrant()
 	}
+	in.awaitAppend()
 	plan := planRecall(in.held.mode, to, in.isDir(), false, r.Victim)
 	if in.held.mode <= to && !plan.attrs {
 		in.held.recall = max(in.held.recall, id)
@@ -211,7 +212,8 @@ func (fs *FS) drain(k kernel, in *inode, r *recalling) {
 // locks only what is not valid anyway.
 func (fs *FS) dropPages(k kernel, in *inode, s span) {
 	in.mu.Lock()
-	in.drops++
+	in.dropped = time.Now()
+	in.served = in.served.less(s)
 	in.mu.Unlock()
 	deadline := time.Now().Add(noticeWait)
 	for {
@@ -255,7 +257,7 @@ func (fs *FS) dropPages(k kernel, in *inode, s span) {
 		}
 	}
 	in.mu.Lock()
-	in.drops++
+	in.dropped = time.Now()
 	in.mu.Unlock()
 }
 

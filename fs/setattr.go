@@ -33,14 +33,8 @@ func (fs *FS) setattr(ctx context.Context, in *inode, cred *wire.Cred, q *wire.S
 	if fs.setLocally(in, cred, q) {
 		return nil
 	}
-	in.mu.Lock()
-	pending := in.local.mask&^wire.SetAtime != 0 && in.file != nil
-	in.mu.Unlock()
-	if pending {
-		// What was changed before must not come after.
-		if err := fs.flush(ctx, in); err != nil {
-			return err
-		}
+	if err := fs.settle(ctx, in); err != nil { // what was changed before must not come after
+		return err
 	}
 	if _, err := fs.doInode(ctx, in, cred, &wire.Command{Op: &wire.Command_SetAttr{SetAttr: q}}); err != nil {
 		return err
@@ -51,6 +45,37 @@ func (fs *FS) setattr(ctx context.Context, in *inode, cred *wire.Cred, q *wire.S
 	}
 	in.mu.Unlock()
 	return nil
+}
+
+// settle makes meta know the attributes that were changed here: before it
+// judges by them, or changes them itself.
+func (fs *FS) settle(ctx context.Context, in *inode) error {
+	in.mu.Lock()
+	pending := in.local.mask&^wire.SetAtime != 0 && in.file != nil && in.held.mode == wire.Mode_WRITE
+	in.mu.Unlock()
+	if !pending {
+		return nil
+	}
+	return fs.flush(ctx, in)
+}
+
+// settleEntry is settle for what has a name in a directory, if meta is to judge
+// by its attributes whether cred may do what it asks: root may.
+func (fs *FS) settleEntry(ctx context.Context, cred *wire.Cred, dir uint64, name string) error {
+	if cred.GetUid() == 0 {
+		return nil
+	}
+	f, ok := fs.inode(dir).remembered(name)
+	if !ok {
+		var err error
+		if f, err = fs.lookup(ctx, rootCred, dir, name); err != nil {
+			return err
+		}
+	}
+	if f.in == nil {
+		return nil
+	}
+	return fs.settle(ctx, f.in)
 }
 
 // setLocally makes the change under the write lease, if that is held and the

@@ -77,3 +77,31 @@ func (s span) without(ss spans) spans {
 	}
 	return append(out, s)
 }
+
+// within returns the parts of ss that are in s.
+func (ss spans) within(s span) spans {
+	var out spans
+	for _, x := range ss {
+		if x.overlaps(s) {
+			out = append(out, span{max(x.lo, s.lo), min(x.hi, s.hi)})
+		}
+	}
+	return out
+}
+
+// less returns ss without s.
+func (ss spans) less(s span) spans {
+	var out spans
+	for _, x := range ss {
+		out = append(out, x.without(spans{s})...)
+	}
+	return out
+}
+
+// atMost closes the gaps, if there are more than n spans.
+func (ss spans) atMost(n int) spans {
+	if len(ss) <= n {
+		return ss
+	}
+	return spans{{ss[0].lo, ss[len(ss)-1].hi}}
+}

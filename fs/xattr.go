@@ -29,6 +29,11 @@ func (fs *FS) getxattr(ctx context.Context, in *inode, cred *wire.Cred, name str
 	}
 	gen, keep := in.gen, in.believed()
 	in.mu.Unlock()
+	if cred.GetUid() != 0 {
+		if err := fs.settle(ctx, in); err != nil {
+			return nil, err
+		}
+	}
 	ans, err := fs.meta.Ask(ctx, &wire.Query{Cred: cred, Op: &wire.Query_GetXattr{GetXattr: &wire.GetXattr{Ino: in.ino, Name: name}}})
 	if err != nil && !errors.Is(err, wire.NoAttr) {
 		return nil, err
@@ -69,12 +74,9 @@ func (fs *FS) listxattr(ctx context.Context, in *inode, cred *wire.Cred) ([]stri
 // setxattr sets or removes an extended attribute.
 func (fs *FS) setxattr(ctx context.Context, in *inode, cred *wire.Cred, q *wire.SetXattr) error {
 	q.Ino = in.ino
-	in.mu.Lock()
-	pending := in.local.mask&^wire.SetAtime != 0 && in.file != nil
-	in.mu.Unlock()
-	if pending && strings.HasPrefix(q.Name, "system.") {
+	if cred.GetUid() != 0 || strings.HasPrefix(q.Name, "system.") {
 		// An ACL changes the mode: what was changed before must not come after.
-		if err := fs.flush(ctx, in); err != nil {
+		if err := fs.settle(ctx, in); err != nil {
 			return err
 		}
 	}
