@@ -92,8 +92,9 @@ func (l *leader) granted(op *lease.Op, cmd *wire.Command, r *wire.Result) *wire.
 	l.unlock()
 
 	st := l.s.fsm.state()
+	applied, _ := st.Applied()
 	again := func(in *wire.Inode) *wire.Inode {
-		if in == nil || !held[in.Attr.Ino] {
+		if in == nil || !held[in.Attr.Ino] || applied == r.Index {
 			return in
 		}
 		if now, err := st.Inode(in.Attr.Ino); err == nil {

@@ -2,10 +2,14 @@ package meta
 
 import (
 	"context"
+	"time"
 
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 )
+
+// repeatFor is longer than any client goes on repeating a command.
+const repeatFor = time.Minute
 
 // callKey names a command of a session: what comes twice while it is under way
 // is carried out once.
@@ -91,7 +95,10 @@ func (l *leader) begin(ctx context.Context, cmd *wire.Command) (*call, error) {
 // carryOut is the path of a mutation: names, leases, log, grants.
 func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
 	st := l.s.fsm.state()
-	if cmd.Session != 0 && cmd.Seq != 0 {
+	// A command repeated over the change of leaders is known here before any
+	// lease is recalled for it again. Later repetitions are rare, and the state
+	// machine knows them too.
+	if cmd.Session != 0 && cmd.Seq != 0 && time.Since(l.since) < repeatFor {
 		if r, ok := st.Stored(cmd.Session, cmd.Seq); ok {
 			return r, nil
 		}

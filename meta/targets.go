@@ -134,6 +134,8 @@ const renameExchange = 2
 func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Command {
 	c := &wire.Command{Partition: cmd.Partition, Session: cmd.Session, Seq: cmd.Seq, AckBelow: cmd.AckBelow, Cred: cmd.Cred, Op: cmd.Op}
 	switch op := cmd.Op.(type) {
+	case *wire.Command_PutNode: // the leader's own, on an operator's behalf; harmless if repeated
+		c.Session, c.Seq, c.AckBelow = 0, 0, 0
 	case *wire.Command_Unlink:
 		u := op.Unlink
 		n := &wire.Unlink{Parent: u.GetParent(), Name: u.GetName(), Dir: u.GetDir()}

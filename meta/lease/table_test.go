@@ -431,9 +431,9 @@ func TestTableProperties(t *testing.T) {
 		s = uint64(time.Now().UnixNano())
 	}
 	t.Logf("seed %d", s)
-	for run := range uint64(300) {
+	for run := range uint64(150) {
 		w := newWorld(t, rand.New(rand.NewPCG(s, run)))
-		for range 600 {
+		for range 500 {
 			w.step()
 		}
 		if w.rnd.IntN(3) == 0 { // one session dies

@@ -1,0 +1,80 @@
+// Package meta is the metadata server: the state machine of meta/state,
+// replicated by Raft, and the leader's half of sessions, leases, file locks,
+// placement and maintenance.
+//
+//	client ──Mutate──▶ admit ─▶ names held ─▶ leases recalled ─▶ stamped ─▶ log ─▶ state ─▶ grants ─▶ Result
+//	       ──Query───▶ leadership verified ─▶ WRITE recalled to READ ─▶ grants ─▶ state ─▶ Answer
+//	       ◀─Recall── push stream ──Recalled, Renew, Release──▶
+//
+// Only the leader serves; the others answer NotLeader and say where to go.
+//
+// # Promises
+//
+//   - A command is durable on a majority before its Result is sent. One that
+//     carries (session, seq) takes effect once, whoever leads, however often it
+//     is sent.
+//   - Answers are linearizable: the leader has verified within a fraction of its
+//     own lease that no other can have been elected, and what other sessions
+//     delay under WRITE has been recalled first.
+//   - No lease conflicts with another one, with a change under way, or with one
+//     given by an earlier leader: package lease, and the grace below.
+//   - What a lease covers never changes without a recall that was answered,
+//     unless the holder has been fenced.
+//   - Every wait ends: with its condition, with Timing.OpTimeout (code Busy),
+//     with the caller's context, or with the term (NotLeader).
+//
+// # Records that come with leases
+//
+// A record may be cached only together with the lease it came with. The lease
+// is given first, under the leader's mutex, and the record read afterwards:
+// whoever changes it later has to recall the lease, whoever had begun before
+// kept it from being given. A directory whose entries another session is
+// changing may be leased, but its own record is then left out of the reply.
+//
+// # Sessions and time
+//
+// A session's life is a time on the leader's clock, extended by each renewal.
+// No life is given beyond the replicated LeaseHorizon; it is moved ahead
+// rarely, so that renewing costs nothing. A session whose life has run out is
+// kept (courtesy) until somebody has to wait for it, or for Timing.Courtesy;
+// then EndSession{fenced} is put into the log, and what it still sends finds
+// no session.
+//
+// A new leader forgets all leases and locks. Until every session has come back
+// and said what it holds, or the recorded horizon has passed, or a lease time
+// since its election (the last leader had stepped down by then), it serves only
+// what nothing can conflict with: hellos, renewals, heartbeats, allocation.
+// Then it fences those who are missing. Clocks of members are assumed to agree
+// within a second or so; only the first of these limits depends on that.
+//
+// # Disk format
+//
+//	DIR/quern-meta          "quern metadata 1\n"
+//	DIR/lock                flock: held while the server runs
+//	DIR/log/                raft-wal: the log, and raft's term and vote
+//	DIR/current             "state-N\n": the state directory in use
+//	DIR/state-N/            Pebble, without a log of its own
+//	DIR/snapshots/TERM-INDEX/
+//	      meta.json         raft's description of the snapshot
+//	      state/            a checkpoint of this server's state, linked files; or
+//	      stream.tar        one that the leader sent
+//	DIR/tmp-*               work in progress, removed at the start
+//
+// A snapshot travels as an uncompressed USTAR archive of the checkpoint's files.
+// Taking one flushes the state, so the log is needed from there on only. After
+// a crash raft replays the log from the last snapshot, and the state machine
+// passes over what it has. Installing one writes state-N+1 beside state-N, and
+// replaces `current`: a crash leaves one or the other.
+//
+// # What chunk servers are told
+//
+// They ask, by their heartbeats. Freed blocks older than Config.DeleteDelay are
+// deleted on each server and purged once all have confirmed, or are out or
+// silent for Config.DeadAfter. Missing shards, and those on servers that are
+// draining, out or silent, are rebuilt on others, fewest spare shards first, a
+// bounded number at once. A client's report of a bad shard has a new one made;
+// the old one is counted on until then. All of it is planned again from the
+// state every second, so a change of leaders loses nothing.
+//
+// Shards that no commit has ever named are not looked for.
+package meta
