@@ -11,6 +11,7 @@ import (
 
 	"quernfs/internal/block"
 	"quernfs/internal/transport"
+	"quernfs/internal/wire"
 )
 
 // cpuSeconds is the CPU time of this process so far.
@@ -37,13 +38,9 @@ func BenchmarkPut(b *testing.B) {
 			var next atomic.Uint64
 			b.SetBytes(int64(c.size))
 			b.SetParallelism(max(c.writers/runtime.GOMAXPROCS(0), 1))
-			if c.writers == 1 {
-				b.SetParallelism(1)
-			}
 			work := func() {
-				q := *putRequest(shardID{next.Add(1), 0}, data[:1]) //nolint:govet // fields are replaced below
-				q.Length, q.Leaves, q.Root = req.Length, req.Leaves, req.Root
-				if _, err := s.Put(context.Background(), &q, data); err != nil {
+				q := &wire.PutShard{Block: next.Add(1), Length: req.Length, Leaves: req.Leaves, Root: req.Root}
+				if _, err := s.Put(context.Background(), q, data); err != nil {
 					b.Error(err)
 				}
 			}

@@ -280,13 +280,14 @@ func (f *powerFile) Datasync() error {
 	return nil // the test's own crash takes the place of the disk's
 }
 
-// cut copies dir as it may be after a cut of the power: each page that was not
-// synced is as it was before, or not. Pebble's files count as synced: without a
+// cut copies dir as it may be after a cut of the power: of the pages that were
+// not synced, all or some are as they were before. Pebble's files count as synced: without a
 // log it syncs all that its manifest names.
 func (d *powerDisk) cut(t *testing.T, r *rand.Rand, dir string) string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	to := copyDir(t, dir)
+	all := r.IntN(2) == 0
 	for name, undo := range d.undo {
 		path := filepath.Join(to, "segments", name)
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -301,7 +302,7 @@ func (d *powerDisk) cut(t *testing.T, r *rand.Rand, dir string) string {
 			t.Fatal(err)
 		}
 		for i := len(undo) - 1; i >= 0; i-- { // the newest first
-			if r.IntN(2) == 0 || undo[i].off >= st.Size() {
+			if (!all && r.IntN(2) == 0) || undo[i].off >= st.Size() {
 				continue
 			}
 			if _, err := f.WriteAt(undo[i].old[:min(align, st.Size()-undo[i].off)], undo[i].off); err != nil {
@@ -467,6 +468,28 @@ func TestHoleBeforeRecord(t *testing.T) {
 		mustHave(t, s2, shardID{1, 0}, []byte("before"))
 		mustHave(t, s2, shardID{2, 0}, []byte("after"))
 		s2.Close()
+	}
+}
+
+// TestTailBehindCheckpoint gives up the last record of the log before a
+// checkpoint: the next start must not write before that, where no replay looks.
+func TestTailBehindCheckpoint(t *testing.T) {
+	x := &faults{}
+	cfg := testConfig(t.TempDir())
+	cfg.wrap = x.wrap
+	s := openStore(t, cfg)
+	put(t, s, shardID{1, 0}, []byte("before"))
+	s.mu.Lock()
+	seg, off, err := s.reserve(5 * align) // and never written
+	s.done(seg, off)
+	err = errors.Join(err, s.checkpoint(true))
+	s.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s2 := openStore(t, testConfig(copyDir(t, cfg.Dir)))
+	if s2.active == nil || s2.active.tail != off+5*align {
+		t.Errorf("appending goes on at %+v, the checkpoint is at %d", s2.active, off+5*align)
 	}
 }
 

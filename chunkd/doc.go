@@ -59,7 +59,10 @@
 // # Order of events, and why nothing is lost
 //
 // The segments together are one log; (segment, offset) orders it, and one
-// segment at a time is appended to.
+// segment at a time is appended to: two or four at once made large concurrent puts
+// at most a third faster, and small ones a third slower, since fewer of
+// them share an fdatasync. Space is allocated ahead without growing the file, which
+// made the fdatasync of a small put about a tenth cheaper.
 //
 //	put      reserve a place → write the record (many at once) → fdatasync (shared) → index → acknowledge
 //	delete   append a tombstone → fdatasync → index → acknowledge → punch holes
