@@ -2654,6 +2654,7 @@ type OpenSession struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Sole          bool                   `protobuf:"varint,3,opt,name=sole,proto3" json:"sole,omitempty"` // no other process has this name on this host: older sessions of both are dead, and are ended at once
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2700,6 +2701,13 @@ func (x *OpenSession) GetHost() string {
 		return x.Host
 	}
 	return ""
+}
+
+func (x *OpenSession) GetSole() bool {
+	if x != nil {
+		return x.Sole
+	}
+	return false
 }
 
 // EndSession removes a session, its orphans and its stored replies. fenced:
@@ -9041,10 +9049,11 @@ const file_quern_proto_rawDesc = "" +
 	"\x0eReleaseOrphans\x12\x12\n" +
 	"\x04inos\x18\x01 \x03(\x04R\x04inos\"3\n" +
 	"\x05Batch\x12*\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0e.quern.CommandR\bcommands\"5\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0e.quern.CommandR\bcommands\"I\n" +
 	"\vOpenSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\tR\x04host\"4\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
+	"\x04sole\x18\x03 \x01(\bR\x04sole\"4\n" +
 	"\n" +
 	"EndSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +
