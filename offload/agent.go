@@ -22,9 +22,9 @@ type AgentConfig struct {
 	Node  uint32 // this agent's node id, as meta registered it
 	Host  string // this host's name, for people
 	Files Files
-	// Meta is a client without a session: commands that it sends conflict with
-	// the leases of Files' session like anybody's, so that the mount behind Files
-	// learns of results as other mounts do.
+	// Meta is a client with a session of its own: commands that it sends conflict
+	// with the leases of Files' session like anybody's, so that the mount behind
+	// Files learns of results as other mounts do.
 	Meta        Meta
 	Worker      []string // the command `quern worker wasm`
 	WorkerEnv   []string // added to the worker's environment
@@ -119,6 +119,13 @@ func (a *Agent) Runtimes() []string { return []string{"wasm"} }
 
 // Slots is how many tasks it runs at once.
 func (a *Agent) Slots() int { return a.cfg.Slots }
+
+// Busy is how many tasks it runs now.
+func (a *Agent) Busy() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.used
+}
 
 // Run asks for tasks and runs them until ctx ends; then it stops what runs,
 // says so to meta, and returns once all workers have ended.

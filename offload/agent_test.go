@@ -43,6 +43,29 @@ func TestJobEndToEnd(t *testing.T) {
 	}
 }
 
+// TestOwner: results belong to whom the job belongs to.
+func TestOwner(t *testing.T) {
+	r := newRig(t)
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", nil)
+	r.write("/x", "some text\n")
+	s := Submitter{Files: r.files(), Meta: r}
+	id, err := s.Submit(t.Context(), &wire.Cred{Uid: 1000, Gid: 100}, "mine", []byte("version: 1\nkernel: sha256sum\ninputs: /x\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, _ := r.wait(id)
+	entries, err := r.ReadDirInode(t.Context(), job.OutDir)
+	if err != nil || len(entries) != 1 {
+		t.Fatal(entries, err)
+	}
+	for _, ino := range []uint64{job.OutDir, entries[0].Ino} {
+		if in, err := r.inode(ino); err != nil || in.Attr.Uid != 1000 || in.Attr.Gid != 100 {
+			t.Errorf("ino %d: %v, %v", ino, in, err)
+		}
+	}
+}
+
 // TestKernelFromTheMount: a registered kernel, its highest version, and one
 // named by its path.
 func TestKernelFromTheMount(t *testing.T) {

@@ -78,7 +78,7 @@ func (a *Agent) tell(ctx context.Context, t *wire.Task, out uint64) (stale bool,
 			return false, nil
 		case wire.Stale:
 			return true, nil
-		case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown, wire.Again, wire.Interrupted:
+		case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown, wire.Again, wire.Busy, wire.Interrupted, wire.NoSession:
 		default:
 			return false, err
 		}

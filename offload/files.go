@@ -47,12 +47,6 @@ type Source[F File] interface {
 	Sync(ctx context.Context) error
 }
 
-// Chowner is what Files may offer beside: without it the outputs of a job
-// belong to root, in a directory that belongs to the job's owner.
-type Chowner interface {
-	Chown(ctx context.Context, ino uint64, uid, gid uint32) error
-}
-
 // FilesOf makes Files of anything with the same methods.
 func FilesOf[F File](s Source[F]) Files { return source[F]{s} }
 
@@ -64,14 +58,6 @@ func (s source[F]) OpenInode(ctx context.Context, ino uint64) (File, error) {
 
 func (s source[F]) Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error) {
 	return s.Source.Create(ctx, dir, name, mode)
-}
-
-// Chown implements Chowner, if the source does.
-func (s source[F]) Chown(ctx context.Context, ino uint64, uid, gid uint32) error {
-	if c, ok := s.Source.(Chowner); ok {
-		return c.Chown(ctx, ino, uid, gid)
-	}
-	return nil
 }
 
 // Meta is what offload needs of the metadata servers: a *client.Client.

@@ -110,11 +110,14 @@ func (a *Agent) sweepOne(ctx context.Context, name string) {
 
 // own gives an output to the job's owner.
 func (r *attemptRun) own(ctx context.Context, ino uint64) error {
-	uid, gid := r.job.GetCred().GetUid(), r.job.GetCred().GetGid()
-	if c, ok := r.agent.cfg.Files.(Chowner); ok && (uid != 0 || gid != 0) {
-		return c.Chown(ctx, ino, uid, gid)
+	cred := r.job.GetCred()
+	if cred.GetUid() == 0 && cred.GetGid() == 0 {
+		return nil
 	}
-	return nil
+	_, err := r.agent.cfg.Meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{
+		Ino: ino, Mask: wire.SetUID | wire.SetGID, Uid: cred.GetUid(), Gid: cred.GetGid(),
+	}}})
+	return err
 }
 
 // remove deletes the attempt directory with what is still in it. What fails is

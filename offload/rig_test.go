@@ -265,11 +265,6 @@ func (r *rig) Sync(context.Context) error {
 	return nil
 }
 
-func (r *rig) Chown(_ context.Context, ino uint64, uid, gid uint32) error {
-	_, err := r.apply(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: ino, Mask: wire.SetUID | wire.SetGID, Uid: uid, Gid: gid}}})
-	return err
-}
-
 type rigFile struct {
 	r   *rig
 	ino uint64
