@@ -22,7 +22,7 @@ func TestModel(t *testing.T) {
 	if v := os.Getenv("QUERN_SEED"); v != "" {
 		seed, _ = strconv.ParseUint(v, 10, 64)
 	}
-	for run := range uint64(3) {
+	for run := range uint64(2) {
 		t.Run(fmt.Sprint("seed=", seed+run), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed+run, 0))
 			x := &random{rig: newRig(t), m: newModel(), rng: rng, seen: map[string]int{}}
@@ -43,7 +43,7 @@ func TestModel(t *testing.T) {
 			x.cred = new(wire.Cred)
 			x.do(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: 1, Mask: wire.SetMode, Mode: 0o777}}})
 			x.m.root.mode = sIFDIR | 0o777
-			for i := range 3000 {
+			for i := range 2500 {
 				x.step()
 				if t.Failed() {
 					t.Fatalf("after %d commands", i+1)

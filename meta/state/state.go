@@ -5,7 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -25,6 +25,8 @@ type Config struct {
 	CacheBytes   int64  // Pebble's block cache; 0: 64 MiB
 	MemTableSize uint64 // 0: 16 MiB
 	Records      int    // decoded inodes kept for Apply; 0: 8192
+
+	Log *slog.Logger // nil: none
 }
 
 // State is the state machine. Apply, Flush and Checkpoint may be called by one
@@ -88,6 +90,10 @@ func openError(dir string, err error) error {
 // options: no log of Pebble's own, since the raft log is the log; Bloom filters,
 // since most reads of a create look for what is not there.
 func (s *State) options(cfg Config) *pebble.Options {
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	o := &pebble.Options{
 		FS:                    s.fs,
 		Cache:                 s.cache,
@@ -97,7 +103,10 @@ func (s *State) options(cfg Config) *pebble.Options {
 		L0StopWritesThreshold: 20,
 		MaxOpenFiles:          512,
 		FormatMajorVersion:    pebble.FormatNewest,
-		Logger:                quiet{},
+		Logger:                pebbleLog{log},
+		EventListener: &pebble.EventListener{BackgroundError: func(err error) {
+			log.Error("metadata state: a flush or compaction failed and will be tried again", "dir", cfg.Dir, "err", err)
+		}},
 	}
 	o.EnsureDefaults()
 	for i := range o.Levels {
@@ -249,12 +258,15 @@ func (s *State) read(f func(v *view)) error {
 	return v.err
 }
 
-// quiet drops Pebble's messages: what matters comes as an error of a call.
-type quiet struct{}
+// pebbleLog drops Pebble's messages: what matters comes as an error of a call
+// or as a background error. Fatalf must not return: Pebble calls it when going on
+// would lose data.
+type pebbleLog struct{ log *slog.Logger }
 
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Errorf(string, ...any) {}
-func (quiet) Fatalf(f string, args ...any) {
-	fmt.Fprintf(os.Stderr, f+"\n", args...)
-	os.Exit(1)
+func (pebbleLog) Infof(string, ...any)  {}
+func (pebbleLog) Errorf(string, ...any) {}
+func (l pebbleLog) Fatalf(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	l.log.Error("metadata state: cannot go on", "err", text)
+	panic("metadata state: " + text)
 }
