@@ -72,7 +72,7 @@ func TestLongMessage(t *testing.T) {
 			return &wire.Result{Message: q.GetCreate().GetName()}, nil
 		})
 		c := newRig(t, kind, m).conn()
-		for _, n := range []int{0, 1, readBuffer - 20, readBuffer, smallMessage, smallMessage + 1, 1 << 20, MaxMessage - 64} {
+		for _, n := range []int{0, 1, readBuffer - 20, readBuffer, smallMessage, smallMessage + 1, 1 << 20, min(MaxMessage-64, largest)} {
 			s := strings.Repeat("x", n)
 			req := &wire.Command{Op: &wire.Command_Create{Create: &wire.Create{Name: s}}}
 			r, err := Call[*wire.Result](testContext(t), c, wire.MethodMutate, req)
@@ -113,8 +113,8 @@ func TestBulk(t *testing.T) {
 	each(t, func(t *testing.T, kind Kind) {
 		c := newRig(t, kind, echoMux()).conn()
 		ctx := testContext(t)
-		into := make([]byte, MaxPayload)
-		for _, n := range []int{0, 1, 4095, 4097, 70_000, 1 << 20, 3<<20 + 17, MaxPayload} {
+		into := make([]byte, largest)
+		for _, n := range []int{0, 1, 4095, 4097, 70_000, 1 << 20, 3<<20 + 17, largest} {
 			data := pattern(n, n)
 			for _, payload := range [][][]byte{{data}, {data[:n/3], data[n/3 : n/2], data[n/2:]}} {
 				resp, got, err := c.CallBulk(ctx, wire.MethodPutShard, &wire.PutShard{Length: uint32(n)}, payload, nil)

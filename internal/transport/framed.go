@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,10 +178,16 @@ func (c *framedConn) fault(m wire.Method, err error) error {
 func (c *framedConn) open(ctx context.Context, use uint32, m wire.Method) (pipe, *frameReader, *fileReader, error) {
 	p, err := c.link.open(ctx)
 	if err != nil {
-		if ctxErr := ctx.Err(); ctxErr != nil {
+		switch ctxErr := ctx.Err(); {
+		case ctxErr != nil:
 			return nil, nil, nil, waitError(ctxErr, m, c.peer)
+		case errors.Is(err, os.ErrDeadlineExceeded): // the dialer looks at the clock itself
+			return nil, nil, nil, waitError(context.DeadlineExceeded, m, c.peer)
 		}
 		return nil, nil, nil, c.fault(m, err)
+	}
+	if isUrgent(use) {
+		p.urgent()
 	}
 	stop := context.AfterFunc(ctx, func() { p.Close() })
 	var files *fileReader

@@ -19,6 +19,8 @@ type pipe interface {
 	writeAll(bufs net.Buffers) error
 	// writeFile writes b, the descriptor going with its first byte.
 	writeFile(b []byte, f *os.File) error
+	// urgent marks a pipe whose bytes should not wait behind those of others.
+	urgent()
 	// finish closes the pipe after what was written has been delivered.
 	finish()
 }
@@ -58,6 +60,9 @@ const (
 	useStream = 4 // one stream of messages
 	useRaw    = 5 // after the accept, bytes of another protocol
 )
+
+// isUrgent tells which uses do not wait behind bulk calls.
+func isUrgent(use uint32) bool { return use != useBulk && use != useFiles }
 
 // rawPipe is a pipe whose opening has been read through a frameReader, which
 // may hold bytes that came after it.

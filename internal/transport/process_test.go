@@ -161,7 +161,7 @@ func TestFrozenPeer(t *testing.T) {
 		const limit = 300 * time.Millisecond
 		start := time.Now()
 		var wg sync.WaitGroup
-		for i := range 300 {
+		for i := range 150 {
 			wg.Go(func() {
 				ctx, cancel := context.WithTimeout(context.Background(), limit)
 				defer cancel()
@@ -178,7 +178,7 @@ func TestFrozenPeer(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if d := time.Since(start); d > 10*limit {
+		if d := time.Since(start); d > stallLimit-time.Second {
 			t.Errorf("calls with %v took %v", limit, d)
 		}
 		if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {

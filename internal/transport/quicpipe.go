@@ -75,6 +75,9 @@ func (p quicPipe) Close() error {
 	return nil
 }
 
+// urgent lets the pipe's bytes pass those of bulk calls that wait to be sent.
+func (p quicPipe) urgent() { p.SetPriority(1, true) }
+
 func (p quicPipe) finish() {
 	p.Stream.Close()
 	p.CancelRead(resetCode)

@@ -200,6 +200,9 @@ func echoMux() *Mux {
 	return m
 }
 
+// largest is the longest payload and message that tests move.
+var largest = MaxPayload
+
 // noise is what patterns are cut from: random, and no part like the next.
 var noise = sync.OnceValue(func() []byte {
 	b := make([]byte, MaxPayload+1<<20+1)

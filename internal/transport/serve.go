@@ -56,7 +56,11 @@ func (s *Server) servePipe(ctx context.Context, p pipe, peer Peer) {
 		p.Close()
 		return
 	}
-	switch sp.use = opening.GetUse(); sp.use {
+	sp.use = opening.GetUse()
+	if isUrgent(sp.use) {
+		p.urgent()
+	}
+	switch sp.use {
 	case useCalls:
 		sp.serveCalls()
 	case useBulk, useFiles:
@@ -242,8 +246,12 @@ func (c *servedCall) run() {
 	if err == nil {
 		reply, err = sp.s.answer(c.ctx, &c.req)
 	}
-	if err != nil && c.ctx.Err() != nil && sp.s.ctx.Err() != nil {
-		err = errStopped
+	if ctxErr := c.ctx.Err(); err != nil && ctxErr != nil {
+		// What the handler makes of that says less.
+		err = waitError(ctxErr, c.h.method, sp.s.cfg.Name)
+		if sp.s.ctx.Err() != nil {
+			err = errStopped
+		}
 	}
 	if sendErr := c.respond(&reply, err); sendErr != nil {
 		sp.p.Close() // the reader ends the pipe

@@ -119,6 +119,8 @@ func (p *unixPipe) writeFile(b []byte, f *os.File) error {
 
 func (p *unixPipe) finish() { p.Close() }
 
+func (p *unixPipe) urgent() {} // a socket of its own waits for nobody
+
 // unixLink makes pipes by connecting to a server's socket.
 type unixLink struct {
 	path string
