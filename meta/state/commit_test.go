@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"quernfs/internal/wire"
 )
 
@@ -194,4 +196,32 @@ func TestReadDirPages(t *testing.T) {
 			t.Errorf("%d calls", calls)
 		}
 	}
+}
+
+// TestEqualHashes: a page never ends between entries whose cookies are equal.
+func TestEqualHashes(t *testing.T) {
+	r := newRig(t)
+	dir := r.must(mkdirAt(0, 0, 0, "d")).Inode.Attr.Ino
+	value, err := marshal.Marshal(&wire.Dentry{Ino: wire.QueueIno, Type: sIFDIR})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []struct {
+		hash uint64
+		name string
+	}{{3, "a"}, {7, "b"}, {7, "c"}, {7, "d"}, {9, "e"}} {
+		key := append(be64(key8(nil, kDentry, dir), e.hash), e.name...)
+		if err := r.s.db.Set(key, value, pebble.NoSync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after, pages := uint64(0), ""
+	for eof := false; !eof; pages += "|" {
+		a := r.ask(&wire.Query{Op: &wire.Query_ReadDir{ReadDir: &wire.ReadDir{Ino: dir, After: after, Limit: 2}}}).GetDir()
+		for _, e := range a.Entries {
+			pages, after = pages+e.Name, e.Cookie
+		}
+		eof = a.Eof
+	}
+	expect(t, "pages", pages, "abcd|e|")
 }

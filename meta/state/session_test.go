@@ -257,3 +257,15 @@ func TestOpenCorrupt(t *testing.T) {
 		t.Log(err)
 	}
 }
+
+func TestOpenTwice(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := Open(Config{Dir: dir}); !errors.Is(err, wire.Busy) {
+		t.Errorf("opened twice: %v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -35,6 +36,7 @@ type State struct {
 	db    *pebble.DB
 	fs    vfs.FS
 	cache *pebble.Cache
+	lock  *pebble.Lock // of the directory
 
 	// life is held for reading by all that use db, so that Close waits for them.
 	life   sync.RWMutex
@@ -64,25 +66,46 @@ func Open(cfg Config) (*State, error) {
 	if s.fs == nil {
 		s.fs = vfs.Default
 	}
-	s.cache = pebble.NewCache(cmp.Or(cfg.CacheBytes, 64<<20))
-	db, err := pebble.Open(cfg.Dir, s.options(cfg))
-	if err != nil {
-		s.cache.Unref()
-		return nil, openError(cfg.Dir, err)
-	}
-	s.db = db
-	if err := s.load(cfg); err != nil {
-		db.Close()
-		s.cache.Unref()
+	if err := s.open(cfg); err != nil {
 		return nil, openError(cfg.Dir, err)
 	}
 	return s, nil
 }
 
+func (s *State) open(cfg Config) error {
+	if err := s.fs.MkdirAll(cfg.Dir, 0o755); err != nil {
+		return err
+	}
+	lock, err := pebble.LockDirectory(cfg.Dir, s.fs)
+	if err != nil {
+		if _, isErrno := errors.AsType[syscall.Errno](err); !isErrno {
+			err = errTwice // in this process: Pebble has no value for it
+		}
+		return err
+	}
+	s.cache = pebble.NewCache(cmp.Or(cfg.CacheBytes, 64<<20))
+	o := s.options(cfg)
+	o.Lock = lock
+	if s.db, err = pebble.Open(cfg.Dir, o); err == nil {
+		s.lock = lock
+		if err = s.load(cfg); err == nil {
+			return nil
+		}
+		s.db.Close()
+	}
+	s.cache.Unref()
+	return errors.Join(err, lock.Close())
+}
+
+var errTwice = errors.New("it is open already, here or in another process")
+
 func openError(dir string, err error) error {
 	code := wire.CodeOf(err)
-	if pebble.IsCorruptionError(err) {
+	switch {
+	case pebble.IsCorruptionError(err):
 		code = wire.Corrupt
+	case errors.Is(err, syscall.EAGAIN) || errors.Is(err, errTwice):
+		code, err = wire.Busy, errTwice
 	}
 	return &wire.Error{Code: code, Op: "open the metadata state", Object: dir, Err: err}
 }
@@ -239,7 +262,7 @@ func (s *State) Close() error {
 	}
 	s.closed = true
 	err := s.db.Flush()
-	err = errors.Join(err, s.db.Close())
+	err = errors.Join(err, s.db.Close(), s.lock.Close())
 	s.cache.Unref()
 	return err
 }
