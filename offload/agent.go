@@ -20,7 +20,7 @@ import (
 // Log stand for their defaults.
 type AgentConfig struct {
 	Node  uint32 // this agent's node id, as meta registered it
-	Host  string // this host's name, for people
+	Host  string // this host's name, for people; the node's name goes before it
 	Files Files
 	// Meta is a client with a session of its own: commands that it sends conflict
 	// with the leases of Files' session like anybody's, so that the mount behind

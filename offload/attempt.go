@@ -2,6 +2,7 @@ package offload
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 		stdout: worker.NewTail(tailBytes), stderr: worker.NewTail(tailBytes),
 		report: &wire.Task{
 			Job: s.Task.Job, N: s.Task.N, Attempt: s.Task.Attempt, Phase: s.Task.Phase, Failures: s.Task.Failures,
-			Agent: a.cfg.Node, Host: a.cfg.Host, Device: "cpu",
+			Agent: a.cfg.Node, Host: cmp.Or(s.Task.Host, a.cfg.Host), Device: "cpu",
 		},
 	}
 	err := r.run(ctx)
