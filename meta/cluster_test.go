@@ -56,6 +56,7 @@ var nameModel = porcupine.Model{
 // leaders are killed; the history must be that of some order of single
 // executions.
 func TestExactlyOnceOverLeaderChanges(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3, overUnix)
 	var mu sync.Mutex
 	var history []porcupine.Operation
@@ -112,6 +113,7 @@ func TestExactlyOnceOverLeaderChanges(t *testing.T) {
 }
 
 func TestWipedFollowerIsFilledBySnapshot(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3, func(r *rig) { r.timing.SnapshotLag, r.timing.Segment = 50, 4096 })
 	u := r.user("one")
 	for i := range 200 {
@@ -176,6 +178,7 @@ func sameState(t *testing.T, r *rig) {
 }
 
 func TestJoinAndLeave(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	u := r.user("one")
 	u.must(create(wire.RootIno, "a"))
@@ -213,6 +216,7 @@ func TestJoinAndLeave(t *testing.T) {
 }
 
 func TestBadDirectories(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	r.leader()
 	dir := r.nodes[0].dir

@@ -25,6 +25,14 @@ func (t stateTree) outDir(job uint64) uint64 {
 	return j.OutDir
 }
 
+func (t stateTree) node(name string) *wire.Node {
+	n, err := t.st.NodeByName(name)
+	if err != nil {
+		return nil
+	}
+	return n
+}
+
 const (
 	typeMask = 0o170000
 	typeDir  = 0o040000
@@ -140,5 +148,22 @@ func (l *leader) openSession(cmd *wire.Command) (*wire.Result, error) {
 	l.table.Join(r.Value, until)
 	l.reclaimed[r.Value] = true // it has held nothing before
 	l.unlock()
+	if op := cmd.GetOpenSession(); op.GetSole() {
+		l.supersede(op, r.Value)
+	}
 	return r, nil
+}
+
+// supersede ends the sessions in whose place a new one has come, so that nobody
+// waits for their leases to run out.
+func (l *leader) supersede(op *wire.OpenSession, id uint64) {
+	all, err := l.s.fsm.state().Sessions()
+	if err != nil {
+		return // they end by their time
+	}
+	for _, rec := range all {
+		if rec.Id < id && rec.Name == op.Name && rec.Host == op.Host {
+			l.end(rec.Id)
+		}
+	}
 }

@@ -377,7 +377,7 @@ func (l *leader) end(id uint64) {
 	l.ending[id] = l.spawnLocked(func() {
 		_, err := l.internal(&wire.Command{Op: &wire.Command_EndSession{EndSession: &wire.EndSession{Id: id, Fenced: true}}}, "end session")
 		if err == nil {
-			l.log.Info("session fenced: its lease ran out", "session", id)
+			l.log.Info("session ended by the leader", "session", id)
 			l.drop(id)
 		}
 		l.mu.Lock()

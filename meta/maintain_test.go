@@ -77,6 +77,7 @@ func (u *user) commit(r *rig, ino uint64) *wire.Block {
 }
 
 func TestDeletionAndRepair(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, func(r *rig) {
 		r.adjust = func(c *Config) { c.DeleteDelay = 10 * time.Millisecond; c.DeadAfter = time.Hour }
 	})

@@ -51,8 +51,10 @@ func (s *Server) mutate(ctx context.Context, peer transport.Peer, cmd *wire.Comm
 func (l *leader) begin(ctx context.Context, cmd *wire.Command) (*call, error) {
 	key := callKey{cmd.Session, cmd.Seq}
 	once := key.session != 0 && key.seq != 0
-	if err := l.settled(ctx, "mutate"); err != nil {
-		return nil, err
+	if !calm(cmd) {
+		if err := l.settled(ctx, "mutate"); err != nil {
+			return nil, err
+		}
 	}
 	select {
 	case l.slots <- struct{}{}:

@@ -93,6 +93,7 @@ func TestVictimThatIsOpenLivesOn(t *testing.T) {
 }
 
 func TestDeadHolderIsFenced(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, func(r *rig) { r.lease = time.Second })
 	a, b := r.user("a"), r.user("b")
 	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
@@ -121,6 +122,7 @@ func TestDeadHolderIsFenced(t *testing.T) {
 // TestSilentHolderIsKept: the lease of a session that nobody minds outlasts
 // its time.
 func TestSilentHolderIsKept(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, func(r *rig) { r.lease = 500 * time.Millisecond })
 	a := r.user("a")
 	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
@@ -134,6 +136,7 @@ func TestSilentHolderIsKept(t *testing.T) {
 }
 
 func TestHolderThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, func(r *rig) { r.timing.OpTimeout = 700 * time.Millisecond })
 	a, b := r.user("a"), r.user("b")
 	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
@@ -210,6 +213,7 @@ func (u *user) take(ino uint64) []*wire.Grant {
 }
 
 func TestLeaderChangeReclaims(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3)
 	a, b := r.user("a"), r.user("b")
 	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
@@ -235,6 +239,7 @@ func TestLeaderChangeReclaims(t *testing.T) {
 }
 
 func TestGraceWaitsForTheMissing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 3, func(r *rig) { r.lease = 1500 * time.Millisecond })
 	a, b := r.user("a"), r.user("b")
 	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
@@ -327,4 +332,23 @@ func TestBlockingLocks(t *testing.T) {
 	if err := <-got; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestSoleSessionReplacesItsDeadOne: a process that was killed and started
+// again need not wait for its own old lease.
+func TestSoleSessionReplacesItsDeadOne(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, func(r *rig) { r.lease = 20 * time.Second })
+	r.sole = true
+	a := r.user("mnt")
+	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
+	r.cut(a)
+	began := time.Now()
+	b := r.user("mnt")
+	b.mustAsk(acquire(ino, wire.Mode_WRITE))
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	a.gate.open()
+	eventually(t, "the old one learns that it has ended", func() bool { return a.happened("ended") })
 }

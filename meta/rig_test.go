@@ -27,6 +27,7 @@ type rig struct {
 	key     []byte
 	timing  Timing
 	lease   time.Duration
+	sole    bool
 	adjust  func(*Config)
 	members []Member
 	nodes   []*member
@@ -259,7 +260,7 @@ func (r *rig) user(name string) *user {
 	u := &user{t: r.t, gate: &gate{pool: r.newPool("client", name)}, held: map[uint64]*wire.Grant{}, recalls: map[uint64]uint64{}, open: map[uint64]bool{}, release: make(chan struct{})}
 	ctx, done := context.WithTimeout(context.Background(), 20*time.Second)
 	defer done()
-	c, err := client.Open(ctx, client.Config{Servers: r.servers(), Pool: u.gate, Name: name, Holder: u, CallTimeout: 20 * time.Second, Log: testLog(r.t)})
+	c, err := client.Open(ctx, client.Config{Servers: r.servers(), Pool: u.gate, Name: name, Sole: r.sole, Holder: u, CallTimeout: 20 * time.Second, Log: testLog(r.t)})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -309,6 +309,19 @@ func (s *Server) WaitLeader(ctx context.Context) error {
 	}
 }
 
+// Ready is WaitLeader, and then, if this server leads, waits until it serves
+// everything: the sessions of the last leader have come back, or their time is
+// over.
+func (s *Server) Ready(ctx context.Context) error {
+	if err := s.WaitLeader(ctx); err != nil {
+		return err
+	}
+	if l, err := s.leading("ready"); err == nil {
+		return l.settled(ctx, "ready")
+	}
+	return nil
+}
+
 // Applied says how many entries of the log this server has applied since its
 // start, and how many it passed over since its state had them.
 func (s *Server) Applied() (applied, skipped uint64) {

@@ -29,6 +29,7 @@ func TestSingleServer(t *testing.T) {
 }
 
 func TestRestartReplaysNothing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1)
 	u := r.user("one")
 	for i := range 100 {
@@ -44,6 +45,7 @@ func TestRestartReplaysNothing(t *testing.T) {
 }
 
 func TestThreeServersFailOver(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []struct {
 		name string
 		opts []func(*rig)

@@ -9,6 +9,7 @@ import (
 type tree interface {
 	entry(parent uint64, name string) *wire.Dentry
 	outDir(job uint64) uint64 // 0: no such job
+	node(name string) *wire.Node
 }
 
 // names lists the directory entries that a command is about. While it is under
@@ -136,6 +137,13 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 	switch op := cmd.Op.(type) {
 	case *wire.Command_PutNode: // the leader's own, on an operator's behalf; harmless if repeated
 		c.Session, c.Seq, c.AckBelow = 0, 0, 0
+		// A server that registers again at its start is still to be emptied.
+		n := op.PutNode.GetNode()
+		if old := t.node(n.GetName()); old != nil && n.GetId() == 0 && !inService(&wire.NodeStatus{Node: old}) {
+			c.Op = &wire.Command_PutNode{PutNode: &wire.PutNode{Node: &wire.Node{
+				Name: n.Name, Kind: n.Kind, Labels: n.Labels, Endpoint: n.Endpoint, State: old.State, Runtimes: n.Runtimes,
+			}}}
+		}
 	case *wire.Command_Unlink:
 		u := op.Unlink
 		n := &wire.Unlink{Parent: u.GetParent(), Name: u.GetName(), Dir: u.GetDir()}
@@ -204,6 +212,15 @@ func admit(role string, cmd *wire.Command) error {
 		return wire.Errorf(wire.NoSession, "mutate", "", "the command needs a session")
 	}
 	return nil
+}
+
+// calm commands conflict with nothing, and are carried out in the grace too.
+func calm(cmd *wire.Command) bool {
+	switch cmd.Op.(type) {
+	case *wire.Command_EndSession, *wire.Command_PutNode:
+		return true
+	}
+	return false
 }
 
 // aboutJobs: the scheduler wants to know of it.

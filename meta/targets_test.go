@@ -21,6 +21,13 @@ func (t fakeTree) entry(parent uint64, name string) *wire.Dentry {
 
 func (t fakeTree) outDir(job uint64) uint64 { return t[fmt.Sprintf("job/%d", job)] }
 
+func (t fakeTree) node(name string) *wire.Node {
+	if id, ok := t["node/"+name]; ok {
+		return &wire.Node{Id: uint32(id), Name: name, State: "draining"}
+	}
+	return nil
+}
+
 func showClaims(all []lease.Claim) string {
 	var out []string
 	for _, c := range all {
@@ -84,6 +91,21 @@ func TestStampedLeavesTheCommandAlone(t *testing.T) {
 	got := stamped(cmd, tree, func(ino uint64) []uint64 { return []uint64{ino, 3} })
 	if !slices.Equal(got.GetUnlink().OpenSessions, []uint64{10, 3}) || cmd.GetUnlink().OpenSessions != nil {
 		t.Errorf("stamped %v, given %v", got, cmd)
+	}
+}
+
+func TestRegisteringAgainKeepsTheState(t *testing.T) {
+	tree := fakeTree{"node/old": 3}
+	put := func(name string, id uint32) *wire.Command {
+		return &wire.Command{Op: &wire.Command_PutNode{PutNode: &wire.PutNode{Node: &wire.Node{Id: id, Name: name, State: "up"}}}}
+	}
+	for _, c := range []struct {
+		cmd  *wire.Command
+		want string
+	}{{put("old", 0), "draining"}, {put("old", 3), "up"}, {put("new", 0), "up"}} {
+		if got := stamped(c.cmd, tree, nil).GetPutNode().Node.State; got != c.want {
+			t.Errorf("%v: %s, want %s", c.cmd, got, c.want)
+		}
 	}
 }
 

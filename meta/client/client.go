@@ -53,6 +53,7 @@ type Config struct {
 	Pool        Dialer
 	Name        string        // for people: the mount point or the process
 	Host        string        // default: the host's name
+	Sole        bool          // no other process uses this Name on this Host: what is left of one that was killed is ended at once
 	Holder      Holder        // nil: no session
 	CallTimeout time.Duration // bounds every call, retries included; default 30 s
 	Log         *slog.Logger
@@ -380,7 +381,7 @@ func (c *Client) ended(session uint64, err error) {
 }
 
 func (c *Client) openSession(ctx context.Context) (uint64, error) {
-	cmd := &wire.Command{Op: &wire.Command_OpenSession{OpenSession: &wire.OpenSession{Name: c.cfg.Name, Host: c.cfg.Host}}}
+	cmd := &wire.Command{Op: &wire.Command_OpenSession{OpenSession: &wire.OpenSession{Name: c.cfg.Name, Host: c.cfg.Host, Sole: c.cfg.Sole}}}
 	resp, _, err := c.call(ctx, wire.MethodMutate, cmd, true)
 	if err != nil {
 		return 0, err
