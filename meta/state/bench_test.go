@@ -193,3 +193,32 @@ func BenchmarkReadDir(b *testing.B) {
 func proofOf(server uint32, b *wire.Block, index int) []byte {
 	return block.Proof(benchKey, server, b.Id, uint32(index), b.ShardLength, b.Shards[index].Root)
 }
+
+// BenchmarkTruncate empties a file of 16 GiB: 4096 blocks of 4 MiB.
+func BenchmarkTruncate(b *testing.B) {
+	const blocks = 4096
+	s := openBench(b)
+	f := newFeeder(b, s, 1)
+	f.add(&wire.Command{Op: &wire.Command_Create{Create: &wire.Create{Parent: wire.RootIno, Name: "f", Mode: sIFREG | 0o644}}})
+	id := uint64(0)
+	for range b.N {
+		b.StopTimer()
+		for range blocks / 64 {
+			c := new(wire.Commit)
+			u := &wire.FileUpdate{Ino: wire.FirstIno}
+			for range 64 {
+				id++
+				c.Blocks = append(c.Blocks, signed(benchKey, id, 4, 2, 4<<20))
+				u.Extents = append(u.Extents, &wire.Extent{Off: id % blocks << 22, Len: 4 << 20, Block: id})
+			}
+			if u.Extents[63].Off == 0 { // the last one of a round begins the file
+				u.Extents = append(u.Extents[63:], u.Extents[:63]...)
+			}
+			c.Files = []*wire.FileUpdate{u}
+			f.add(&wire.Command{Op: &wire.Command_Commit{Commit: c}})
+		}
+		b.StartTimer()
+		f.add(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: wire.FirstIno, Mask: wire.SetSize}}})
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*blocks), "us/extent")
+}
