@@ -126,12 +126,7 @@ func (c *framedConn) converse(ctx context.Context, b *bulkPipe, m wire.Method, r
 	if err != nil {
 		return nil, 0, true, err
 	}
-	if total == 0 {
-		err = write(b.p, frame)
-	} else {
-		err = b.p.writeAll(append(net.Buffers{frame}, payload...))
-	}
-	if err != nil {
+	if err := b.p.writeAll(append(net.Buffers{frame}, payload...)); err != nil {
 		return nil, 0, false, c.fault(m, err)
 	}
 	h, err := b.r.next()

@@ -8,8 +8,8 @@
 //     suite (contract_test.go) holds them to it.
 //   - No wait is without end. A call obeys its context, or DefaultTimeout; its
 //     deadline and its cancellation reach the handler's context. Connecting takes
-//     at most dialLimit. A peer that takes nothing for stallLimit, or is not heard
-//     of for idleLimit (QUIC), has its connection ended.
+//     at most dialLimit. A connection or a stream ends when its peer has taken
+//     nothing for stallLimit, or has not been heard of for idleLimit (QUIC).
 //   - An answer is the peer's; no answer is wire.Timeout (the deadline),
 //     wire.Interrupted (the caller gave up), wire.Unavailable (the connection)
 //     or wire.Shutdown (the server is stopping). After those the call may have

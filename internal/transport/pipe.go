@@ -14,8 +14,9 @@ type pipe interface {
 
 	// try writes what it can of b without waiting.
 	try(b []byte) (n int, err error)
-	// writeAll writes all of bufs. It fails once the peer has taken nothing for
-	// stallLimit; after an error the pipe is of no more use.
+	// writeAll writes all of bufs, however long the peer takes: what bounds it
+	// is the call's context, at whose end the pipe is closed. After an error the
+	// pipe is of no more use.
 	writeAll(bufs net.Buffers) error
 	// writeFile writes b, the descriptor going with its first byte.
 	writeFile(b []byte, f *os.File) error
@@ -25,21 +26,35 @@ type pipe interface {
 	finish()
 }
 
-// write sends b, without waiting if the pipe has room.
+// stallLimit is how long a sender that no context bounds waits for a receiver
+// that takes nothing.
+const stallLimit = 10 * time.Second
+
+// stallPiece is how much a receiver takes at a time, at least: so that a slow
+// one is not held for a dead one.
+const stallPiece = 64 << 10
+
+// write sends b, without waiting if the pipe has room; it fails once the peer
+// has taken nothing for stallLimit.
 func write(p pipe, b []byte) error {
 	n, err := p.try(b)
 	if err != nil || n == len(b) {
 		return err
 	}
-	return p.writeAll(net.Buffers{b[n:]})
+	return writeSlowly(p, b[n:])
 }
 
-// stallLimit is how long a sender waits for a receiver that takes nothing.
-const stallLimit = 10 * time.Second
-
-// pieceSize is how much is written under one stall limit: slow links take a
-// while for 64 MiB and are not stalled.
-const pieceSize = 1 << 20
+func writeSlowly(p pipe, b []byte) error {
+	for len(b) > 0 {
+		piece := b[:min(len(b), stallPiece)]
+		p.SetWriteDeadline(time.Now().Add(stallLimit))
+		if _, err := p.Write(piece); err != nil {
+			return err
+		}
+		b = b[len(piece):]
+	}
+	return p.SetWriteDeadline(time.Time{})
+}
 
 // link makes pipes to one peer.
 type link interface {

@@ -96,13 +96,8 @@ func (p quicPipe) try(b []byte) (int, error) {
 
 func (p quicPipe) writeAll(bufs net.Buffers) error {
 	for _, b := range bufs {
-		for len(b) > 0 {
-			piece := b[:min(len(b), pieceSize)]
-			p.SetWriteDeadline(time.Now().Add(stallLimit))
-			if _, err := p.Write(piece); err != nil {
-				return err
-			}
-			b = b[len(piece):]
+		if _, err := p.Write(b); err != nil {
+			return err
 		}
 	}
 	return nil

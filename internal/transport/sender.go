@@ -2,7 +2,6 @@ package transport
 
 import (
 	"errors"
-	"net"
 	"runtime"
 	"sync"
 )
@@ -165,7 +164,10 @@ func (s *sender) run(stopped <-chan struct{}) {
 			s.rest = nil
 			batch := s.take()
 			s.mu.Unlock()
-			err := s.p.writeAll(net.Buffers{rest, batch})
+			err := writeSlowly(s.p, rest)
+			if err == nil {
+				err = writeSlowly(s.p, batch)
+			}
 			s.mu.Lock()
 			if err != nil {
 				s.broken(err)

@@ -313,6 +313,8 @@ func (c *servedCall) respond(reply *Reply, err error) error {
 	case sp.use == useFiles && reply.File != nil:
 		return sp.p.writeFile(frame, reply.File)
 	case h.payload > 0:
+		// Past its deadline nobody waits for the rest.
+		defer context.AfterFunc(c.ctx, func() { sp.p.Close() })()
 		return sp.p.writeAll(append(net.Buffers{frame}, reply.Payload...))
 	}
 	return write(sp.p, frame)

@@ -74,26 +74,8 @@ func (p *unixPipe) try(b []byte) (int, error) {
 }
 
 func (p *unixPipe) writeAll(bufs net.Buffers) error {
-	// writev takes as much as fits under one stall limit.
-	for len(bufs) > 0 {
-		size, n := 0, 0
-		for n < len(bufs) && (n == 0 || size+len(bufs[n]) <= pieceSize) {
-			size += len(bufs[n])
-			n++
-		}
-		batch := bufs[:n:n]
-		bufs = bufs[n:]
-		if size > 2*pieceSize { // one long buffer
-			long := batch[0]
-			batch = net.Buffers{long[:pieceSize]}
-			bufs = append(net.Buffers{long[pieceSize:]}, bufs...)
-		}
-		p.SetWriteDeadline(time.Now().Add(stallLimit))
-		if _, err := batch.WriteTo(p.UnixConn); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := bufs.WriteTo(p.UnixConn) // writev
+	return err
 }
 
 func (p *unixPipe) writeFile(b []byte, f *os.File) error {
@@ -114,7 +96,7 @@ func (p *unixPipe) writeFile(b []byte, f *os.File) error {
 	if err != nil || n == len(b) {
 		return err
 	}
-	return p.writeAll(net.Buffers{b[n:]})
+	return writeSlowly(p, b[n:])
 }
 
 func (p *unixPipe) finish() { p.Close() }
