@@ -109,7 +109,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	return &Agent{
 		cfg:     cfg,
 		log:     cfg.Log,
-		workers: worker.Config{Command: cfg.Worker, Env: cfg.WorkerEnv, CacheDir: compiled, Log: cfg.Log},
+		workers: worker.Config{Command: cfg.Worker, Env: cfg.WorkerEnv, CacheDir: compiled},
 		running: map[attemptID]context.CancelCauseFunc{}, prepared: map[string]bool{},
 	}, nil
 }

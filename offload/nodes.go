@@ -11,10 +11,8 @@ import "quernfs/internal/wire"
 type kind uint8
 
 const (
-	kindNone kind = iota
-
 	// In wire.ComputeIno.
-	kindReadme
+	kindReadme kind = iota + 1
 	kindJobs
 	kindByName
 	kindErrors

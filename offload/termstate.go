@@ -43,7 +43,6 @@ func (x *taskState) active() bool {
 // task names.
 type agentState struct {
 	node     uint32
-	name     string
 	runtimes []string
 	seen     time.Time
 	tasks    map[attemptID]*taskState // under way there

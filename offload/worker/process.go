@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -23,7 +22,6 @@ type Config struct {
 	Env      []string      // added to the little that a worker gets
 	CacheDir string        // compiled modules; "": not kept
 	Start    time.Duration // how long a worker may take to be ready; 0: 30 s
-	Log      *slog.Logger
 }
 
 // Task is one run with its streams.
