@@ -346,17 +346,6 @@ func (c *cluster) secondMount(args ...string) *extraMount {
 	return m
 }
 
-// end unmounts cleanly.
-func (m *extraMount) end(t *testing.T) {
-	t.Helper()
-	m.cmd.Process.Signal(unix.SIGTERM)
-	if !closedWithin(m.exited, 30*time.Second) {
-		t.Errorf("the mount at %s does not end:\n%s", m.dir, tail(m.output.String()))
-		m.cmd.Process.Kill()
-		<-m.exited
-	}
-}
-
 func isMounted(dir string) bool {
 	raw, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
