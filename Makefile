@@ -9,7 +9,7 @@ PACKAGES = $(shell $(GO) list ./... | grep -v /integration)
 all: build
 
 build:
-	$(GO) build -trimpath -o $(BIN) ./cmd/quern
+	$(GO) build -o $(BIN) ./cmd/quern
 
 # What is quick enough to run after each change.
 check:
