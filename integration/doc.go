@@ -11,7 +11,9 @@
 //	bad_test.go       bad input: one clear sentence
 //	hang_test.go      never a hang
 //	job_test.go       a job from /.compute end to end
-//	quic_test.go      everything over QUIC
+//	net_test.go       everything over QUIC
+//	process_test.go   processes of one host, servers of many
+//	journal_test.go   a writer that remembers what was acknowledged
 //	imports_test.go   imports point down
 //
 // QUERN_LONG=1 runs the long versions. QUERN_BIN names a binary to test instead

@@ -60,3 +60,15 @@ func TestQUIC(t *testing.T) {
 		t.Error("wrong bytes from five of six servers")
 	}
 }
+
+// freePorts finds addresses of the loopback interface that nobody listens at.
+func freePorts(t *testing.T, n int) []string {
+	t.Helper()
+	var addrs []string
+	for range n {
+		c := listenUDP(t, "127.0.0.1:0")
+		defer c.Close()
+		addrs = append(addrs, c.LocalAddr().String())
+	}
+	return addrs
+}
