@@ -37,6 +37,9 @@ func newCluster(t testing.TB, servers int, policy string) *cluster {
 	if os.Getenv("QUERN_TEST_LOG") != "" {
 		level = slog.LevelDebug
 	}
+	for _, d := range []string{c.dir, filepath.Dir(c.dir)} {
+		must(t, os.Chmod(d, 0o755)) // other users are to get at the mounts
+	}
 	c.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	key := []byte("0123456789abcdef0123456789abcdef")
 	p, err := block.ParsePolicy(policy)

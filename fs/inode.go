@@ -87,9 +87,11 @@ func (in *inode) attrs() attrs {
 		a.nlink = 0
 	}
 	if in.file != nil && in.held.mode == wire.Mode_WRITE {
-		a.size = uint64(in.file.Size())
-		if in.file.Dirty() {
-			a.allocated = max(a.allocated, a.size)
+		if size := uint64(in.file.Size()); size != a.size {
+			if size > a.size {
+				a.allocated += size - a.size // a guess, until it is stored
+			}
+			a.size = size
 		}
 	}
 	return in.local.over(a)

@@ -23,8 +23,8 @@ func (fs *FS) setattr(ctx context.Context, in *inode, cred *wire.Cred, q *wire.S
 		case !reg:
 			return wire.Errorf(wire.Invalid, "truncate", "", "not a regular file")
 		}
-		if q.Mask != wire.SetSize {
-			if err := fs.flush(ctx, in); err != nil {
+		if q.Mask != wire.SetSize || !q.Handle && cred.GetUid() != 0 {
+			if err := fs.settle(ctx, in); err != nil {
 				return err
 			}
 		}
