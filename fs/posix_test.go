@@ -534,15 +534,13 @@ func posixMmap(t *testing.T, d string) {
 	f, err := os.OpenFile(p, os.O_RDWR, 0)
 	must(t, err)
 	defer f.Close()
-	shared, err := unix.Mmap(int(f.Fd()), 0, len(data), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	must(t, err)
-	private, err := unix.Mmap(int(f.Fd()), 0, len(data), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
-	must(t, err)
+	m := mapFile(t, p)
+	m.do("get 0 4")
 	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{{Sec: 1}, {Sec: 1}}, 0))
-	copy(shared[4090:], "SHARED BYTES")
-	copy(private[100:], "PRIVATE")
-	must(t, unix.Msync(shared, unix.MS_SYNC))
-	copy(data[4090:], "SHARED BYTES")
+	m.do("put 4090 SHARED-BYTES")
+	m.do("private 100 PRIVATE")
+	m.do("sync")
+	copy(data[4090:], "SHARED-BYTES")
 	got, err := os.ReadFile(p)
 	must(t, err)
 	if !bytes.Equal(got, data) {
@@ -551,15 +549,22 @@ func posixMmap(t *testing.T, d string) {
 	if st := lstat(t, p); st.Mtim.Sec < 1_000_000 {
 		t.Errorf("mtime %d after a mapped write", st.Mtim.Sec)
 	}
-	copy(shared[8000:], "LATE")
-	must(t, unix.Munmap(shared))
-	must(t, unix.Munmap(private))
+	m.do("put 8000 LATE")
+	m.close()
 	must(t, f.Sync())
 	copy(data[8000:], "LATE")
 	got, err = os.ReadFile(p)
 	must(t, err)
 	if !bytes.Equal(got, data) {
 		t.Fatal("what was written through the mapping last is lost")
+	}
+	// A write is seen through a mapping.
+	m = mapFile(t, p)
+	m.do("get 12000 5")
+	_, err = f.WriteAt([]byte("WRITE"), 12000)
+	must(t, err)
+	if got := m.do("get 12000 5"); got != "WRITE" {
+		t.Errorf("the mapping shows %q", got)
 	}
 }
 

@@ -242,16 +242,7 @@ func TestTwoMountsAppend(t *testing.T) {
 func TestTwoMountsMmap(t *testing.T) {
 	a, b := two(t)
 	write1(t, filepath.Join(a, "m"), strings.Repeat("-", 3*4096))
-	mapped := func(m string) []byte {
-		f, err := os.OpenFile(filepath.Join(m, "m"), os.O_RDWR, 0)
-		must(t, err)
-		defer f.Close()
-		p, err := unix.Mmap(int(f.Fd()), 0, 3*4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		must(t, err)
-		t.Cleanup(func() { unix.Munmap(p) })
-		return p
-	}
-	pa, pb := mapped(a), mapped(b)
+	pa, pb := mapFile(t, filepath.Join(a, "m")), mapFile(t, filepath.Join(b, "m"))
 	for i := range 20 {
 		w, r := pa, pb
 		if i%2 == 1 {
@@ -259,9 +250,9 @@ func TestTwoMountsMmap(t *testing.T) {
 		}
 		at := (i * 577) % (3*4096 - 8)
 		text := fmt.Sprintf("%08d", i)
-		copy(w[at:], text)
-		must(t, unix.Msync(w, unix.MS_SYNC))
-		if got := string(r[at : at+8]); got != text {
+		w.do("put %d %s", at, text)
+		w.do("sync")
+		if got := r.do("get %d 8", at); got != text {
 			t.Fatalf("step %d: the other mapping shows %q", i, got)
 		}
 	}
