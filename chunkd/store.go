@@ -48,7 +48,7 @@ type Store struct {
 
 // counters grow for ever.
 type counters struct {
-	puts, putBytes, reads, readBytes, deletes, syncs, badShards atomic.Uint64
+	puts, putBytes, reads, readBytes, deletes, badShards atomic.Uint64
 }
 
 // flight excludes others from a shard while it is put or deleted.

@@ -37,7 +37,6 @@ type update struct {
 	parts   []*part
 	extents spanMap[uint64] // the parts, later over earlier
 	change  *change
-	times   *wire.SetAttr
 	msg     *wire.FileUpdate
 	drops   uint64 // f.drops when it was collected
 	more    bool   // the batch had no room for all of it

@@ -103,18 +103,6 @@ func (m *spanMap[S]) at(off, end int64) (s span[S], found bool) {
 	return s.clip(off, end), true
 }
 
-// covers says that no byte of [off, end) is missing.
-func (m *spanMap[S]) covers(off, end int64) bool {
-	for off < end {
-		s, ok := m.at(off, end)
-		if !ok {
-			return false
-		}
-		off = s.end
-	}
-	return true
-}
-
 // set maps [s.off, s.end) to s, in place of what was there.
 func (m *spanMap[S]) set(s span[S]) {
 	if s.off < s.end {

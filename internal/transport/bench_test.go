@@ -68,10 +68,10 @@ func BenchmarkGet1MiB(b *testing.B) {
 			b.Run(fmt.Sprintf("%dway", ways), func(b *testing.B) {
 				b.SetBytes(1 << 20)
 				b.ReportAllocs()
-				into := sync.Pool{New: func() any { return make([]byte, 1<<20) }}
+				into := sync.Pool{New: func() any { p := make([]byte, 1<<20); return &p }}
 				parallel(b, ways, func() error {
-					p := into.Get().([]byte)
-					_, _, err := c.CallBulk(context.Background(), wire.MethodGetShard, &wire.GetShard{}, nil, p)
+					p := into.Get().(*[]byte)
+					_, _, err := c.CallBulk(context.Background(), wire.MethodGetShard, &wire.GetShard{}, nil, *p)
 					into.Put(p)
 					return err
 				})

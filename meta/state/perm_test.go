@@ -30,12 +30,12 @@ func TestAccess(t *testing.T) {
 		{sIFREG | 0o047, "", owner, MayRead, false}, // the first class that fits decides
 		{sIFREG | 0o047, "", member, MayWrite, false},
 		{sIFREG | 0o047, "", other, 7, true},
-		{sIFREG | 0o000, "", root, MayRead | MayWrite, true},
-		{sIFREG | 0o000, "", root, MayExec, false},
+		{sIFREG, "", root, MayRead | MayWrite, true},
+		{sIFREG, "", root, MayExec, false},
 		{sIFREG | 0o001, "", root, MayExec, true},
-		{sIFDIR | 0o000, "", root, 7, true},
-		{sIFREG | 0o000, "", nil, MayWrite, true},
-		{sIFREG | 0o000, "", other, 0, true},
+		{sIFDIR, "", root, 7, true},
+		{sIFREG, "", nil, MayWrite, true},
+		{sIFREG, "", other, 0, true},
 
 		{sIFREG | 0o660, "u:rw,U4:r,g:rw,m:rw,o:-", other, MayRead, true},
 		{sIFREG | 0o660, "u:rw,U4:r,g:rw,m:rw,o:-", other, MayWrite, false},
