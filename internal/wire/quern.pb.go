@@ -1157,6 +1157,7 @@ type Command struct {
 	//	*Command_PurgeBlocks
 	//	*Command_Bootstrap
 	//	*Command_ReserveInodes
+	//	*Command_ExpireTickets
 	//	*Command_SubmitJob
 	//	*Command_UpdateTask
 	//	*Command_UpdateJob
@@ -1433,6 +1434,15 @@ func (x *Command) GetReserveInodes() *ReserveInodes {
 	return nil
 }
 
+func (x *Command) GetExpireTickets() *ExpireTickets {
+	if x != nil {
+		if x, ok := x.Op.(*Command_ExpireTickets); ok {
+			return x.ExpireTickets
+		}
+	}
+	return nil
+}
+
 func (x *Command) GetSubmitJob() *SubmitJob {
 	if x != nil {
 		if x, ok := x.Op.(*Command_SubmitJob); ok {
@@ -1548,6 +1558,10 @@ type Command_ReserveInodes struct {
 	ReserveInodes *ReserveInodes `protobuf:"bytes,49,opt,name=reserve_inodes,json=reserveInodes,proto3,oneof"`
 }
 
+type Command_ExpireTickets struct {
+	ExpireTickets *ExpireTickets `protobuf:"bytes,50,opt,name=expire_tickets,json=expireTickets,proto3,oneof"`
+}
+
 type Command_SubmitJob struct {
 	SubmitJob *SubmitJob `protobuf:"bytes,60,opt,name=submit_job,json=submitJob,proto3,oneof"`
 }
@@ -1601,6 +1615,8 @@ func (*Command_PurgeBlocks) isCommand_Op() {}
 func (*Command_Bootstrap) isCommand_Op() {}
 
 func (*Command_ReserveInodes) isCommand_Op() {}
+
+func (*Command_ExpireTickets) isCommand_Op() {}
 
 func (*Command_SubmitJob) isCommand_Op() {}
 
@@ -2898,6 +2914,52 @@ func (x *ReserveInodes) GetCount() uint64 {
 	return 0
 }
 
+// ExpireTickets: no block with an id below this can be committed any more. The
+// limit never falls; Result.value is what it now is.
+type ExpireTickets struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Below         uint64                 `protobuf:"varint,1,opt,name=below,proto3" json:"below,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExpireTickets) Reset() {
+	*x = ExpireTickets{}
+	mi := &file_quern_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExpireTickets) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExpireTickets) ProtoMessage() {}
+
+func (x *ExpireTickets) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExpireTickets.ProtoReflect.Descriptor instead.
+func (*ExpireTickets) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ExpireTickets) GetBelow() uint64 {
+	if x != nil {
+		return x.Below
+	}
+	return 0
+}
+
 type PutNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -2907,7 +2969,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_quern_proto_msgTypes[32]
+	mi := &file_quern_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +2981,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[32]
+	mi := &file_quern_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +2994,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{32}
+	return file_quern_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PutNode) GetNode() *Node {
@@ -2956,7 +3018,7 @@ type MoveShard struct {
 
 func (x *MoveShard) Reset() {
 	*x = MoveShard{}
-	mi := &file_quern_proto_msgTypes[33]
+	mi := &file_quern_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2968,7 +3030,7 @@ func (x *MoveShard) String() string {
 func (*MoveShard) ProtoMessage() {}
 
 func (x *MoveShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[33]
+	mi := &file_quern_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2981,7 +3043,7 @@ func (x *MoveShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShard.ProtoReflect.Descriptor instead.
 func (*MoveShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{33}
+	return file_quern_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *MoveShard) GetBlock() uint64 {
@@ -3024,7 +3086,7 @@ type LoseShard struct {
 
 func (x *LoseShard) Reset() {
 	*x = LoseShard{}
-	mi := &file_quern_proto_msgTypes[34]
+	mi := &file_quern_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3036,7 +3098,7 @@ func (x *LoseShard) String() string {
 func (*LoseShard) ProtoMessage() {}
 
 func (x *LoseShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[34]
+	mi := &file_quern_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3049,7 +3111,7 @@ func (x *LoseShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoseShard.ProtoReflect.Descriptor instead.
 func (*LoseShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{34}
+	return file_quern_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LoseShard) GetBlock() uint64 {
@@ -3084,7 +3146,7 @@ type PurgeBlocks struct {
 
 func (x *PurgeBlocks) Reset() {
 	*x = PurgeBlocks{}
-	mi := &file_quern_proto_msgTypes[35]
+	mi := &file_quern_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3096,7 +3158,7 @@ func (x *PurgeBlocks) String() string {
 func (*PurgeBlocks) ProtoMessage() {}
 
 func (x *PurgeBlocks) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[35]
+	mi := &file_quern_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3109,7 +3171,7 @@ func (x *PurgeBlocks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeBlocks.ProtoReflect.Descriptor instead.
 func (*PurgeBlocks) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{35}
+	return file_quern_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PurgeBlocks) GetBlocks() []uint64 {
@@ -3134,7 +3196,7 @@ type Bootstrap struct {
 
 func (x *Bootstrap) Reset() {
 	*x = Bootstrap{}
-	mi := &file_quern_proto_msgTypes[36]
+	mi := &file_quern_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3146,7 +3208,7 @@ func (x *Bootstrap) String() string {
 func (*Bootstrap) ProtoMessage() {}
 
 func (x *Bootstrap) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[36]
+	mi := &file_quern_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3159,7 +3221,7 @@ func (x *Bootstrap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bootstrap.ProtoReflect.Descriptor instead.
 func (*Bootstrap) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{36}
+	return file_quern_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Bootstrap) GetPolicy() *Policy {
@@ -3211,7 +3273,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_quern_proto_msgTypes[37]
+	mi := &file_quern_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3285,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[37]
+	mi := &file_quern_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +3298,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{37}
+	return file_quern_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Grant) GetIno() uint64 {
@@ -3290,7 +3352,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_quern_proto_msgTypes[38]
+	mi := &file_quern_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3302,7 +3364,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[38]
+	mi := &file_quern_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3315,7 +3377,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{38}
+	return file_quern_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Query) GetPartition() uint32 {
@@ -3600,7 +3662,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_quern_proto_msgTypes[39]
+	mi := &file_quern_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3612,7 +3674,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[39]
+	mi := &file_quern_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3625,7 +3687,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{39}
+	return file_quern_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Answer) GetCode() uint32 {
@@ -3831,7 +3893,7 @@ type Lookup struct {
 
 func (x *Lookup) Reset() {
 	*x = Lookup{}
-	mi := &file_quern_proto_msgTypes[40]
+	mi := &file_quern_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3843,7 +3905,7 @@ func (x *Lookup) String() string {
 func (*Lookup) ProtoMessage() {}
 
 func (x *Lookup) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[40]
+	mi := &file_quern_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3856,7 +3918,7 @@ func (x *Lookup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lookup.ProtoReflect.Descriptor instead.
 func (*Lookup) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{40}
+	return file_quern_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Lookup) GetParent() uint64 {
@@ -3890,7 +3952,7 @@ type GetInode struct {
 
 func (x *GetInode) Reset() {
 	*x = GetInode{}
-	mi := &file_quern_proto_msgTypes[41]
+	mi := &file_quern_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +3964,7 @@ func (x *GetInode) String() string {
 func (*GetInode) ProtoMessage() {}
 
 func (x *GetInode) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[41]
+	mi := &file_quern_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +3977,7 @@ func (x *GetInode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInode.ProtoReflect.Descriptor instead.
 func (*GetInode) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{41}
+	return file_quern_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetInode) GetIno() uint64 {
@@ -3943,7 +4005,7 @@ type Access struct {
 
 func (x *Access) Reset() {
 	*x = Access{}
-	mi := &file_quern_proto_msgTypes[42]
+	mi := &file_quern_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3955,7 +4017,7 @@ func (x *Access) String() string {
 func (*Access) ProtoMessage() {}
 
 func (x *Access) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[42]
+	mi := &file_quern_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3968,7 +4030,7 @@ func (x *Access) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Access.ProtoReflect.Descriptor instead.
 func (*Access) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{42}
+	return file_quern_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Access) GetIno() uint64 {
@@ -3995,7 +4057,7 @@ type InodeAnswer struct {
 
 func (x *InodeAnswer) Reset() {
 	*x = InodeAnswer{}
-	mi := &file_quern_proto_msgTypes[43]
+	mi := &file_quern_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4007,7 +4069,7 @@ func (x *InodeAnswer) String() string {
 func (*InodeAnswer) ProtoMessage() {}
 
 func (x *InodeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[43]
+	mi := &file_quern_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4020,7 +4082,7 @@ func (x *InodeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InodeAnswer.ProtoReflect.Descriptor instead.
 func (*InodeAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{43}
+	return file_quern_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *InodeAnswer) GetInode() *Inode {
@@ -4053,7 +4115,7 @@ type ReadDir struct {
 
 func (x *ReadDir) Reset() {
 	*x = ReadDir{}
-	mi := &file_quern_proto_msgTypes[44]
+	mi := &file_quern_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4065,7 +4127,7 @@ func (x *ReadDir) String() string {
 func (*ReadDir) ProtoMessage() {}
 
 func (x *ReadDir) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[44]
+	mi := &file_quern_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4078,7 +4140,7 @@ func (x *ReadDir) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadDir.ProtoReflect.Descriptor instead.
 func (*ReadDir) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{44}
+	return file_quern_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReadDir) GetIno() uint64 {
@@ -4129,7 +4191,7 @@ type DirEntry struct {
 
 func (x *DirEntry) Reset() {
 	*x = DirEntry{}
-	mi := &file_quern_proto_msgTypes[45]
+	mi := &file_quern_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4141,7 +4203,7 @@ func (x *DirEntry) String() string {
 func (*DirEntry) ProtoMessage() {}
 
 func (x *DirEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[45]
+	mi := &file_quern_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4154,7 +4216,7 @@ func (x *DirEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirEntry.ProtoReflect.Descriptor instead.
 func (*DirEntry) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{45}
+	return file_quern_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DirEntry) GetName() string {
@@ -4203,7 +4265,7 @@ type DirAnswer struct {
 
 func (x *DirAnswer) Reset() {
 	*x = DirAnswer{}
-	mi := &file_quern_proto_msgTypes[46]
+	mi := &file_quern_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4215,7 +4277,7 @@ func (x *DirAnswer) String() string {
 func (*DirAnswer) ProtoMessage() {}
 
 func (x *DirAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[46]
+	mi := &file_quern_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4228,7 +4290,7 @@ func (x *DirAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirAnswer.ProtoReflect.Descriptor instead.
 func (*DirAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{46}
+	return file_quern_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DirAnswer) GetEntries() []*DirEntry {
@@ -4262,7 +4324,7 @@ type GetXattr struct {
 
 func (x *GetXattr) Reset() {
 	*x = GetXattr{}
-	mi := &file_quern_proto_msgTypes[47]
+	mi := &file_quern_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4274,7 +4336,7 @@ func (x *GetXattr) String() string {
 func (*GetXattr) ProtoMessage() {}
 
 func (x *GetXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[47]
+	mi := &file_quern_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4287,7 +4349,7 @@ func (x *GetXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetXattr.ProtoReflect.Descriptor instead.
 func (*GetXattr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{47}
+	return file_quern_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetXattr) GetIno() uint64 {
@@ -4313,7 +4375,7 @@ type ListXattr struct {
 
 func (x *ListXattr) Reset() {
 	*x = ListXattr{}
-	mi := &file_quern_proto_msgTypes[48]
+	mi := &file_quern_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4325,7 +4387,7 @@ func (x *ListXattr) String() string {
 func (*ListXattr) ProtoMessage() {}
 
 func (x *ListXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[48]
+	mi := &file_quern_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4338,7 +4400,7 @@ func (x *ListXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListXattr.ProtoReflect.Descriptor instead.
 func (*ListXattr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{48}
+	return file_quern_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListXattr) GetIno() uint64 {
@@ -4358,7 +4420,7 @@ type XattrAnswer struct {
 
 func (x *XattrAnswer) Reset() {
 	*x = XattrAnswer{}
-	mi := &file_quern_proto_msgTypes[49]
+	mi := &file_quern_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4370,7 +4432,7 @@ func (x *XattrAnswer) String() string {
 func (*XattrAnswer) ProtoMessage() {}
 
 func (x *XattrAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[49]
+	mi := &file_quern_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4383,7 +4445,7 @@ func (x *XattrAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XattrAnswer.ProtoReflect.Descriptor instead.
 func (*XattrAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{49}
+	return file_quern_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *XattrAnswer) GetValue() []byte {
@@ -4414,7 +4476,7 @@ type GetExtents struct {
 
 func (x *GetExtents) Reset() {
 	*x = GetExtents{}
-	mi := &file_quern_proto_msgTypes[50]
+	mi := &file_quern_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4426,7 +4488,7 @@ func (x *GetExtents) String() string {
 func (*GetExtents) ProtoMessage() {}
 
 func (x *GetExtents) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[50]
+	mi := &file_quern_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4439,7 +4501,7 @@ func (x *GetExtents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExtents.ProtoReflect.Descriptor instead.
 func (*GetExtents) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{50}
+	return file_quern_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *GetExtents) GetIno() uint64 {
@@ -4482,7 +4544,7 @@ type ExtentsAnswer struct {
 
 func (x *ExtentsAnswer) Reset() {
 	*x = ExtentsAnswer{}
-	mi := &file_quern_proto_msgTypes[51]
+	mi := &file_quern_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4494,7 +4556,7 @@ func (x *ExtentsAnswer) String() string {
 func (*ExtentsAnswer) ProtoMessage() {}
 
 func (x *ExtentsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[51]
+	mi := &file_quern_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4507,7 +4569,7 @@ func (x *ExtentsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtentsAnswer.ProtoReflect.Descriptor instead.
 func (*ExtentsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{51}
+	return file_quern_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ExtentsAnswer) GetInode() *Inode {
@@ -4551,7 +4613,7 @@ type Acquire struct {
 
 func (x *Acquire) Reset() {
 	*x = Acquire{}
-	mi := &file_quern_proto_msgTypes[52]
+	mi := &file_quern_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4563,7 +4625,7 @@ func (x *Acquire) String() string {
 func (*Acquire) ProtoMessage() {}
 
 func (x *Acquire) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[52]
+	mi := &file_quern_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4576,7 +4638,7 @@ func (x *Acquire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acquire.ProtoReflect.Descriptor instead.
 func (*Acquire) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{52}
+	return file_quern_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Acquire) GetIno() uint64 {
@@ -4601,7 +4663,7 @@ type StatFS struct {
 
 func (x *StatFS) Reset() {
 	*x = StatFS{}
-	mi := &file_quern_proto_msgTypes[53]
+	mi := &file_quern_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4613,7 +4675,7 @@ func (x *StatFS) String() string {
 func (*StatFS) ProtoMessage() {}
 
 func (x *StatFS) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[53]
+	mi := &file_quern_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4626,7 +4688,7 @@ func (x *StatFS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFS.ProtoReflect.Descriptor instead.
 func (*StatFS) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{53}
+	return file_quern_proto_rawDescGZIP(), []int{54}
 }
 
 type StatFSAnswer struct {
@@ -4640,7 +4702,7 @@ type StatFSAnswer struct {
 
 func (x *StatFSAnswer) Reset() {
 	*x = StatFSAnswer{}
-	mi := &file_quern_proto_msgTypes[54]
+	mi := &file_quern_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4652,7 +4714,7 @@ func (x *StatFSAnswer) String() string {
 func (*StatFSAnswer) ProtoMessage() {}
 
 func (x *StatFSAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[54]
+	mi := &file_quern_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4665,7 +4727,7 @@ func (x *StatFSAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFSAnswer.ProtoReflect.Descriptor instead.
 func (*StatFSAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{54}
+	return file_quern_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *StatFSAnswer) GetTotal() uint64 {
@@ -4698,7 +4760,7 @@ type GetBlocks struct {
 
 func (x *GetBlocks) Reset() {
 	*x = GetBlocks{}
-	mi := &file_quern_proto_msgTypes[55]
+	mi := &file_quern_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4710,7 +4772,7 @@ func (x *GetBlocks) String() string {
 func (*GetBlocks) ProtoMessage() {}
 
 func (x *GetBlocks) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[55]
+	mi := &file_quern_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4723,7 +4785,7 @@ func (x *GetBlocks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlocks.ProtoReflect.Descriptor instead.
 func (*GetBlocks) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{55}
+	return file_quern_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetBlocks) GetIds() []uint64 {
@@ -4742,7 +4804,7 @@ type BlocksAnswer struct {
 
 func (x *BlocksAnswer) Reset() {
 	*x = BlocksAnswer{}
-	mi := &file_quern_proto_msgTypes[56]
+	mi := &file_quern_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4754,7 +4816,7 @@ func (x *BlocksAnswer) String() string {
 func (*BlocksAnswer) ProtoMessage() {}
 
 func (x *BlocksAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[56]
+	mi := &file_quern_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4767,7 +4829,7 @@ func (x *BlocksAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksAnswer.ProtoReflect.Descriptor instead.
 func (*BlocksAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{56}
+	return file_quern_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *BlocksAnswer) GetBlocks() []*Block {
@@ -4791,7 +4853,7 @@ type Allocate struct {
 
 func (x *Allocate) Reset() {
 	*x = Allocate{}
-	mi := &file_quern_proto_msgTypes[57]
+	mi := &file_quern_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4803,7 +4865,7 @@ func (x *Allocate) String() string {
 func (*Allocate) ProtoMessage() {}
 
 func (x *Allocate) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[57]
+	mi := &file_quern_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4816,7 +4878,7 @@ func (x *Allocate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocate.ProtoReflect.Descriptor instead.
 func (*Allocate) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{57}
+	return file_quern_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Allocate) GetPolicy() *Policy {
@@ -4850,7 +4912,7 @@ type Ticket struct {
 
 func (x *Ticket) Reset() {
 	*x = Ticket{}
-	mi := &file_quern_proto_msgTypes[58]
+	mi := &file_quern_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4862,7 +4924,7 @@ func (x *Ticket) String() string {
 func (*Ticket) ProtoMessage() {}
 
 func (x *Ticket) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[58]
+	mi := &file_quern_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4875,7 +4937,7 @@ func (x *Ticket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
 func (*Ticket) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{58}
+	return file_quern_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Ticket) GetBlock() uint64 {
@@ -4903,7 +4965,7 @@ type AllocateAnswer struct {
 
 func (x *AllocateAnswer) Reset() {
 	*x = AllocateAnswer{}
-	mi := &file_quern_proto_msgTypes[59]
+	mi := &file_quern_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4915,7 +4977,7 @@ func (x *AllocateAnswer) String() string {
 func (*AllocateAnswer) ProtoMessage() {}
 
 func (x *AllocateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[59]
+	mi := &file_quern_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4928,7 +4990,7 @@ func (x *AllocateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateAnswer.ProtoReflect.Descriptor instead.
 func (*AllocateAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{59}
+	return file_quern_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *AllocateAnswer) GetTickets() []*Ticket {
@@ -4960,7 +5022,7 @@ type ListNodes struct {
 
 func (x *ListNodes) Reset() {
 	*x = ListNodes{}
-	mi := &file_quern_proto_msgTypes[60]
+	mi := &file_quern_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4972,7 +5034,7 @@ func (x *ListNodes) String() string {
 func (*ListNodes) ProtoMessage() {}
 
 func (x *ListNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[60]
+	mi := &file_quern_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4985,7 +5047,7 @@ func (x *ListNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodes.ProtoReflect.Descriptor instead.
 func (*ListNodes) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{60}
+	return file_quern_proto_rawDescGZIP(), []int{61}
 }
 
 type NodeStatus struct {
@@ -5004,7 +5066,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_quern_proto_msgTypes[61]
+	mi := &file_quern_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5016,7 +5078,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[61]
+	mi := &file_quern_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5029,7 +5091,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{61}
+	return file_quern_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -5097,7 +5159,7 @@ type NodesAnswer struct {
 
 func (x *NodesAnswer) Reset() {
 	*x = NodesAnswer{}
-	mi := &file_quern_proto_msgTypes[62]
+	mi := &file_quern_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5109,7 +5171,7 @@ func (x *NodesAnswer) String() string {
 func (*NodesAnswer) ProtoMessage() {}
 
 func (x *NodesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[62]
+	mi := &file_quern_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5122,7 +5184,7 @@ func (x *NodesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesAnswer.ProtoReflect.Descriptor instead.
 func (*NodesAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{62}
+	return file_quern_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *NodesAnswer) GetNodes() []*NodeStatus {
@@ -5141,7 +5203,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_quern_proto_msgTypes[63]
+	mi := &file_quern_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5153,7 +5215,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[63]
+	mi := &file_quern_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5166,7 +5228,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{63}
+	return file_quern_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Status) GetLeases() bool {
@@ -5190,7 +5252,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_quern_proto_msgTypes[64]
+	mi := &file_quern_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5202,7 +5264,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[64]
+	mi := &file_quern_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5215,7 +5277,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{64}
+	return file_quern_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -5272,7 +5334,7 @@ type SessionStatus struct {
 
 func (x *SessionStatus) Reset() {
 	*x = SessionStatus{}
-	mi := &file_quern_proto_msgTypes[65]
+	mi := &file_quern_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5284,7 +5346,7 @@ func (x *SessionStatus) String() string {
 func (*SessionStatus) ProtoMessage() {}
 
 func (x *SessionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[65]
+	mi := &file_quern_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5297,7 +5359,7 @@ func (x *SessionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStatus.ProtoReflect.Descriptor instead.
 func (*SessionStatus) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{65}
+	return file_quern_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *SessionStatus) GetSession() *Session {
@@ -5347,7 +5409,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_quern_proto_msgTypes[66]
+	mi := &file_quern_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5359,7 +5421,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[66]
+	mi := &file_quern_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5372,7 +5434,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{66}
+	return file_quern_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *StatusAnswer) GetClusterId() []byte {
@@ -5466,7 +5528,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_quern_proto_msgTypes[67]
+	mi := &file_quern_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5478,7 +5540,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[67]
+	mi := &file_quern_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5491,7 +5553,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{67}
+	return file_quern_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Hello) GetSession() uint64 {
@@ -5528,7 +5590,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_quern_proto_msgTypes[68]
+	mi := &file_quern_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5540,7 +5602,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[68]
+	mi := &file_quern_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5553,7 +5615,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{68}
+	return file_quern_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Welcome) GetCode() uint32 {
@@ -5607,7 +5669,7 @@ type Push struct {
 
 func (x *Push) Reset() {
 	*x = Push{}
-	mi := &file_quern_proto_msgTypes[69]
+	mi := &file_quern_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5619,7 +5681,7 @@ func (x *Push) String() string {
 func (*Push) ProtoMessage() {}
 
 func (x *Push) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[69]
+	mi := &file_quern_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5632,7 +5694,7 @@ func (x *Push) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Push.ProtoReflect.Descriptor instead.
 func (*Push) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{69}
+	return file_quern_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Push) GetOp() isPush_Op {
@@ -5723,7 +5785,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_quern_proto_msgTypes[70]
+	mi := &file_quern_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5735,7 +5797,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[70]
+	mi := &file_quern_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5748,7 +5810,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{70}
+	return file_quern_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Recall) GetId() uint64 {
@@ -5797,7 +5859,7 @@ type Renewed struct {
 
 func (x *Renewed) Reset() {
 	*x = Renewed{}
-	mi := &file_quern_proto_msgTypes[71]
+	mi := &file_quern_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5809,7 +5871,7 @@ func (x *Renewed) String() string {
 func (*Renewed) ProtoMessage() {}
 
 func (x *Renewed) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[71]
+	mi := &file_quern_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5822,7 +5884,7 @@ func (x *Renewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewed.ProtoReflect.Descriptor instead.
 func (*Renewed) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{71}
+	return file_quern_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Renewed) GetN() uint64 {
@@ -5855,7 +5917,7 @@ type FromClient struct {
 
 func (x *FromClient) Reset() {
 	*x = FromClient{}
-	mi := &file_quern_proto_msgTypes[72]
+	mi := &file_quern_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5867,7 +5929,7 @@ func (x *FromClient) String() string {
 func (*FromClient) ProtoMessage() {}
 
 func (x *FromClient) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[72]
+	mi := &file_quern_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5880,7 +5942,7 @@ func (x *FromClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromClient.ProtoReflect.Descriptor instead.
 func (*FromClient) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{72}
+	return file_quern_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *FromClient) GetOp() isFromClient_Op {
@@ -5966,7 +6028,7 @@ type Recalled struct {
 
 func (x *Recalled) Reset() {
 	*x = Recalled{}
-	mi := &file_quern_proto_msgTypes[73]
+	mi := &file_quern_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5978,7 +6040,7 @@ func (x *Recalled) String() string {
 func (*Recalled) ProtoMessage() {}
 
 func (x *Recalled) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[73]
+	mi := &file_quern_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5991,7 +6053,7 @@ func (x *Recalled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recalled.ProtoReflect.Descriptor instead.
 func (*Recalled) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{73}
+	return file_quern_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Recalled) GetId() uint64 {
@@ -6031,7 +6093,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_quern_proto_msgTypes[74]
+	mi := &file_quern_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6043,7 +6105,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[74]
+	mi := &file_quern_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6056,7 +6118,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{74}
+	return file_quern_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Renew) GetN() uint64 {
@@ -6076,7 +6138,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_quern_proto_msgTypes[75]
+	mi := &file_quern_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6088,7 +6150,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[75]
+	mi := &file_quern_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6101,7 +6163,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{75}
+	return file_quern_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Release) GetGrants() []*Grant {
@@ -6128,7 +6190,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_quern_proto_msgTypes[76]
+	mi := &file_quern_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6140,7 +6202,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[76]
+	mi := &file_quern_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6153,7 +6215,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{76}
+	return file_quern_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Lock) GetIno() uint64 {
@@ -6230,7 +6292,7 @@ type LockCall struct {
 
 func (x *LockCall) Reset() {
 	*x = LockCall{}
-	mi := &file_quern_proto_msgTypes[77]
+	mi := &file_quern_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6242,7 +6304,7 @@ func (x *LockCall) String() string {
 func (*LockCall) ProtoMessage() {}
 
 func (x *LockCall) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[77]
+	mi := &file_quern_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6255,7 +6317,7 @@ func (x *LockCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockCall.ProtoReflect.Descriptor instead.
 func (*LockCall) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{77}
+	return file_quern_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *LockCall) GetSession() uint64 {
@@ -6289,7 +6351,7 @@ type LockReply struct {
 
 func (x *LockReply) Reset() {
 	*x = LockReply{}
-	mi := &file_quern_proto_msgTypes[78]
+	mi := &file_quern_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6301,7 +6363,7 @@ func (x *LockReply) String() string {
 func (*LockReply) ProtoMessage() {}
 
 func (x *LockReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[78]
+	mi := &file_quern_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6314,7 +6376,7 @@ func (x *LockReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockReply.ProtoReflect.Descriptor instead.
 func (*LockReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{78}
+	return file_quern_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *LockReply) GetCode() uint32 {
@@ -6340,7 +6402,7 @@ type LockClaim struct {
 
 func (x *LockClaim) Reset() {
 	*x = LockClaim{}
-	mi := &file_quern_proto_msgTypes[79]
+	mi := &file_quern_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6352,7 +6414,7 @@ func (x *LockClaim) String() string {
 func (*LockClaim) ProtoMessage() {}
 
 func (x *LockClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[79]
+	mi := &file_quern_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6365,7 +6427,7 @@ func (x *LockClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockClaim.ProtoReflect.Descriptor instead.
 func (*LockClaim) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{79}
+	return file_quern_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *LockClaim) GetLock() *Lock {
@@ -6392,7 +6454,7 @@ type PutShard struct {
 
 func (x *PutShard) Reset() {
 	*x = PutShard{}
-	mi := &file_quern_proto_msgTypes[80]
+	mi := &file_quern_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6404,7 +6466,7 @@ func (x *PutShard) String() string {
 func (*PutShard) ProtoMessage() {}
 
 func (x *PutShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[80]
+	mi := &file_quern_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6417,7 +6479,7 @@ func (x *PutShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutShard.ProtoReflect.Descriptor instead.
 func (*PutShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{80}
+	return file_quern_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *PutShard) GetBlock() uint64 {
@@ -6478,7 +6540,7 @@ type PutShardReply struct {
 
 func (x *PutShardReply) Reset() {
 	*x = PutShardReply{}
-	mi := &file_quern_proto_msgTypes[81]
+	mi := &file_quern_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6490,7 +6552,7 @@ func (x *PutShardReply) String() string {
 func (*PutShardReply) ProtoMessage() {}
 
 func (x *PutShardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[81]
+	mi := &file_quern_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6503,7 +6565,7 @@ func (x *PutShardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutShardReply.ProtoReflect.Descriptor instead.
 func (*PutShardReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{81}
+	return file_quern_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PutShardReply) GetProof() []byte {
@@ -6527,7 +6589,7 @@ type GetShard struct {
 
 func (x *GetShard) Reset() {
 	*x = GetShard{}
-	mi := &file_quern_proto_msgTypes[82]
+	mi := &file_quern_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6539,7 +6601,7 @@ func (x *GetShard) String() string {
 func (*GetShard) ProtoMessage() {}
 
 func (x *GetShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[82]
+	mi := &file_quern_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6552,7 +6614,7 @@ func (x *GetShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShard.ProtoReflect.Descriptor instead.
 func (*GetShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{82}
+	return file_quern_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *GetShard) GetBlock() uint64 {
@@ -6607,7 +6669,7 @@ type GetShardReply struct {
 
 func (x *GetShardReply) Reset() {
 	*x = GetShardReply{}
-	mi := &file_quern_proto_msgTypes[83]
+	mi := &file_quern_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6619,7 +6681,7 @@ func (x *GetShardReply) String() string {
 func (*GetShardReply) ProtoMessage() {}
 
 func (x *GetShardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[83]
+	mi := &file_quern_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6632,7 +6694,7 @@ func (x *GetShardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShardReply.ProtoReflect.Descriptor instead.
 func (*GetShardReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{83}
+	return file_quern_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetShardReply) GetLength() uint32 {
@@ -6662,7 +6724,7 @@ type OpenShard struct {
 
 func (x *OpenShard) Reset() {
 	*x = OpenShard{}
-	mi := &file_quern_proto_msgTypes[84]
+	mi := &file_quern_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6674,7 +6736,7 @@ func (x *OpenShard) String() string {
 func (*OpenShard) ProtoMessage() {}
 
 func (x *OpenShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[84]
+	mi := &file_quern_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6687,7 +6749,7 @@ func (x *OpenShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenShard.ProtoReflect.Descriptor instead.
 func (*OpenShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{84}
+	return file_quern_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *OpenShard) GetBlock() uint64 {
@@ -6723,7 +6785,7 @@ type OpenShardReply struct {
 
 func (x *OpenShardReply) Reset() {
 	*x = OpenShardReply{}
-	mi := &file_quern_proto_msgTypes[85]
+	mi := &file_quern_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6735,7 +6797,7 @@ func (x *OpenShardReply) String() string {
 func (*OpenShardReply) ProtoMessage() {}
 
 func (x *OpenShardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[85]
+	mi := &file_quern_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6748,7 +6810,7 @@ func (x *OpenShardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenShardReply.ProtoReflect.Descriptor instead.
 func (*OpenShardReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{85}
+	return file_quern_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *OpenShardReply) GetSegment() uint64 {
@@ -6789,7 +6851,7 @@ type SegmentFD struct {
 
 func (x *SegmentFD) Reset() {
 	*x = SegmentFD{}
-	mi := &file_quern_proto_msgTypes[86]
+	mi := &file_quern_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6801,7 +6863,7 @@ func (x *SegmentFD) String() string {
 func (*SegmentFD) ProtoMessage() {}
 
 func (x *SegmentFD) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[86]
+	mi := &file_quern_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6814,7 +6876,7 @@ func (x *SegmentFD) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentFD.ProtoReflect.Descriptor instead.
 func (*SegmentFD) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{86}
+	return file_quern_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *SegmentFD) GetSegment() uint64 {
@@ -6839,7 +6901,7 @@ type SegmentFDReply struct {
 
 func (x *SegmentFDReply) Reset() {
 	*x = SegmentFDReply{}
-	mi := &file_quern_proto_msgTypes[87]
+	mi := &file_quern_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6851,7 +6913,7 @@ func (x *SegmentFDReply) String() string {
 func (*SegmentFDReply) ProtoMessage() {}
 
 func (x *SegmentFDReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[87]
+	mi := &file_quern_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6864,7 +6926,7 @@ func (x *SegmentFDReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentFDReply.ProtoReflect.Descriptor instead.
 func (*SegmentFDReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{87}
+	return file_quern_proto_rawDescGZIP(), []int{88}
 }
 
 type ShardID struct {
@@ -6877,7 +6939,7 @@ type ShardID struct {
 
 func (x *ShardID) Reset() {
 	*x = ShardID{}
-	mi := &file_quern_proto_msgTypes[88]
+	mi := &file_quern_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6889,7 +6951,7 @@ func (x *ShardID) String() string {
 func (*ShardID) ProtoMessage() {}
 
 func (x *ShardID) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[88]
+	mi := &file_quern_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6902,7 +6964,7 @@ func (x *ShardID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardID.ProtoReflect.Descriptor instead.
 func (*ShardID) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{88}
+	return file_quern_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *ShardID) GetBlock() uint64 {
@@ -6922,26 +6984,35 @@ func (x *ShardID) GetIndex() uint32 {
 // Heartbeat goes from a chunk server to the leader about once a second, and
 // at once when work has been done.
 type Heartbeat struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
-	Total         uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
-	Free          uint64                 `protobuf:"varint,3,opt,name=free,proto3" json:"free,omitempty"`
-	Shards        uint64                 `protobuf:"varint,4,opt,name=shards,proto3" json:"shards,omitempty"`
-	WorkDone      uint64                 `protobuf:"varint,5,opt,name=work_done,json=workDone,proto3" json:"work_done,omitempty"` // the last Work.id carried out
-	Bad           []*ShardID             `protobuf:"bytes,6,rep,name=bad,proto3" json:"bad,omitempty"`                            // found missing or corrupt by the scrubber or a read
-	Rebuilt       []*Rebuilt             `protobuf:"bytes,7,rep,name=rebuilt,proto3" json:"rebuilt,omitempty"`
-	ReadOnly      bool                   `protobuf:"varint,8,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"` // full, or its disk failed
-	Slots         uint32                 `protobuf:"varint,9,opt,name=slots,proto3" json:"slots,omitempty"`                       // agents
-	Busy          uint32                 `protobuf:"varint,10,opt,name=busy,proto3" json:"busy,omitempty"`
-	Deleted       []*ShardID             `protobuf:"bytes,11,rep,name=deleted,proto3" json:"deleted,omitempty"`
-	Boot          uint64                 `protobuf:"varint,12,opt,name=boot,proto3" json:"boot,omitempty"` // changes with every start of the server
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Node     uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Total    uint64                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	Free     uint64                 `protobuf:"varint,3,opt,name=free,proto3" json:"free,omitempty"`
+	Shards   uint64                 `protobuf:"varint,4,opt,name=shards,proto3" json:"shards,omitempty"`
+	WorkDone uint64                 `protobuf:"varint,5,opt,name=work_done,json=workDone,proto3" json:"work_done,omitempty"` // the last Work.id carried out
+	Bad      []*ShardID             `protobuf:"bytes,6,rep,name=bad,proto3" json:"bad,omitempty"`                            // found missing or corrupt by the scrubber or a read
+	Rebuilt  []*Rebuilt             `protobuf:"bytes,7,rep,name=rebuilt,proto3" json:"rebuilt,omitempty"`
+	ReadOnly bool                   `protobuf:"varint,8,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"` // full, or its disk failed
+	Slots    uint32                 `protobuf:"varint,9,opt,name=slots,proto3" json:"slots,omitempty"`                       // agents
+	Busy     uint32                 `protobuf:"varint,10,opt,name=busy,proto3" json:"busy,omitempty"`
+	Deleted  []*ShardID             `protobuf:"bytes,11,rep,name=deleted,proto3" json:"deleted,omitempty"`
+	Boot     uint64                 `protobuf:"varint,12,opt,name=boot,proto3" json:"boot,omitempty"`     // changes with every start of the server
+	Number   uint64                 `protobuf:"varint,13,opt,name=number,proto3" json:"number,omitempty"` // of this heartbeat since the start, growing
+	// One page of the inventory: all shards that the server holds above
+	// inventory_after (unset: from the first) and up to inventory_upto, in order.
+	// No page without inventory_upto. It was listed after a reply that said
+	// inventory_index, and after rebuilt was collected.
+	InventoryAfter *ShardID   `protobuf:"bytes,14,opt,name=inventory_after,json=inventoryAfter,proto3" json:"inventory_after,omitempty"`
+	Inventory      []*ShardID `protobuf:"bytes,15,rep,name=inventory,proto3" json:"inventory,omitempty"`
+	InventoryUpto  *ShardID   `protobuf:"bytes,16,opt,name=inventory_upto,json=inventoryUpto,proto3" json:"inventory_upto,omitempty"`
+	InventoryIndex uint64     `protobuf:"varint,17,opt,name=inventory_index,json=inventoryIndex,proto3" json:"inventory_index,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_quern_proto_msgTypes[89]
+	mi := &file_quern_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6953,7 +7024,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[89]
+	mi := &file_quern_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6966,7 +7037,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{89}
+	return file_quern_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Heartbeat) GetNode() uint32 {
@@ -7053,18 +7124,55 @@ func (x *Heartbeat) GetBoot() uint64 {
 	return 0
 }
 
+func (x *Heartbeat) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetInventoryAfter() *ShardID {
+	if x != nil {
+		return x.InventoryAfter
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetInventory() []*ShardID {
+	if x != nil {
+		return x.Inventory
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetInventoryUpto() *ShardID {
+	if x != nil {
+		return x.InventoryUpto
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetInventoryIndex() uint64 {
+	if x != nil {
+		return x.InventoryIndex
+	}
+	return 0
+}
+
 type HeartbeatReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Remove        []*ShardID             `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"` // delete these, then say so in deleted
-	Rebuild       []*Rebuild             `protobuf:"bytes,4,rep,name=rebuild,proto3" json:"rebuild,omitempty"`
-	Nodes         []*NodeStatus          `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"` // all chunk servers, when they changed
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Remove         []*ShardID             `protobuf:"bytes,3,rep,name=remove,proto3" json:"remove,omitempty"` // delete these, then say so in deleted
+	Rebuild        []*Rebuild             `protobuf:"bytes,4,rep,name=rebuild,proto3" json:"rebuild,omitempty"`
+	Nodes          []*NodeStatus          `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`                                          // all chunk servers, when they changed
+	Index          uint64                 `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`                                         // log index that the leader has applied
+	InventoryAgain bool                   `protobuf:"varint,7,opt,name=inventory_again,json=inventoryAgain,proto3" json:"inventory_again,omitempty"` // the page is to be sent again: not all of it could be looked at
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_quern_proto_msgTypes[90]
+	mi := &file_quern_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7076,7 +7184,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[90]
+	mi := &file_quern_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7089,7 +7197,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{90}
+	return file_quern_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *HeartbeatReply) GetRemove() []*ShardID {
@@ -7113,6 +7221,20 @@ func (x *HeartbeatReply) GetNodes() []*NodeStatus {
 	return nil
 }
 
+func (x *HeartbeatReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *HeartbeatReply) GetInventoryAgain() bool {
+	if x != nil {
+		return x.InventoryAgain
+	}
+	return false
+}
+
 // Rebuild asks a chunk server to make shard index of block anew from the
 // others (or to copy it from `from`, if that holds it well).
 type Rebuild struct {
@@ -7126,7 +7248,7 @@ type Rebuild struct {
 
 func (x *Rebuild) Reset() {
 	*x = Rebuild{}
-	mi := &file_quern_proto_msgTypes[91]
+	mi := &file_quern_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7138,7 +7260,7 @@ func (x *Rebuild) String() string {
 func (*Rebuild) ProtoMessage() {}
 
 func (x *Rebuild) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[91]
+	mi := &file_quern_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7151,7 +7273,7 @@ func (x *Rebuild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebuild.ProtoReflect.Descriptor instead.
 func (*Rebuild) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{91}
+	return file_quern_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Rebuild) GetBlock() *Block {
@@ -7188,7 +7310,7 @@ type Rebuilt struct {
 
 func (x *Rebuilt) Reset() {
 	*x = Rebuilt{}
-	mi := &file_quern_proto_msgTypes[92]
+	mi := &file_quern_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7200,7 +7322,7 @@ func (x *Rebuilt) String() string {
 func (*Rebuilt) ProtoMessage() {}
 
 func (x *Rebuilt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[92]
+	mi := &file_quern_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7213,7 +7335,7 @@ func (x *Rebuilt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebuilt.ProtoReflect.Descriptor instead.
 func (*Rebuilt) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{92}
+	return file_quern_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Rebuilt) GetBlock() uint64 {
@@ -7264,7 +7386,7 @@ type BadShard struct {
 
 func (x *BadShard) Reset() {
 	*x = BadShard{}
-	mi := &file_quern_proto_msgTypes[93]
+	mi := &file_quern_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7276,7 +7398,7 @@ func (x *BadShard) String() string {
 func (*BadShard) ProtoMessage() {}
 
 func (x *BadShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[93]
+	mi := &file_quern_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7289,7 +7411,7 @@ func (x *BadShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BadShard.ProtoReflect.Descriptor instead.
 func (*BadShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{93}
+	return file_quern_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *BadShard) GetBlock() uint64 {
@@ -7328,7 +7450,7 @@ type Empty struct {
 
 func (x *Empty) Reset() {
 	*x = Empty{}
-	mi := &file_quern_proto_msgTypes[94]
+	mi := &file_quern_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7340,7 +7462,7 @@ func (x *Empty) String() string {
 func (*Empty) ProtoMessage() {}
 
 func (x *Empty) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[94]
+	mi := &file_quern_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7353,7 +7475,7 @@ func (x *Empty) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Empty.ProtoReflect.Descriptor instead.
 func (*Empty) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{94}
+	return file_quern_proto_rawDescGZIP(), []int{95}
 }
 
 // Job is the value of j/id.
@@ -7383,7 +7505,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_quern_proto_msgTypes[95]
+	mi := &file_quern_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7395,7 +7517,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[95]
+	mi := &file_quern_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7408,7 +7530,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{95}
+	return file_quern_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Job) GetId() uint64 {
@@ -7551,7 +7673,7 @@ type KernelRef struct {
 
 func (x *KernelRef) Reset() {
 	*x = KernelRef{}
-	mi := &file_quern_proto_msgTypes[96]
+	mi := &file_quern_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7563,7 +7685,7 @@ func (x *KernelRef) String() string {
 func (*KernelRef) ProtoMessage() {}
 
 func (x *KernelRef) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[96]
+	mi := &file_quern_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7576,7 +7698,7 @@ func (x *KernelRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelRef.ProtoReflect.Descriptor instead.
 func (*KernelRef) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{96}
+	return file_quern_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *KernelRef) GetName() string {
@@ -7624,7 +7746,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7636,7 +7758,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7649,7 +7771,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{97}
+	return file_quern_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *JobEvent) GetTimeNs() int64 {
@@ -7695,7 +7817,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7707,7 +7829,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7720,7 +7842,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{98}
+	return file_quern_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *Task) GetJob() uint64 {
@@ -7877,7 +7999,7 @@ type TaskInput struct {
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7889,7 +8011,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7902,7 +8024,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{99}
+	return file_quern_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -7957,7 +8079,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7969,7 +8091,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7982,7 +8104,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{100}
+	return file_quern_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -8011,7 +8133,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8023,7 +8145,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8036,7 +8158,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -8067,7 +8189,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8079,7 +8201,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8092,7 +8214,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -8141,7 +8263,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8153,7 +8275,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8166,7 +8288,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -8200,7 +8322,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8212,7 +8334,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8225,7 +8347,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -8252,7 +8374,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8264,7 +8386,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8277,7 +8399,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -8310,7 +8432,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8322,7 +8444,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8335,7 +8457,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -8393,7 +8515,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8405,7 +8527,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8418,7 +8540,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -8460,7 +8582,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8472,7 +8594,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8485,7 +8607,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -8519,7 +8641,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8531,7 +8653,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8544,7 +8666,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -8571,7 +8693,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8583,7 +8705,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8596,7 +8718,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -8625,7 +8747,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8637,7 +8759,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8650,7 +8772,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -8689,7 +8811,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8701,7 +8823,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8714,7 +8836,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -8759,7 +8881,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8771,7 +8893,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8784,7 +8906,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -8918,8 +9040,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04Cred\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xd7\n" +
-	"\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"\x96\v\n" +
 	"\aCommand\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x10\n" +
@@ -8951,7 +9072,8 @@ const file_quern_proto_rawDesc = "" +
 	"lose_shard\x18. \x01(\v2\x10.quern.LoseShardH\x00R\tloseShard\x127\n" +
 	"\fpurge_blocks\x18/ \x01(\v2\x12.quern.PurgeBlocksH\x00R\vpurgeBlocks\x120\n" +
 	"\tbootstrap\x180 \x01(\v2\x10.quern.BootstrapH\x00R\tbootstrap\x12=\n" +
-	"\x0ereserve_inodes\x181 \x01(\v2\x14.quern.ReserveInodesH\x00R\rreserveInodes\x121\n" +
+	"\x0ereserve_inodes\x181 \x01(\v2\x14.quern.ReserveInodesH\x00R\rreserveInodes\x12=\n" +
+	"\x0eexpire_tickets\x182 \x01(\v2\x14.quern.ExpireTicketsH\x00R\rexpireTickets\x121\n" +
 	"\n" +
 	"submit_job\x18< \x01(\v2\x10.quern.SubmitJobH\x00R\tsubmitJob\x124\n" +
 	"\vupdate_task\x18= \x01(\v2\x11.quern.UpdateTaskH\x00R\n" +
@@ -9063,7 +9185,9 @@ const file_quern_proto_rawDesc = "" +
 	"\rReserveBlocks\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x04R\x05count\"%\n" +
 	"\rReserveInodes\x12\x14\n" +
-	"\x05count\x18\x01 \x01(\x04R\x05count\"*\n" +
+	"\x05count\x18\x01 \x01(\x04R\x05count\"%\n" +
+	"\rExpireTickets\x12\x14\n" +
+	"\x05below\x18\x01 \x01(\x04R\x05below\"*\n" +
 	"\aPutNode\x12\x1f\n" +
 	"\x04node\x18\x01 \x01(\v2\v.quern.NodeR\x04node\"o\n" +
 	"\tMoveShard\x12\x14\n" +
@@ -9352,7 +9476,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x0eSegmentFDReply\"5\n" +
 	"\aShardID\x12\x14\n" +
 	"\x05block\x18\x01 \x01(\x04R\x05block\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\"\xcf\x02\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\"\xae\x04\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x12\n" +
@@ -9366,11 +9490,18 @@ const file_quern_proto_rawDesc = "" +
 	"\x04busy\x18\n" +
 	" \x01(\rR\x04busy\x12(\n" +
 	"\adeleted\x18\v \x03(\v2\x0e.quern.ShardIDR\adeleted\x12\x12\n" +
-	"\x04boot\x18\f \x01(\x04R\x04boot\"\x8b\x01\n" +
+	"\x04boot\x18\f \x01(\x04R\x04boot\x12\x16\n" +
+	"\x06number\x18\r \x01(\x04R\x06number\x127\n" +
+	"\x0finventory_after\x18\x0e \x01(\v2\x0e.quern.ShardIDR\x0einventoryAfter\x12,\n" +
+	"\tinventory\x18\x0f \x03(\v2\x0e.quern.ShardIDR\tinventory\x125\n" +
+	"\x0einventory_upto\x18\x10 \x01(\v2\x0e.quern.ShardIDR\rinventoryUpto\x12'\n" +
+	"\x0finventory_index\x18\x11 \x01(\x04R\x0einventoryIndex\"\xca\x01\n" +
 	"\x0eHeartbeatReply\x12&\n" +
 	"\x06remove\x18\x03 \x03(\v2\x0e.quern.ShardIDR\x06remove\x12(\n" +
 	"\arebuild\x18\x04 \x03(\v2\x0e.quern.RebuildR\arebuild\x12'\n" +
-	"\x05nodes\x18\x05 \x03(\v2\x11.quern.NodeStatusR\x05nodes\"W\n" +
+	"\x05nodes\x18\x05 \x03(\v2\x11.quern.NodeStatusR\x05nodes\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\x04R\x05index\x12'\n" +
+	"\x0finventory_again\x18\a \x01(\bR\x0einventoryAgain\"W\n" +
 	"\aRebuild\x12\"\n" +
 	"\x05block\x18\x01 \x01(\v2\f.quern.BlockR\x05block\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x12\n" +
@@ -9535,7 +9666,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 114)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 115)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(*Policy)(nil),         // 1: quern.Policy
@@ -9570,88 +9701,89 @@ var file_quern_proto_goTypes = []any{
 	(*LeaseHorizon)(nil),   // 30: quern.LeaseHorizon
 	(*ReserveBlocks)(nil),  // 31: quern.ReserveBlocks
 	(*ReserveInodes)(nil),  // 32: quern.ReserveInodes
-	(*PutNode)(nil),        // 33: quern.PutNode
-	(*MoveShard)(nil),      // 34: quern.MoveShard
-	(*LoseShard)(nil),      // 35: quern.LoseShard
-	(*PurgeBlocks)(nil),    // 36: quern.PurgeBlocks
-	(*Bootstrap)(nil),      // 37: quern.Bootstrap
-	(*Grant)(nil),          // 38: quern.Grant
-	(*Query)(nil),          // 39: quern.Query
-	(*Answer)(nil),         // 40: quern.Answer
-	(*Lookup)(nil),         // 41: quern.Lookup
-	(*GetInode)(nil),       // 42: quern.GetInode
-	(*Access)(nil),         // 43: quern.Access
-	(*InodeAnswer)(nil),    // 44: quern.InodeAnswer
-	(*ReadDir)(nil),        // 45: quern.ReadDir
-	(*DirEntry)(nil),       // 46: quern.DirEntry
-	(*DirAnswer)(nil),      // 47: quern.DirAnswer
-	(*GetXattr)(nil),       // 48: quern.GetXattr
-	(*ListXattr)(nil),      // 49: quern.ListXattr
-	(*XattrAnswer)(nil),    // 50: quern.XattrAnswer
-	(*GetExtents)(nil),     // 51: quern.GetExtents
-	(*ExtentsAnswer)(nil),  // 52: quern.ExtentsAnswer
-	(*Acquire)(nil),        // 53: quern.Acquire
-	(*StatFS)(nil),         // 54: quern.StatFS
-	(*StatFSAnswer)(nil),   // 55: quern.StatFSAnswer
-	(*GetBlocks)(nil),      // 56: quern.GetBlocks
-	(*BlocksAnswer)(nil),   // 57: quern.BlocksAnswer
-	(*Allocate)(nil),       // 58: quern.Allocate
-	(*Ticket)(nil),         // 59: quern.Ticket
-	(*AllocateAnswer)(nil), // 60: quern.AllocateAnswer
-	(*ListNodes)(nil),      // 61: quern.ListNodes
-	(*NodeStatus)(nil),     // 62: quern.NodeStatus
-	(*NodesAnswer)(nil),    // 63: quern.NodesAnswer
-	(*Status)(nil),         // 64: quern.Status
-	(*MemberStatus)(nil),   // 65: quern.MemberStatus
-	(*SessionStatus)(nil),  // 66: quern.SessionStatus
-	(*StatusAnswer)(nil),   // 67: quern.StatusAnswer
-	(*Hello)(nil),          // 68: quern.Hello
-	(*Welcome)(nil),        // 69: quern.Welcome
-	(*Push)(nil),           // 70: quern.Push
-	(*Recall)(nil),         // 71: quern.Recall
-	(*Renewed)(nil),        // 72: quern.Renewed
-	(*FromClient)(nil),     // 73: quern.FromClient
-	(*Recalled)(nil),       // 74: quern.Recalled
-	(*Renew)(nil),          // 75: quern.Renew
-	(*Release)(nil),        // 76: quern.Release
-	(*Lock)(nil),           // 77: quern.Lock
-	(*LockCall)(nil),       // 78: quern.LockCall
-	(*LockReply)(nil),      // 79: quern.LockReply
-	(*LockClaim)(nil),      // 80: quern.LockClaim
-	(*PutShard)(nil),       // 81: quern.PutShard
-	(*PutShardReply)(nil),  // 82: quern.PutShardReply
-	(*GetShard)(nil),       // 83: quern.GetShard
-	(*GetShardReply)(nil),  // 84: quern.GetShardReply
-	(*OpenShard)(nil),      // 85: quern.OpenShard
-	(*OpenShardReply)(nil), // 86: quern.OpenShardReply
-	(*SegmentFD)(nil),      // 87: quern.SegmentFD
-	(*SegmentFDReply)(nil), // 88: quern.SegmentFDReply
-	(*ShardID)(nil),        // 89: quern.ShardID
-	(*Heartbeat)(nil),      // 90: quern.Heartbeat
-	(*HeartbeatReply)(nil), // 91: quern.HeartbeatReply
-	(*Rebuild)(nil),        // 92: quern.Rebuild
-	(*Rebuilt)(nil),        // 93: quern.Rebuilt
-	(*BadShard)(nil),       // 94: quern.BadShard
-	(*Empty)(nil),          // 95: quern.Empty
-	(*Job)(nil),            // 96: quern.Job
-	(*KernelRef)(nil),      // 97: quern.KernelRef
-	(*JobEvent)(nil),       // 98: quern.JobEvent
-	(*Task)(nil),           // 99: quern.Task
-	(*TaskInput)(nil),      // 100: quern.TaskInput
-	(*SubmitJob)(nil),      // 101: quern.SubmitJob
-	(*UpdateTask)(nil),     // 102: quern.UpdateTask
-	(*UpdateJob)(nil),      // 103: quern.UpdateJob
-	(*ListJobs)(nil),       // 104: quern.ListJobs
-	(*GetJob)(nil),         // 105: quern.GetJob
-	(*JobsAnswer)(nil),     // 106: quern.JobsAnswer
-	(*Poll)(nil),           // 107: quern.Poll
-	(*EndedTask)(nil),      // 108: quern.EndedTask
-	(*RunningTask)(nil),    // 109: quern.RunningTask
-	(*PollReply)(nil),      // 110: quern.PollReply
-	(*Assignment)(nil),     // 111: quern.Assignment
-	(*JoinMeta)(nil),       // 112: quern.JoinMeta
-	(*Opening)(nil),        // 113: quern.Opening
-	(*Failure)(nil),        // 114: quern.Failure
+	(*ExpireTickets)(nil),  // 33: quern.ExpireTickets
+	(*PutNode)(nil),        // 34: quern.PutNode
+	(*MoveShard)(nil),      // 35: quern.MoveShard
+	(*LoseShard)(nil),      // 36: quern.LoseShard
+	(*PurgeBlocks)(nil),    // 37: quern.PurgeBlocks
+	(*Bootstrap)(nil),      // 38: quern.Bootstrap
+	(*Grant)(nil),          // 39: quern.Grant
+	(*Query)(nil),          // 40: quern.Query
+	(*Answer)(nil),         // 41: quern.Answer
+	(*Lookup)(nil),         // 42: quern.Lookup
+	(*GetInode)(nil),       // 43: quern.GetInode
+	(*Access)(nil),         // 44: quern.Access
+	(*InodeAnswer)(nil),    // 45: quern.InodeAnswer
+	(*ReadDir)(nil),        // 46: quern.ReadDir
+	(*DirEntry)(nil),       // 47: quern.DirEntry
+	(*DirAnswer)(nil),      // 48: quern.DirAnswer
+	(*GetXattr)(nil),       // 49: quern.GetXattr
+	(*ListXattr)(nil),      // 50: quern.ListXattr
+	(*XattrAnswer)(nil),    // 51: quern.XattrAnswer
+	(*GetExtents)(nil),     // 52: quern.GetExtents
+	(*ExtentsAnswer)(nil),  // 53: quern.ExtentsAnswer
+	(*Acquire)(nil),        // 54: quern.Acquire
+	(*StatFS)(nil),         // 55: quern.StatFS
+	(*StatFSAnswer)(nil),   // 56: quern.StatFSAnswer
+	(*GetBlocks)(nil),      // 57: quern.GetBlocks
+	(*BlocksAnswer)(nil),   // 58: quern.BlocksAnswer
+	(*Allocate)(nil),       // 59: quern.Allocate
+	(*Ticket)(nil),         // 60: quern.Ticket
+	(*AllocateAnswer)(nil), // 61: quern.AllocateAnswer
+	(*ListNodes)(nil),      // 62: quern.ListNodes
+	(*NodeStatus)(nil),     // 63: quern.NodeStatus
+	(*NodesAnswer)(nil),    // 64: quern.NodesAnswer
+	(*Status)(nil),         // 65: quern.Status
+	(*MemberStatus)(nil),   // 66: quern.MemberStatus
+	(*SessionStatus)(nil),  // 67: quern.SessionStatus
+	(*StatusAnswer)(nil),   // 68: quern.StatusAnswer
+	(*Hello)(nil),          // 69: quern.Hello
+	(*Welcome)(nil),        // 70: quern.Welcome
+	(*Push)(nil),           // 71: quern.Push
+	(*Recall)(nil),         // 72: quern.Recall
+	(*Renewed)(nil),        // 73: quern.Renewed
+	(*FromClient)(nil),     // 74: quern.FromClient
+	(*Recalled)(nil),       // 75: quern.Recalled
+	(*Renew)(nil),          // 76: quern.Renew
+	(*Release)(nil),        // 77: quern.Release
+	(*Lock)(nil),           // 78: quern.Lock
+	(*LockCall)(nil),       // 79: quern.LockCall
+	(*LockReply)(nil),      // 80: quern.LockReply
+	(*LockClaim)(nil),      // 81: quern.LockClaim
+	(*PutShard)(nil),       // 82: quern.PutShard
+	(*PutShardReply)(nil),  // 83: quern.PutShardReply
+	(*GetShard)(nil),       // 84: quern.GetShard
+	(*GetShardReply)(nil),  // 85: quern.GetShardReply
+	(*OpenShard)(nil),      // 86: quern.OpenShard
+	(*OpenShardReply)(nil), // 87: quern.OpenShardReply
+	(*SegmentFD)(nil),      // 88: quern.SegmentFD
+	(*SegmentFDReply)(nil), // 89: quern.SegmentFDReply
+	(*ShardID)(nil),        // 90: quern.ShardID
+	(*Heartbeat)(nil),      // 91: quern.Heartbeat
+	(*HeartbeatReply)(nil), // 92: quern.HeartbeatReply
+	(*Rebuild)(nil),        // 93: quern.Rebuild
+	(*Rebuilt)(nil),        // 94: quern.Rebuilt
+	(*BadShard)(nil),       // 95: quern.BadShard
+	(*Empty)(nil),          // 96: quern.Empty
+	(*Job)(nil),            // 97: quern.Job
+	(*KernelRef)(nil),      // 98: quern.KernelRef
+	(*JobEvent)(nil),       // 99: quern.JobEvent
+	(*Task)(nil),           // 100: quern.Task
+	(*TaskInput)(nil),      // 101: quern.TaskInput
+	(*SubmitJob)(nil),      // 102: quern.SubmitJob
+	(*UpdateTask)(nil),     // 103: quern.UpdateTask
+	(*UpdateJob)(nil),      // 104: quern.UpdateJob
+	(*ListJobs)(nil),       // 105: quern.ListJobs
+	(*GetJob)(nil),         // 106: quern.GetJob
+	(*JobsAnswer)(nil),     // 107: quern.JobsAnswer
+	(*Poll)(nil),           // 108: quern.Poll
+	(*EndedTask)(nil),      // 109: quern.EndedTask
+	(*RunningTask)(nil),    // 110: quern.RunningTask
+	(*PollReply)(nil),      // 111: quern.PollReply
+	(*Assignment)(nil),     // 112: quern.Assignment
+	(*JoinMeta)(nil),       // 113: quern.JoinMeta
+	(*Opening)(nil),        // 114: quern.Opening
+	(*Failure)(nil),        // 115: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	2,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -9676,124 +9808,128 @@ var file_quern_proto_depIdxs = []int32{
 	29,  // 19: quern.Command.end_session:type_name -> quern.EndSession
 	30,  // 20: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
 	31,  // 21: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
-	33,  // 22: quern.Command.put_node:type_name -> quern.PutNode
-	34,  // 23: quern.Command.move_shard:type_name -> quern.MoveShard
-	35,  // 24: quern.Command.lose_shard:type_name -> quern.LoseShard
-	36,  // 25: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
-	37,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
+	34,  // 22: quern.Command.put_node:type_name -> quern.PutNode
+	35,  // 23: quern.Command.move_shard:type_name -> quern.MoveShard
+	36,  // 24: quern.Command.lose_shard:type_name -> quern.LoseShard
+	37,  // 25: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
+	38,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
 	32,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
-	101, // 28: quern.Command.submit_job:type_name -> quern.SubmitJob
-	102, // 29: quern.Command.update_task:type_name -> quern.UpdateTask
-	103, // 30: quern.Command.update_job:type_name -> quern.UpdateJob
-	3,   // 31: quern.Result.inode:type_name -> quern.Inode
-	3,   // 32: quern.Result.parent:type_name -> quern.Inode
-	3,   // 33: quern.Result.old_parent:type_name -> quern.Inode
-	3,   // 34: quern.Result.victim:type_name -> quern.Inode
-	3,   // 35: quern.Result.inodes:type_name -> quern.Inode
-	38,  // 36: quern.Result.grants:type_name -> quern.Grant
-	15,  // 37: quern.Result.results:type_name -> quern.Result
-	7,   // 38: quern.Commit.blocks:type_name -> quern.Block
-	23,  // 39: quern.Commit.files:type_name -> quern.FileUpdate
-	5,   // 40: quern.FileUpdate.extents:type_name -> quern.Extent
-	20,  // 41: quern.FileUpdate.attr:type_name -> quern.SetAttr
-	14,  // 42: quern.Batch.commands:type_name -> quern.Command
-	9,   // 43: quern.PutNode.node:type_name -> quern.Node
-	6,   // 44: quern.MoveShard.shard:type_name -> quern.Shard
-	1,   // 45: quern.Bootstrap.policy:type_name -> quern.Policy
-	0,   // 46: quern.Grant.mode:type_name -> quern.Mode
-	13,  // 47: quern.Query.cred:type_name -> quern.Cred
-	41,  // 48: quern.Query.lookup:type_name -> quern.Lookup
-	42,  // 49: quern.Query.get_inode:type_name -> quern.GetInode
-	45,  // 50: quern.Query.read_dir:type_name -> quern.ReadDir
-	48,  // 51: quern.Query.get_xattr:type_name -> quern.GetXattr
-	49,  // 52: quern.Query.list_xattr:type_name -> quern.ListXattr
-	51,  // 53: quern.Query.get_extents:type_name -> quern.GetExtents
-	53,  // 54: quern.Query.acquire:type_name -> quern.Acquire
-	54,  // 55: quern.Query.stat_fs:type_name -> quern.StatFS
-	56,  // 56: quern.Query.get_blocks:type_name -> quern.GetBlocks
-	58,  // 57: quern.Query.allocate:type_name -> quern.Allocate
-	104, // 58: quern.Query.list_jobs:type_name -> quern.ListJobs
-	105, // 59: quern.Query.get_job:type_name -> quern.GetJob
-	61,  // 60: quern.Query.list_nodes:type_name -> quern.ListNodes
-	64,  // 61: quern.Query.status:type_name -> quern.Status
-	43,  // 62: quern.Query.access:type_name -> quern.Access
-	38,  // 63: quern.Answer.grants:type_name -> quern.Grant
-	44,  // 64: quern.Answer.inode:type_name -> quern.InodeAnswer
-	47,  // 65: quern.Answer.dir:type_name -> quern.DirAnswer
-	50,  // 66: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	52,  // 67: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	55,  // 68: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	57,  // 69: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	60,  // 70: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	106, // 71: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	63,  // 72: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	67,  // 73: quern.Answer.status:type_name -> quern.StatusAnswer
-	3,   // 74: quern.InodeAnswer.inode:type_name -> quern.Inode
-	3,   // 75: quern.InodeAnswer.parent:type_name -> quern.Inode
-	3,   // 76: quern.DirEntry.inode:type_name -> quern.Inode
-	46,  // 77: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	3,   // 78: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	5,   // 79: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	7,   // 80: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 81: quern.Acquire.mode:type_name -> quern.Mode
-	7,   // 82: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	1,   // 83: quern.Allocate.policy:type_name -> quern.Policy
-	59,  // 84: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	9,   // 85: quern.NodeStatus.node:type_name -> quern.Node
-	62,  // 86: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	11,  // 87: quern.SessionStatus.session:type_name -> quern.Session
-	65,  // 88: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	62,  // 89: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	66,  // 90: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	1,   // 91: quern.StatusAnswer.policy:type_name -> quern.Policy
-	38,  // 92: quern.Hello.held:type_name -> quern.Grant
-	80,  // 93: quern.Hello.locks:type_name -> quern.LockClaim
-	38,  // 94: quern.Welcome.held:type_name -> quern.Grant
-	71,  // 95: quern.Push.recall:type_name -> quern.Recall
-	72,  // 96: quern.Push.renewed:type_name -> quern.Renewed
-	63,  // 97: quern.Push.nodes:type_name -> quern.NodesAnswer
-	69,  // 98: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 99: quern.Recall.mode:type_name -> quern.Mode
-	68,  // 100: quern.FromClient.hello:type_name -> quern.Hello
-	74,  // 101: quern.FromClient.recalled:type_name -> quern.Recalled
-	75,  // 102: quern.FromClient.renew:type_name -> quern.Renew
-	76,  // 103: quern.FromClient.release:type_name -> quern.Release
-	0,   // 104: quern.Recalled.mode:type_name -> quern.Mode
-	38,  // 105: quern.Release.grants:type_name -> quern.Grant
-	77,  // 106: quern.LockCall.lock:type_name -> quern.Lock
-	77,  // 107: quern.LockReply.conflict:type_name -> quern.Lock
-	77,  // 108: quern.LockClaim.lock:type_name -> quern.Lock
-	89,  // 109: quern.Heartbeat.bad:type_name -> quern.ShardID
-	93,  // 110: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	89,  // 111: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	89,  // 112: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	92,  // 113: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	62,  // 114: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	7,   // 115: quern.Rebuild.block:type_name -> quern.Block
-	6,   // 116: quern.Rebuilt.shard:type_name -> quern.Shard
-	13,  // 117: quern.Job.cred:type_name -> quern.Cred
-	98,  // 118: quern.Job.events:type_name -> quern.JobEvent
-	97,  // 119: quern.Job.kernels:type_name -> quern.KernelRef
-	100, // 120: quern.Task.inputs:type_name -> quern.TaskInput
-	96,  // 121: quern.SubmitJob.job:type_name -> quern.Job
-	99,  // 122: quern.SubmitJob.tasks:type_name -> quern.Task
-	99,  // 123: quern.UpdateTask.task:type_name -> quern.Task
-	99,  // 124: quern.UpdateJob.tasks:type_name -> quern.Task
-	96,  // 125: quern.JobsAnswer.jobs:type_name -> quern.Job
-	99,  // 126: quern.JobsAnswer.tasks:type_name -> quern.Task
-	109, // 127: quern.Poll.running:type_name -> quern.RunningTask
-	108, // 128: quern.Poll.ended:type_name -> quern.EndedTask
-	109, // 129: quern.EndedTask.task:type_name -> quern.RunningTask
-	111, // 130: quern.PollReply.start:type_name -> quern.Assignment
-	109, // 131: quern.PollReply.stop:type_name -> quern.RunningTask
-	96,  // 132: quern.Assignment.job:type_name -> quern.Job
-	99,  // 133: quern.Assignment.task:type_name -> quern.Task
-	10,  // 134: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	135, // [135:135] is the sub-list for method output_type
-	135, // [135:135] is the sub-list for method input_type
-	135, // [135:135] is the sub-list for extension type_name
-	135, // [135:135] is the sub-list for extension extendee
-	0,   // [0:135] is the sub-list for field type_name
+	33,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
+	102, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
+	103, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
+	104, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
+	3,   // 32: quern.Result.inode:type_name -> quern.Inode
+	3,   // 33: quern.Result.parent:type_name -> quern.Inode
+	3,   // 34: quern.Result.old_parent:type_name -> quern.Inode
+	3,   // 35: quern.Result.victim:type_name -> quern.Inode
+	3,   // 36: quern.Result.inodes:type_name -> quern.Inode
+	39,  // 37: quern.Result.grants:type_name -> quern.Grant
+	15,  // 38: quern.Result.results:type_name -> quern.Result
+	7,   // 39: quern.Commit.blocks:type_name -> quern.Block
+	23,  // 40: quern.Commit.files:type_name -> quern.FileUpdate
+	5,   // 41: quern.FileUpdate.extents:type_name -> quern.Extent
+	20,  // 42: quern.FileUpdate.attr:type_name -> quern.SetAttr
+	14,  // 43: quern.Batch.commands:type_name -> quern.Command
+	9,   // 44: quern.PutNode.node:type_name -> quern.Node
+	6,   // 45: quern.MoveShard.shard:type_name -> quern.Shard
+	1,   // 46: quern.Bootstrap.policy:type_name -> quern.Policy
+	0,   // 47: quern.Grant.mode:type_name -> quern.Mode
+	13,  // 48: quern.Query.cred:type_name -> quern.Cred
+	42,  // 49: quern.Query.lookup:type_name -> quern.Lookup
+	43,  // 50: quern.Query.get_inode:type_name -> quern.GetInode
+	46,  // 51: quern.Query.read_dir:type_name -> quern.ReadDir
+	49,  // 52: quern.Query.get_xattr:type_name -> quern.GetXattr
+	50,  // 53: quern.Query.list_xattr:type_name -> quern.ListXattr
+	52,  // 54: quern.Query.get_extents:type_name -> quern.GetExtents
+	54,  // 55: quern.Query.acquire:type_name -> quern.Acquire
+	55,  // 56: quern.Query.stat_fs:type_name -> quern.StatFS
+	57,  // 57: quern.Query.get_blocks:type_name -> quern.GetBlocks
+	59,  // 58: quern.Query.allocate:type_name -> quern.Allocate
+	105, // 59: quern.Query.list_jobs:type_name -> quern.ListJobs
+	106, // 60: quern.Query.get_job:type_name -> quern.GetJob
+	62,  // 61: quern.Query.list_nodes:type_name -> quern.ListNodes
+	65,  // 62: quern.Query.status:type_name -> quern.Status
+	44,  // 63: quern.Query.access:type_name -> quern.Access
+	39,  // 64: quern.Answer.grants:type_name -> quern.Grant
+	45,  // 65: quern.Answer.inode:type_name -> quern.InodeAnswer
+	48,  // 66: quern.Answer.dir:type_name -> quern.DirAnswer
+	51,  // 67: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	53,  // 68: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	56,  // 69: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	58,  // 70: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	61,  // 71: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	107, // 72: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	64,  // 73: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	68,  // 74: quern.Answer.status:type_name -> quern.StatusAnswer
+	3,   // 75: quern.InodeAnswer.inode:type_name -> quern.Inode
+	3,   // 76: quern.InodeAnswer.parent:type_name -> quern.Inode
+	3,   // 77: quern.DirEntry.inode:type_name -> quern.Inode
+	47,  // 78: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	3,   // 79: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	5,   // 80: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	7,   // 81: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 82: quern.Acquire.mode:type_name -> quern.Mode
+	7,   // 83: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	1,   // 84: quern.Allocate.policy:type_name -> quern.Policy
+	60,  // 85: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	9,   // 86: quern.NodeStatus.node:type_name -> quern.Node
+	63,  // 87: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	11,  // 88: quern.SessionStatus.session:type_name -> quern.Session
+	66,  // 89: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	63,  // 90: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	67,  // 91: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	1,   // 92: quern.StatusAnswer.policy:type_name -> quern.Policy
+	39,  // 93: quern.Hello.held:type_name -> quern.Grant
+	81,  // 94: quern.Hello.locks:type_name -> quern.LockClaim
+	39,  // 95: quern.Welcome.held:type_name -> quern.Grant
+	72,  // 96: quern.Push.recall:type_name -> quern.Recall
+	73,  // 97: quern.Push.renewed:type_name -> quern.Renewed
+	64,  // 98: quern.Push.nodes:type_name -> quern.NodesAnswer
+	70,  // 99: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 100: quern.Recall.mode:type_name -> quern.Mode
+	69,  // 101: quern.FromClient.hello:type_name -> quern.Hello
+	75,  // 102: quern.FromClient.recalled:type_name -> quern.Recalled
+	76,  // 103: quern.FromClient.renew:type_name -> quern.Renew
+	77,  // 104: quern.FromClient.release:type_name -> quern.Release
+	0,   // 105: quern.Recalled.mode:type_name -> quern.Mode
+	39,  // 106: quern.Release.grants:type_name -> quern.Grant
+	78,  // 107: quern.LockCall.lock:type_name -> quern.Lock
+	78,  // 108: quern.LockReply.conflict:type_name -> quern.Lock
+	78,  // 109: quern.LockClaim.lock:type_name -> quern.Lock
+	90,  // 110: quern.Heartbeat.bad:type_name -> quern.ShardID
+	94,  // 111: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	90,  // 112: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	90,  // 113: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	90,  // 114: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	90,  // 115: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	90,  // 116: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	93,  // 117: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	63,  // 118: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	7,   // 119: quern.Rebuild.block:type_name -> quern.Block
+	6,   // 120: quern.Rebuilt.shard:type_name -> quern.Shard
+	13,  // 121: quern.Job.cred:type_name -> quern.Cred
+	99,  // 122: quern.Job.events:type_name -> quern.JobEvent
+	98,  // 123: quern.Job.kernels:type_name -> quern.KernelRef
+	101, // 124: quern.Task.inputs:type_name -> quern.TaskInput
+	97,  // 125: quern.SubmitJob.job:type_name -> quern.Job
+	100, // 126: quern.SubmitJob.tasks:type_name -> quern.Task
+	100, // 127: quern.UpdateTask.task:type_name -> quern.Task
+	100, // 128: quern.UpdateJob.tasks:type_name -> quern.Task
+	97,  // 129: quern.JobsAnswer.jobs:type_name -> quern.Job
+	100, // 130: quern.JobsAnswer.tasks:type_name -> quern.Task
+	110, // 131: quern.Poll.running:type_name -> quern.RunningTask
+	109, // 132: quern.Poll.ended:type_name -> quern.EndedTask
+	110, // 133: quern.EndedTask.task:type_name -> quern.RunningTask
+	112, // 134: quern.PollReply.start:type_name -> quern.Assignment
+	110, // 135: quern.PollReply.stop:type_name -> quern.RunningTask
+	97,  // 136: quern.Assignment.job:type_name -> quern.Job
+	100, // 137: quern.Assignment.task:type_name -> quern.Task
+	10,  // 138: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	139, // [139:139] is the sub-list for method output_type
+	139, // [139:139] is the sub-list for method input_type
+	139, // [139:139] is the sub-list for extension type_name
+	139, // [139:139] is the sub-list for extension extendee
+	0,   // [0:139] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -9823,11 +9959,12 @@ func file_quern_proto_init() {
 		(*Command_PurgeBlocks)(nil),
 		(*Command_Bootstrap)(nil),
 		(*Command_ReserveInodes)(nil),
+		(*Command_ExpireTickets)(nil),
 		(*Command_SubmitJob)(nil),
 		(*Command_UpdateTask)(nil),
 		(*Command_UpdateJob)(nil),
 	}
-	file_quern_proto_msgTypes[38].OneofWrappers = []any{
+	file_quern_proto_msgTypes[39].OneofWrappers = []any{
 		(*Query_Lookup)(nil),
 		(*Query_GetInode)(nil),
 		(*Query_ReadDir)(nil),
@@ -9844,7 +9981,7 @@ func file_quern_proto_init() {
 		(*Query_Status)(nil),
 		(*Query_Access)(nil),
 	}
-	file_quern_proto_msgTypes[39].OneofWrappers = []any{
+	file_quern_proto_msgTypes[40].OneofWrappers = []any{
 		(*Answer_Inode)(nil),
 		(*Answer_Dir)(nil),
 		(*Answer_Xattr)(nil),
@@ -9856,13 +9993,13 @@ func file_quern_proto_init() {
 		(*Answer_Nodes)(nil),
 		(*Answer_Status)(nil),
 	}
-	file_quern_proto_msgTypes[69].OneofWrappers = []any{
+	file_quern_proto_msgTypes[70].OneofWrappers = []any{
 		(*Push_Recall)(nil),
 		(*Push_Renewed)(nil),
 		(*Push_Nodes)(nil),
 		(*Push_Welcome)(nil),
 	}
-	file_quern_proto_msgTypes[72].OneofWrappers = []any{
+	file_quern_proto_msgTypes[73].OneofWrappers = []any{
 		(*FromClient_Hello)(nil),
 		(*FromClient_Recalled)(nil),
 		(*FromClient_Renew)(nil),
@@ -9874,7 +10011,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   114,
+			NumMessages:   115,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
