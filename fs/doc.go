@@ -1,0 +1,93 @@
+// Package fs is the mount: it turns the kernel's FUSE requests into commands and
+// queries to meta and reads and writes of fs/data, and believes what it has been
+// told for as long as it holds a lease. Without a kernel the same FS serves jobs
+// and tools (api.go).
+//
+//	kernel ── /dev/fuse ── conn.go ── raw*.go ── name, setattr, file, dir, xattr, lock ─┬─ meta/client
+//	   ▲                                            │ inode.go, op.go                   └─ fs/data ── chunkd
+//	   └───────── notices: kernel.go ──── recall.go, holder.go ◄── recalls ── meta/client
+//
+// # What it promises
+//
+//   - What one mount has written and closed, any other reads at once, and a name
+//     that it made, renamed or removed any other sees, or misses, at once. There
+//     is no time-out to wait for.
+//   - A write is seen by every read, on any mount, that begins after the write
+//     has returned, whether or not the file was closed. O_APPEND records of
+//     several mounts stay whole.
+//   - What fsync has said is stored is stored. A file that replaces another by
+//     rename is flushed first. Commands about names are durable when they return.
+//   - No request waits longer than opTimeout, but for locks and for synthetic
+//     files that are read until something happens, which honour interrupts.
+//   - When meta ends the session, data not yet stored is lost; the next fsync of
+//     each file concerned says EIO, once.
+//
+// # Leases
+//
+// Each inode has one lease (held, in lease.go): NONE < OPEN < READ < WRITE. READ
+// covers attributes, names, xattrs, extents, data; WRITE lets data and attributes
+// of a regular file be deferred. A reply is believed if it carries a grant that no
+// recall has overtaken: the ids of grants and recalls come from one counter, so a
+// grant with an id below that of the newest recall of its inode is void, as is one
+// from before a reconnection (client.Floor). Everything believed of a directory is
+// stamped with inode.gen, which moves with each recall: what was true when a call
+// began is not recorded if gen moved before it ended.
+//
+// The kernel may keep for kernelTTL what is believed here; else its time-out is 0.
+// Pages stay over opens: recalls take them away.
+//
+// # Recalls, and why they do not wait for themselves
+//
+// Before a recall is answered the kernel must have dropped what the lease covered.
+// The kernel takes locks to do so, which requests hold that are being answered by
+// this very process, perhaps waiting for meta, which waits for the answer to the
+// recall. The rules:
+//
+//	notice                     takes in the kernel    waited for
+//	forgetAttrs                nothing                always
+//	newEpoch (all names)       nothing                always
+//	forgetEntry (one name)     the directory's lock   until an operation of ours on the directory is
+//	                                                  under way (dirOps): then newEpoch instead
+//	forgetPages                the pages' locks       except for pages of operations that wait
+//
+// Attributes: a reply under way when they are forgotten would bring them back into
+// an inode that the kernel only makes for that reply. So each reply that lets the
+// kernel keep attributes is a promise; recalls make that no new ones are given and
+// wait until those given have been written to the device. This is why conn.go has
+// the loop around the device, and go-fuse only decodes.
+//
+// Pages (recall.go, drain), for a lease that falls below READ:
+//
+//	draining   all goes on under the old lease, pages touched are noted; all pages are dropped
+//	closing    what touches noted pages goes on, all else waits; noted pages are dropped,
+//	           until there are none
+//	shut       nothing goes on; data is flushed; the recall is answered
+//
+// The kernel writes back what was changed through a mapping while it drops pages,
+// by write requests, which draining and closing admit. Operations that wait may
+// hold locks: their pages are dropped on the side, and if that takes longer than
+// lockedWait the page is locked by a write that found it not valid, and stays so.
+// From WRITE to READ only writes wait and data is flushed: pages stay.
+//
+// The kernel copies a write into its cache before it sends it. Where the page was
+// dropped and read again in between (op.end), or the write went to another place
+// than the kernel thought (O_APPEND, dropMisplaced), the page is dropped before
+// the write is answered. An append may come in several requests: append.go.
+//
+// A recall never waits for meta, except for the commit of its flush, which
+// conflicts with nobody. It flushes until it succeeds.
+//
+// # Deferred attributes
+//
+// Under WRITE, times, mode and owner of a regular file are changed here (planLocal)
+// and go with the next commit. What meta is to judge by them waits for that
+// commit first (settle): a removal from a sticky directory by one who is not root,
+// an ACL, a truncate by path.
+//
+// # Locks of this package
+//
+// inode.mu is a leaf but for calls of fs/data that only ask or tell (Size, SetAttr,
+// Reset, Dirty); no two inodes are locked at once; none is held over a call to meta
+// or to the kernel. FS.mu guards the table only. Goroutines that may be stuck in a
+// notice are counted in FS.wg; they end when the request ends that is in their way.
+package fs
