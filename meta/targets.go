@@ -174,7 +174,7 @@ func admit(role string, cmd *wire.Command) error {
 	needs := cmd.Session == 0
 	switch op := cmd.Op.(type) {
 	case *wire.Command_LeaseHorizon, *wire.Command_ReserveBlocks, *wire.Command_MoveShard, *wire.Command_LoseShard,
-		*wire.Command_PurgeBlocks, *wire.Command_Bootstrap:
+		*wire.Command_ExpireTickets, *wire.Command_PurgeBlocks, *wire.Command_Bootstrap:
 		return deny("only the leader itself gives this command")
 	case *wire.Command_PutNode:
 		switch {

@@ -94,6 +94,8 @@ func (t *tx) dispatch(c *wire.Command) *wire.Result {
 		return t.moveShard(op.MoveShard)
 	case *wire.Command_LoseShard:
 		return t.loseShard(op.LoseShard)
+	case *wire.Command_ExpireTickets:
+		return t.expireTickets(op.ExpireTickets)
 	case *wire.Command_PurgeBlocks:
 		return t.purgeBlocks(op.PurgeBlocks)
 	case *wire.Command_Bootstrap:

@@ -98,6 +98,17 @@ func (t *tx) reserveBlocks(op *wire.ReserveBlocks) *wire.Result {
 	return &wire.Result{Value: t.take(nextBlock, op.Count)}
 }
 
+// expireTickets moves the limit below which no new block is taken any more, so
+// that shards of blocks below it which have no record can be deleted safely. It
+// never moves back.
+func (t *tx) expireTickets(op *wire.ExpireTickets) *wire.Result {
+	if op.Below > t.counts[nextBlock] {
+		return failf(wire.Invalid, "block ids from %d on have not been given out", t.counts[nextBlock])
+	}
+	t.counts[ticketFloor] = max(t.counts[ticketFloor], op.Below)
+	return &wire.Result{Value: t.counts[ticketFloor]}
+}
+
 // setShard replaces the holder of one shard, and keeps the index of holders and
 // of blocks that miss a shard.
 func (t *tx) setShard(b *wire.Block, index int, server uint32) {

@@ -433,6 +433,10 @@ func (c *checker) checkCounters() {
 			want[countDegraded]++
 		}
 	}
+	if c.counts[ticketFloor] > c.counts[nextBlock] {
+		c.bad("counter "+counterNames[ticketFloor], "is %d, above any id given out", c.counts[ticketFloor])
+	}
+	want[ticketFloor] = c.counts[ticketFloor]
 	for n := range want {
 		if want[n] != c.counts[n] {
 			c.bad("counter "+counterNames[n], "is %d, should be %d", c.counts[n], want[n])

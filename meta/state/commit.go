@@ -64,6 +64,8 @@ func (t *tx) checkBlock(b *wire.Block) *wire.Result {
 		return failf(wire.Invalid, "block %d has %d shards, not %d", b.Id, len(b.Shards), p.Shards())
 	case t.block(b.Id) != nil:
 		return failf(wire.Exists, "block %d has been committed before", b.Id)
+	case b.Id < t.counts[ticketFloor]: // its shards may have been collected: the writer stores it anew
+		return failf(wire.Stale, "the ticket of block %d has expired: ids start at %d now", b.Id, t.counts[ticketFloor])
 	}
 	stored := 0
 	for i, s := range b.Shards {

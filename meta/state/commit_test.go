@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -103,10 +104,87 @@ func TestCommitDegraded(t *testing.T) {
 		t.Fatal(degraded, err)
 	}
 	held, err := r.s.OnServer(2, 0, 10)
-	if err != nil || len(held) != 1 || held[0] != (Held{Block: 1, Index: 1}) {
+	if err != nil || len(held) != 1 || held[0].Block != 1 || held[0].Index != 1 || held[0].Freed || held[0].Made != degraded[0].MadeIndex {
 		t.Errorf("on server 2: %v %v", held, err)
 	}
 	r.check()
+}
+
+// TestExpiredTickets: below the floor no block is taken any more; what was
+// committed before stays.
+func TestExpiredTickets(t *testing.T) {
+	r := newRig(t)
+	ino := r.newFile("f")
+	expire := func(below uint64) *wire.Result {
+		return r.leader(&wire.Command{Op: &wire.Command_ExpireTickets{ExpireTickets: &wire.ExpireTickets{Below: below}}})
+	}
+	write := func(off uint64, ids ...uint64) *wire.Result {
+		var blocks []*wire.Block
+		file := &wire.FileUpdate{Ino: ino}
+		for _, id := range ids {
+			blocks = append(blocks, signed(benchKey, id, 2, 1, 100))
+			file.Extents = append(file.Extents, &wire.Extent{Off: off, Len: 10, Block: id})
+			off += 10
+		}
+		return r.commit(blocks, file)
+	}
+	code := func(what string, res *wire.Result, want string) {
+		t.Helper()
+		expect(t, what, codeName(res.Code), want)
+	}
+	floor := func(want uint64, known ...uint64) {
+		t.Helper()
+		now, blocks, err := r.s.Expired([]uint64{1, 2, 3, 4, 5, 6, 2})
+		if one, err2 := r.s.Floor(); err != nil || err2 != nil || now != want || one != want {
+			t.Errorf("floor %d and %d, want %d: %v %v", now, one, want, err, err2)
+		}
+		if n := min(max(int(want), 1)-1, 6); len(blocks) != n {
+			t.Errorf("%d blocks below %d", len(blocks), want)
+		}
+		for id, b := range blocks {
+			if (b != nil) != slices.Contains(known, id) || b != nil && b.Id != id {
+				t.Errorf("block %d: %v", id, b)
+			}
+		}
+	}
+	floor(0)
+	code("before", write(0, 2), "ok")
+	code("beyond what was given out", expire(1<<20+2), "Invalid")
+	if res := expire(5); res.Code != 0 || res.Value != 5 {
+		t.Fatal(res)
+	}
+	if res := expire(3); res.Code != 0 || res.Value != 5 {
+		t.Errorf("the floor has fallen: %v", res)
+	}
+	floor(5, 2)
+	code("below", write(100, 4), "Stale")
+	code("one of two below", write(100, 7, 4), "Stale")
+	code("committed before", write(0, 2), "Exists")
+	code("at the floor", write(100, 5), "ok")
+	code("refused, so not used", write(200, 7), "ok")
+	// What refers to an old block, and replies that are stored, do not care.
+	code("an old block", r.commit(nil, &wire.FileUpdate{Ino: ino, Extents: []*wire.Extent{{Off: 300, Len: 5, Block: 2}}}), "ok")
+	r.session = r.openSession("s")
+	again := &wire.Command{Session: r.session, Seq: 1, Op: &wire.Command_Commit{Commit: &wire.Commit{
+		Blocks: []*wire.Block{signed(benchKey, 8, 2, 1, 100)},
+		Files:  []*wire.FileUpdate{{Ino: ino, Extents: []*wire.Extent{{Off: 400, Len: 10, Block: 8}}}},
+	}}}
+	code("first", r.do(again), "ok")
+	expire(9)
+	code("repeated", r.do(again), "ok")
+	counts, err := r.s.Counts()
+	if err != nil || counts.Floor != 9 || counts.Blocks != 4 {
+		t.Errorf("%+v %v", counts, err)
+	}
+	// A block whose record has been purged cannot come back.
+	r.session = 0
+	r.must(&wire.Command{Op: &wire.Command_Unlink{Unlink: &wire.Unlink{Parent: 1, Name: "f"}}})
+	r.must(&wire.Command{Op: &wire.Command_PurgeBlocks{PurgeBlocks: &wire.PurgeBlocks{Blocks: []uint64{2, 5, 7, 8}}}})
+	floor(9)
+	ino = r.newFile("g")
+	code("purged", write(0, 2), "Stale")
+	r.check()
+	r.replay(1<<20, 1, 3)
 }
 
 // TestDeferredAttributes: what a holder of the write lease changed comes with

@@ -48,8 +48,8 @@
 // leader's own commands), pass. What comes with an open file needs no check,
 // as in any POSIX system: Commit, Fallocate, Clone, SetAttr with handle; ReadDir and
 // GetExtents among the queries. The caller asks Access when it opens.
-// LeaseHorizon, ReserveBlocks, PutNode, MoveShard, LoseShard, PurgeBlocks and Bootstrap
-// are refused to sessions.
+// LeaseHorizon, ReserveBlocks, ExpireTickets, PutNode, MoveShard, LoseShard, PurgeBlocks
+// and Bootstrap are refused to sessions.
 //
 // # Keys
 //
@@ -97,6 +97,17 @@
 // taken out of the list of blocks to repair. Its record and its place in the
 // index of its servers stay until PurgeBlocks. It cannot come back to life:
 // only blocks in use may be named by extents.
+//
+// # Tickets that have expired
+//
+// A block id below the floor (ExpireTickets, which the leader gives an hour or so
+// after the last id below was handed out) cannot be committed any more: Stale, for the
+// whole Commit, upon which the writer stores the bytes again under a new id. One
+// that has been committed before still is Exists. The floor never falls, and an id
+// is never given twice. So a block below the floor without a record is one of
+// which no record will ever be made, in this state or a later one, and its shards
+// belong to nobody: Expired finds those. A replica that lags says so of
+// fewer blocks, never of others.
 //
 // A deleted file loses up to 512 extents at once. What is left is noted
 // under z, and each later command, whatever it is, removes 512 more. So no

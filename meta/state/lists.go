@@ -124,6 +124,33 @@ func (s *State) Block(id uint64) (b *wire.Block, err error) {
 	return b, err
 }
 
+// Floor is the id below which no new block can be committed any more.
+func (s *State) Floor() (floor uint64, err error) {
+	err = s.read(func(v *view) { floor = v.floor() })
+	return floor, err
+}
+
+func (v *view) floor() uint64 {
+	v.key = counterKey(v.key[:0], ticketFloor)
+	n, _ := v.number(v.key)
+	return n
+}
+
+// Expired returns the floor, and the records of those blocks among ids that are
+// below it, nil for one that has none: such a block can never get one.
+func (s *State) Expired(ids []uint64) (floor uint64, blocks map[uint64]*wire.Block, err error) {
+	blocks = map[uint64]*wire.Block{}
+	err = s.read(func(v *view) {
+		floor = v.floor()
+		for _, id := range ids {
+			if _, seen := blocks[id]; id < floor && !seen {
+				blocks[id] = v.block(id)
+			}
+		}
+	})
+	return floor, blocks, err
+}
+
 // Dead returns up to limit blocks that were freed before the time beforeNs,
 // the longest dead first: those to delete and then to purge.
 func (s *State) Dead(beforeNs int64, limit int) (blocks []*wire.Block, err error) {
@@ -145,7 +172,8 @@ func (s *State) Dead(beforeNs int64, limit int) (blocks []*wire.Block, err error
 type Held struct {
 	Block uint64
 	Index uint32
-	Freed bool // nothing refers to the block any more
+	Freed bool   // nothing refers to the block any more
+	Made  uint64 // log index of the block's commit
 }
 
 // OnServer returns up to limit shards that server holds, of blocks above after,
@@ -156,7 +184,7 @@ func (s *State) OnServer(server uint32, after uint64, limit int) (held []Held, e
 			if len(held) >= limit {
 				return false
 			}
-			held = append(held, Held{b.Id, uint32(holds(b, server)), b.FreedIndex != 0})
+			held = append(held, Held{b.Id, uint32(holds(b, server)), b.FreedIndex != 0, b.MadeIndex})
 			return true
 		})
 	})
@@ -220,6 +248,7 @@ type Counts struct {
 	Freed    uint64 // blocks in the delayed-deletion queue
 
 	NextIno, NextBlock uint64 // numbers below have been given out
+	Floor              uint64 // see Floor
 }
 
 // Counts returns the totals.
@@ -229,7 +258,7 @@ func (s *State) Counts() (c Counts, err error) {
 		c = Counts{
 			Inodes: n[countInodes], Blocks: n[countBlocks], Live: n[countLive],
 			Degraded: n[countDegraded], Freed: n[countFreed],
-			NextIno: n[nextIno], NextBlock: n[nextBlock],
+			NextIno: n[nextIno], NextBlock: n[nextBlock], Floor: n[ticketFloor],
 		}
 	})
 	return c, err

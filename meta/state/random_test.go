@@ -265,6 +265,7 @@ func (x *random) maintain() {
 		op.Blocks = append(op.Blocks, b.Id)
 	}
 	x.must(&wire.Command{Op: &wire.Command_PurgeBlocks{PurgeBlocks: op}})
+	x.must(&wire.Command{Op: &wire.Command_ExpireTickets{ExpireTickets: &wire.ExpireTickets{Below: x.rng.Uint64N(x.block + 2)}}})
 	held, err := x.s.OnServer(uint32(1+x.rng.IntN(3)), x.rng.Uint64N(x.block+1), 3)
 	if err != nil {
 		x.tb.Fatal(err)

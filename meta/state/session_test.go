@@ -122,6 +122,7 @@ func TestLeaderOnly(t *testing.T) {
 	for _, c := range []*wire.Command{
 		{Op: &wire.Command_LeaseHorizon{LeaseHorizon: &wire.LeaseHorizon{}}},
 		{Op: &wire.Command_ReserveBlocks{ReserveBlocks: &wire.ReserveBlocks{Count: 1}}},
+		{Op: &wire.Command_ExpireTickets{ExpireTickets: &wire.ExpireTickets{Below: 1}}},
 		{Op: &wire.Command_PutNode{PutNode: &wire.PutNode{Node: &wire.Node{Name: "n"}}}},
 		{Op: &wire.Command_MoveShard{MoveShard: &wire.MoveShard{}}},
 		{Op: &wire.Command_LoseShard{LoseShard: &wire.LoseShard{}}},

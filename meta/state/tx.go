@@ -98,12 +98,13 @@ const (
 	countDegraded // blocks in use with a shard that nobody holds
 	countFreed    // blocks in the delayed-deletion queue
 	countTrash    // z/ records
+	ticketFloor   // new blocks with ids below are refused
 	lenCounters
 )
 
 var counterNames = [lenCounters]string{
 	"next-ino", "next-block", "next-session", "next-node", "next-job",
-	"inodes", "blocks", "live", "degraded", "freed", "trash",
+	"inodes", "blocks", "live", "degraded", "freed", "trash", "ticket-floor",
 }
 
 type counters [lenCounters]uint64
