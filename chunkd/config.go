@@ -25,6 +25,10 @@ type Config struct {
 	HeartbeatEvery time.Duration
 	ScrubEvery     time.Duration
 	ScrubRate      int64
+	// InventoryEvery is the time from the start of one round of telling the
+	// leader what is held here to that of the next; the first is at the start.
+	// Default an hour, negative: never.
+	InventoryEvery time.Duration
 
 	Now func() time.Time
 	Log *slog.Logger
@@ -58,6 +62,7 @@ func (c Config) resolved() (Config, error) {
 	setDefault(&c.HeartbeatEvery, time.Second)
 	setDefault(&c.ScrubEvery, 24*time.Hour)
 	setDefault(&c.ScrubRate, 16<<20)
+	setDefault(&c.InventoryEvery, time.Hour)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

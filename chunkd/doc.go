@@ -82,4 +82,29 @@
 //
 // A relaxed Put is acknowledged and indexed before the fdatasync: it survives
 // the death of the process, not a power cut, after which its digest tells.
+//
+// # Inventory
+//
+// What nobody knows to be here, or is known to be here and is not, is found by
+// telling the leader: once an hour (Config.InventoryEvery), and at the start, each
+// heartbeat lists one page of the index, in order, until all of it was listed.
+//
+//	Run      page (after, upto] ─▶ all shards in it, listed after the leader's last answer
+//	leader   shards that belong to nobody        ─▶ remove: a crashed writer's, surplus copies
+//	         shards recorded here and not listed ─▶ recorded as lost, and repaired
+//
+// A writer's Put may be under way while the leader decides; that is no danger.
+// The leader asks only for the deletion of shards whose block id has expired, and
+// that can never be committed any more (see meta/state): a Put of it that comes
+// after the deletion makes another orphan, for the next round, and the
+// writer, whose commit is refused, stores its bytes under a new id. Surplus
+// copies of committed blocks are deleted only when no record names this server,
+// and only a rebuild here could make one do so. Therefore a rebuild and a
+// removal of one shard exclude each other, until the leader has been told how the
+// first of them ended.
+//
+// A page is true for what was committed before it was listed: the heartbeat says
+// the log index that the leader had applied when it last answered, and shards of
+// later commits are not looked for. Heartbeats are numbered, so that
+// one which was delayed proves nothing.
 package chunkd

@@ -35,8 +35,16 @@ func (s *Store) Run(ctx context.Context, meta Meta, blocks *Client) error {
 	}
 	wg.Go(func() { s.removeAll(ctx, removals) })
 	wg.Go(func() { s.scrubAll(ctx) })
-	defer wg.Wait()
+	defer func() {
+		wg.Wait()
+		select {
+		case ids := <-removals:
+			s.work.endRemoval(ids, false)
+		default:
+		}
+	}()
 
+	inv := &inventory{every: s.cfg.InventoryEvery, size: inventoryPage}
 	every := time.NewTimer(0)
 	defer every.Stop()
 	for {
@@ -47,7 +55,7 @@ func (s *Store) Run(ctx context.Context, meta Meta, blocks *Client) error {
 		case <-s.work.wake:
 		}
 		s.probe()
-		reply, err := s.heartbeat(ctx, meta)
+		reply, err := s.heartbeat(ctx, meta, inv)
 		every.Reset(s.cfg.HeartbeatEvery)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -63,10 +71,11 @@ func (s *Store) Run(ctx context.Context, meta Meta, blocks *Client) error {
 		if n := reply.GetNodes(); len(n) > 0 && blocks != nil {
 			blocks.SetNodes(n)
 		}
-		if ids := reply.GetRemove(); len(ids) > 0 {
+		if ids := s.work.beginRemoval(reply.GetRemove()); len(ids) > 0 {
 			select {
 			case removals <- ids:
 			default: // busy: the leader will ask again
+				s.work.endRemoval(ids, false)
 			}
 		}
 		for _, r := range reply.GetRebuild() {
@@ -84,19 +93,23 @@ func (s *Store) Run(ctx context.Context, meta Meta, blocks *Client) error {
 }
 
 // heartbeat sends one heartbeat and notes what the leader knows by its answer.
-func (s *Store) heartbeat(ctx context.Context, meta Meta) (*wire.HeartbeatReply, error) {
+func (s *Store) heartbeat(ctx context.Context, meta Meta, inv *inventory) (*wire.HeartbeatReply, error) {
 	st := s.Stats()
 	hb := &wire.Heartbeat{
 		Node: s.cfg.Node, Boot: s.boot,
 		Total: uint64(st.Total), Free: uint64(st.Free), Shards: uint64(max(st.Shards, 0)), ReadOnly: st.ReadOnly,
 	}
 	s.work.report(hb)
+	if err := inv.report(s, hb); err != nil {
+		s.log.Warn("listing the shards for the leader", "error", err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
 	defer cancel()
 	reply, err := meta.Heartbeat(ctx, hb)
 	if err != nil {
 		return nil, err
 	}
+	inv.told(hb, reply)
 	if drop := s.work.told(hb); len(drop) > 0 {
 		// Unless it was written anew meanwhile.
 		if err := s.remove(ctx, drop, s.work.toldBad); err != nil {
@@ -112,13 +125,11 @@ func (s *Store) removeAll(ctx context.Context, removals <-chan []*wire.ShardID) 
 		case <-ctx.Done():
 			return
 		case ids := <-removals:
-			if err := s.Delete(ctx, ids); err != nil {
-				if ctx.Err() == nil {
-					s.log.Warn("deleting shards", "error", err)
-				}
-				continue
+			err := s.Delete(ctx, ids)
+			if err != nil && ctx.Err() == nil {
+				s.log.Warn("deleting shards", "error", err)
 			}
-			s.work.addDeleted(ids)
+			s.work.endRemoval(ids, err == nil)
 		}
 	}
 }

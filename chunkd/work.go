@@ -15,6 +15,7 @@ type work struct {
 	deleted []*wire.ShardID
 	rebuilt []*wire.Rebuilt
 	running map[shardID]bool // rebuilds under way
+	leaving map[shardID]bool // removals ordered and not done yet
 	wake    chan struct{}    // something is to be told now; capacity 1
 }
 
@@ -22,7 +23,7 @@ type work struct {
 const maxReported = 4096
 
 func newWork() *work {
-	return &work{damaged: map[shardID]bool{}, running: map[shardID]bool{}, wake: make(chan struct{}, 1)}
+	return &work{damaged: map[shardID]bool{}, running: map[shardID]bool{}, leaving: map[shardID]bool{}, wake: make(chan struct{}, 1)}
 }
 
 func (w *work) poke() {
@@ -99,25 +100,51 @@ func (w *work) toldBad(id shardID) bool {
 	return w.damaged[id]
 }
 
-func (w *work) addDeleted(ids []*wire.ShardID) {
+// beginRemoval returns those of ids that may be deleted now: not those that are
+// being rebuilt here, or have been and the leader does not know yet. It would
+// else record a shard that was just deleted. If it still wants them gone when it
+// knows, it asks again.
+func (w *work) beginRemoval(ids []*wire.ShardID) []*wire.ShardID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.deleted = append(w.deleted, ids...)
-	w.poke()
+	var may []*wire.ShardID
+	for _, id := range ids {
+		k := shardID{id.GetBlock(), id.GetIndex()}
+		if !w.running[k] && !w.untold(k) {
+			w.leaving[k] = true
+			may = append(may, id)
+		}
+	}
+	return may
+}
+
+// endRemoval notes that a removal is over; done: the shards are gone.
+func (w *work) endRemoval(ids []*wire.ShardID, done bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, id := range ids {
+		delete(w.leaving, shardID{id.GetBlock(), id.GetIndex()})
+	}
+	if done {
+		w.deleted = append(w.deleted, ids...)
+		w.poke()
+	}
+}
+
+// untold: a rebuild of the shard is done and about to be told. mu is held.
+func (w *work) untold(id shardID) bool {
+	return slices.ContainsFunc(w.rebuilt, func(r *wire.Rebuilt) bool {
+		return r.GetBlock() == id.block && r.GetIndex() == id.index
+	})
 }
 
 // begin says whether a rebuild is to be started: not if it is under way, or
-// done and about to be told.
+// done and about to be told, or while the shard is being removed.
 func (w *work) begin(id shardID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.running[id] {
+	if w.running[id] || w.leaving[id] || w.untold(id) {
 		return false
-	}
-	for _, r := range w.rebuilt {
-		if r.GetBlock() == id.block && r.GetIndex() == id.index {
-			return false
-		}
 	}
 	w.running[id] = true
 	return true
