@@ -100,7 +100,11 @@ func (d *inode) listed(from uint64, plus bool) []*wire.DirEntry {
 			if i == dirPage {
 				break
 			}
-			in := d.fs.inode(e.Ino)
+			in := d.fs.peek(e.Ino)
+			if in == nil {
+				missing++
+				continue
+			}
 			in.mu.Lock()
 			if !in.believed() {
 				missing++

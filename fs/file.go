@@ -123,15 +123,22 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	return n, err
 }
 
+// timeGrain is how coarse times of writes are, as on other filesystems.
+const timeGrain = int64(time.Millisecond)
+
 // modified moves the times of a file that was written, in an operation under
 // the write lease.
 func (fs *FS) modified(in *inode, kill bool) {
 	now := fs.now()
 	set := &wire.SetAttr{Mask: wire.SetMtime | wire.SetCtime, MtimeNs: now, CtimeNs: now}
 	in.mu.Lock()
-	a := in.attrs()
+	if in.local.mask&wire.SetMtime != 0 && now-in.local.mtime < timeGrain && now >= in.local.mtime && !kill {
+		in.mu.Unlock()
+		return // it bears this time already
+	}
 	killed := false
 	if kill {
+		a := in.attrs()
 		if m := killSuid(a.mode, false); m != a.mode {
 			set.Mask |= wire.SetMode
 			set.Mode = m & permMask

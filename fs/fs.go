@@ -178,11 +178,15 @@ func (fs *FS) inode(ino uint64) *inode {
 		return in
 	}
 	fs.mu.Lock()
-	defer fs.mu.Unlock()
-	if in = fs.inodes[ino]; in == nil {
-		in = &inode{ino: ino, fs: fs, wake: make(chan struct{}), ops: map[*op]struct{}{}}
-		fs.inodes[ino] = in
+	in = fs.inodes[ino]
+	if in != nil {
+		fs.mu.Unlock()
+		return in
 	}
+	in = &inode{ino: ino, fs: fs, wake: make(chan struct{}), ops: map[*op]struct{}{}, queued: true, idleSince: time.Now()}
+	fs.inodes[ino] = in
+	fs.mu.Unlock()
+	fs.idle.add(in) // until it turns out to be in use
 	return in
 }
 

@@ -22,6 +22,12 @@ type idleList struct {
 	list []*inode
 }
 
+func (l *idleList) add(in *inode) {
+	l.mu.Lock()
+	l.list = append(l.list, in)
+	l.mu.Unlock()
+}
+
 // letGo is called when an inode loses a handle, the kernel's knowledge of it,
 // or a name: if nothing refers to it any more, it becomes idle, and an inode
 // without a name is given up.
@@ -58,9 +64,7 @@ func (fs *FS) letGo(in *inode) {
 		fs.meta.Release([]*wire.Grant{g})
 	}
 	if queue {
-		fs.idle.mu.Lock()
-		fs.idle.list = append(fs.idle.list, in)
-		fs.idle.mu.Unlock()
+		fs.idle.add(in)
 	}
 }
 

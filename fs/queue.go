@@ -99,3 +99,16 @@ func (fs *FS) unlinkQueued(ctx context.Context, cred *wire.Cred, dir uint64, nam
 	}
 	return nil
 }
+
+// linkQueued is link where the queue may be involved.
+func (fs *FS) linkQueued(ctx context.Context, cred *wire.Cred, ino, dir uint64, name string) (found, error) {
+	if o := fs.over(); o != nil && dir == wire.QueueIno {
+		if err := fs.flush(ctx, fs.inode(ino)); err != nil {
+			return found{}, err
+		}
+		if err := o.Enqueue(ctx, cred, name, ino); err != nil {
+			return found{}, err
+		}
+	}
+	return fs.link(ctx, cred, ino, dir, name)
+}

@@ -208,7 +208,9 @@ func (l *lister) one(dir *inode, e *wire.DirEntry) {
 	if !ok {
 		f = found{dir: dir}
 	}
-	f.in = l.r.fs.inode(e.Ino)
+	if f.in = l.r.fs.peek(e.Ino); f.in == nil {
+		return
+	}
 	f.in.mu.Lock()
 	known := f.in.believed() || e.Inode != nil && f.in.rec != nil
 	f.in.mu.Unlock()

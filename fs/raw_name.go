@@ -32,7 +32,7 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 	defer r.dirOp(h.NodeId)()
 	ctx, done := r.fs.bound()
 	defer done()
-	c := cred0(h)
+	c := rootCred // the kernel has checked the right to search
 	var f found
 	if o := r.fs.over(); o != nil && (isVirtual(h.NodeId) || h.NodeId == wire.ComputeIno) && name != ".." && !(name == "." && h.NodeId == wire.ComputeIno) {
 		a, err := r.virtualLookup(h, o, name)
@@ -70,10 +70,6 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 	r.entry(h.Unique, &f, out)
 	return fuse.OK
 }
-
-// cred0 is who looks something up: the kernel has checked the right to search,
-// so meta need not know the groups.
-func cred0(h *fuse.InHeader) *wire.Cred { return rootCred }
 
 func (r *raw) virtualLookup(h *fuse.InHeader, o Overlay, name string) (*wire.Attr, error) {
 	ctx, done := r.fs.bound()
@@ -154,7 +150,7 @@ func (r *raw) Link(cancel <-chan struct{}, q *fuse.LinkIn, name string, out *fus
 	defer r.dirOp(q.NodeId)()
 	ctx, done := r.fs.bound()
 	defer done()
-	f, err := r.fs.link(ctx, cred(&q.InHeader), q.Oldnodeid, q.NodeId, name)
+	f, err := r.fs.linkQueued(ctx, cred(&q.InHeader), q.Oldnodeid, q.NodeId, name)
 	if err != nil {
 		return r.status(err)
 	}

@@ -294,13 +294,6 @@ func (fs *FS) dropped(in *inode, done, wake <-chan struct{}, waiting spans, dead
 	}
 }
 
-// dropLater drops pages once nobody has them locked, without waiting.
-func (fs *FS) dropLater(ino uint64, s span) {
-	if k := fs.kernel(); k != nil {
-		fs.spawn(func() { k.forgetPages(ino, s) })
-	}
-}
-
 // writeBack waits for the operations that go on, and flushes. It tries until
 // it succeeds: an answer to the recall before that would be a lie. It ends
 // early only with the session or the filesystem.
