@@ -48,12 +48,13 @@ type Config struct {
 	Timing Timing
 }
 
-// Timing bounds how long a lost leader is noticed late.
+// Timing bounds how long things take that time decides.
 type Timing struct {
 	Heartbeat   time.Duration // without contact: elections begin; default 750 ms
 	LeaderLease time.Duration // without a quorum: the leader steps down; default 500 ms
 	Courtesy    time.Duration // a silent session in nobody's way is kept; default 5 min
 	OpTimeout   time.Duration // an operation's wait for others; default 28 s
+	TicketLife  time.Duration // a block must be committed so long after its id was given out; default 1 h
 	SnapshotLag uint64        // entries between snapshots; default 20000
 	Segment     int           // bytes of one file of the log; default 16 MiB
 }
@@ -123,6 +124,7 @@ func (c *Config) check() error {
 	set(&c.Timing.LeaderLease, 500*time.Millisecond)
 	set(&c.Timing.Courtesy, 5*time.Minute)
 	set(&c.Timing.OpTimeout, 28*time.Second)
+	set(&c.Timing.TicketLife, time.Hour)
 	if c.Timing.SnapshotLag == 0 {
 		c.Timing.SnapshotLag = 20000
 	}

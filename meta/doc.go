@@ -76,5 +76,31 @@
 // the old one is counted on until then. All of it is planned again from the
 // state every second, so a change of leaders loses nothing.
 //
-// Shards that no commit has ever named are not looked for.
+// # Shards that belong to nobody
+//
+// A writer that dies between storing a block and committing it leaves shards that
+// no record names, and a put that seemed to fail and did not leaves a surplus copy.
+// Chunk servers therefore list all they hold, a page a heartbeat, about once an
+// hour. A shard is deleted when
+//
+//   - its block id is below the floor of meta/state, and there is no record of the
+//     block: none can be made any more, so nobody will ever read it; or
+//   - its block id is below the floor, the block's record names another server for
+//     it, which is alive, and no rebuild of it on this one has been ordered. Only a rebuild could
+//     make the record name this server; package chunkd excludes one from being
+//     carried out together with the removal, and the leader verifies that it
+//     still leads after it has read the state and before it asks for a removal.
+//
+// The floor follows the ids handed out, Timing.TicketLife later: each leader notes
+// every quarter of it which id is next, and proposes ExpireTickets when a note has
+// become old enough. A new leader starts with no notes, so a change of leaders
+// only delays. That clocks are wrong, or a writer slower than TicketLife, costs the
+// writer one more upload, never a byte: its commit is refused as a whole.
+//
+// A shard that is recorded on a server and missing in a page is recorded as lost, as
+// if the server had said so itself, and made anew. The page is evidence only against
+// what was recorded before it was listed: blocks committed up to the log index
+// that the server had been told before, and shards rebuilt there that it reported
+// in this heartbeat or an earlier one, which is why one that a later heartbeat has
+// overtaken is no evidence.
 package meta

@@ -70,39 +70,42 @@ func (l *leader) granted(op *lease.Op, cmd *wire.Command, r *wire.Result) *wire.
 		}
 	}
 	refresh := func(in *wire.Inode) {
-		if in != nil && !held[in.Attr.Ino] {
+		// A commit answers with an empty inode for a file that is gone.
+		if in.GetAttr() != nil && !held[in.Attr.Ino] {
 			give(l.table.Refresh(op.Session, in.Attr.Ino, op))
 		}
 	}
-	l.mu.Lock()
-	if _, creates := cmd.Op.(*wire.Command_Create); creates && r.Inode != nil {
-		mode := wire.Mode_READ
-		if r.Created && isRegular(r.Inode) {
-			mode = wire.Mode_WRITE
+	func() {
+		l.mu.Lock()
+		defer l.unlock()
+		if _, creates := cmd.Op.(*wire.Command_Create); creates && r.Inode != nil {
+			mode := wire.Mode_READ
+			if r.Created && isRegular(r.Inode) {
+				mode = wire.Mode_WRITE
+			}
+			give(l.table.Grant(op.Session, r.Inode.Attr.Ino, mode, op))
+		} else {
+			refresh(r.Inode)
 		}
-		give(l.table.Grant(op.Session, r.Inode.Attr.Ino, mode, op))
-	} else {
-		refresh(r.Inode)
-	}
-	for _, in := range r.Inodes {
-		refresh(in)
-	}
-	refresh(r.Victim)
-	refresh(r.Parent)
-	refresh(r.OldParent)
-	for _, d := range []*wire.Inode{r.Parent, r.OldParent} {
-		// Somebody else changes the directory just now: the lease on it covers
-		// the name, but its attributes are about to be out of date.
-		if d != nil && l.table.DirBusy(d.Attr.Ino, op.Session) {
-			held[d.Attr.Ino] = false
+		for _, in := range r.Inodes {
+			refresh(in)
 		}
-	}
-	l.unlock()
+		refresh(r.Victim)
+		refresh(r.Parent)
+		refresh(r.OldParent)
+		for _, d := range []*wire.Inode{r.Parent, r.OldParent} {
+			// Somebody else changes the directory just now: the lease on it covers
+			// the name, but its attributes are about to be out of date.
+			if d != nil && l.table.DirBusy(d.Attr.Ino, op.Session) {
+				held[d.Attr.Ino] = false
+			}
+		}
+	}()
 
 	st := l.s.fsm.state()
 	applied, _ := st.Applied()
 	again := func(in *wire.Inode) *wire.Inode {
-		if in == nil || !held[in.Attr.Ino] || applied == r.Index {
+		if in.GetAttr() == nil || !held[in.Attr.Ino] || applied == r.Index {
 			return in
 		}
 		if now, err := st.Inode(in.Attr.Ino); err == nil {

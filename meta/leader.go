@@ -55,10 +55,11 @@ type leader struct {
 	horizonMu sync.Mutex // held over its proposal
 	horizon   time.Time
 
-	ids   idRange
-	nodes nodeMap
-	work  work
-	jobs  jobView
+	ids     idRange
+	tickets ticketClock // of maintain
+	nodes   nodeMap
+	work    work
+	jobs    jobView
 }
 
 func newLeader(s *Server) *leader {
@@ -69,6 +70,7 @@ func newLeader(s *Server) *leader {
 	}
 	l.ctx, l.cancel = context.WithCancel(s.ctx)
 	l.work = newWork()
+	l.tickets.life = s.cfg.Timing.TicketLife
 	l.jobs = jobView{l: l, changed: make(chan struct{}, 1)}
 	return l
 }

@@ -62,6 +62,9 @@ func (l *leader) maintain() {
 		if err := l.planRepairs(now); err != nil && l.ctx.Err() == nil {
 			l.log.Warn("planning repairs", "err", err)
 		}
+		if err := l.expireTickets(now); err != nil && l.ctx.Err() == nil {
+			l.log.Warn("expiring tickets", "err", err)
+		}
 		select {
 		case <-t.C:
 		case <-l.ctx.Done():

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,6 +23,13 @@ type chunk struct {
 	todo *wire.Heartbeat // what the next heartbeat says
 	gone map[uint64]bool
 	made int
+
+	// With holds it tells its inventory, two shards a page.
+	holds  map[shardKey]bool
+	number uint64
+	index  uint64
+	after  *wire.ShardID
+	rounds int
 }
 
 func (r *rig) chunk(t *testing.T, n int) *chunk {
@@ -41,21 +50,58 @@ func (k *chunk) beat() {
 	hb := k.todo
 	k.todo = new(wire.Heartbeat)
 	hb.Node, hb.Total, hb.Free, hb.Boot = k.id, 1<<40, 1<<39, 1
+	k.number++
+	hb.Number = k.number
+	if k.holds != nil && k.index != 0 {
+		k.page(hb)
+	}
 	resp, err := k.c.Call(testCtx(k.t), wire.MethodHeartbeat, hb)
 	if err != nil {
 		k.t.Fatal(err)
 	}
 	reply := resp.(*wire.HeartbeatReply)
+	k.index = reply.Index
+	if hb.InventoryUpto != nil && !reply.InventoryAgain {
+		if k.after = hb.InventoryUpto; k.after.Block == math.MaxUint64 {
+			k.after = nil
+			k.rounds++
+		}
+	}
 	for _, s := range reply.Remove {
 		k.gone[s.Block] = true
+		delete(k.holds, shardKey{s.Block, s.Index})
 		k.todo.Deleted = append(k.todo.Deleted, s)
 	}
 	for _, r := range reply.Rebuild {
 		root := r.Block.Shards[r.Index].Root
 		k.made++
+		if k.holds != nil {
+			k.holds[shardKey{r.Block.Id, r.Index}] = true
+		}
 		k.todo.Rebuilt = append(k.todo.Rebuilt, &wire.Rebuilt{Block: r.Block.Id, Index: r.Index, From: r.From, Shard: &wire.Shard{
 			Server: k.id, Root: root, Proof: block.Proof(k.key, k.id, r.Block.Id, r.Index, r.Block.ShardLength, root),
 		}})
+	}
+}
+
+// page adds the next page of the inventory.
+func (k *chunk) page(hb *wire.Heartbeat) {
+	const size = 2
+	var ids []shardKey
+	for id := range k.holds {
+		if k.after == nil || compareKeys(id, shardKey{k.after.Block, k.after.Index}) > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, compareKeys)
+	hb.InventoryAfter, hb.InventoryIndex = k.after, k.index
+	hb.InventoryUpto = &wire.ShardID{Block: math.MaxUint64, Index: math.MaxUint32}
+	if len(ids) > size {
+		ids = ids[:size]
+		hb.InventoryUpto = &wire.ShardID{Block: ids[size-1].block, Index: ids[size-1].index}
+	}
+	for _, id := range ids {
+		hb.Inventory = append(hb.Inventory, &wire.ShardID{Block: id.block, Index: id.index})
 	}
 }
 

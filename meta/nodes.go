@@ -3,6 +3,7 @@ package meta
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -160,7 +161,7 @@ func (l *leader) announce() {
 }
 
 // heartbeat serves MethodHeartbeat.
-func (s *Server) heartbeat(_ context.Context, _ transport.Peer, hb *wire.Heartbeat) (*wire.HeartbeatReply, error) {
+func (s *Server) heartbeat(ctx context.Context, _ transport.Peer, hb *wire.Heartbeat) (*wire.HeartbeatReply, error) {
 	l, err := s.leading("heartbeat")
 	if err != nil {
 		return nil, err
@@ -176,6 +177,9 @@ func (s *Server) heartbeat(_ context.Context, _ transport.Peer, hb *wire.Heartbe
 	news := !n.alive || n.last.Boot != hb.Boot || n.last.ReadOnly != hb.ReadOnly || n.last.Total == 0 && hb.Total != 0
 	n.seen, n.alive = now, true
 	n.last.Total, n.last.Free, n.last.Shards, n.last.ReadOnly = hb.Total, hb.Free, hb.Shards, hb.ReadOnly
+	if hb.Boot != n.last.Boot || hb.Number > n.last.Number {
+		n.last.Number = hb.Number
+	}
 	n.last.Slots, n.last.Busy, n.last.Boot = hb.Slots, hb.Busy, hb.Boot
 	if news {
 		m.version++
@@ -191,7 +195,20 @@ func (s *Server) heartbeat(_ context.Context, _ transport.Peer, hb *wire.Heartbe
 	if err := l.work.reported(l, hb); err != nil {
 		return nil, err
 	}
+	again, err := l.inventory(ctx, hb)
+	if errors.Is(err, wire.Invalid) {
+		l.log.Warn("a server's inventory makes no sense", "node", hb.Node, "err", err)
+	} else if err != nil {
+		return nil, err
+	}
 	reply := l.work.next(l, hb.Node, now)
+	reply.InventoryAgain = again
+	reply.Index, _ = l.s.fsm.state().Applied()
+	// What is deleted is deleted because of the state as it is, not as a leader
+	// remembers it that has been replaced.
+	if len(reply.Remove) > 0 && s.check.verify(ctx, s.raft) != nil {
+		return nil, s.notLeader("heartbeat")
+	}
 	if fresh {
 		reply.Nodes = m.list()
 	}

@@ -19,8 +19,10 @@ type raftLog struct {
 
 var _ hclog.Logger = (*raftLog)(nil)
 
-func level(l hclog.Level) slog.Level {
+func level(l hclog.Level, msg string) slog.Level {
 	switch {
+	case msg == "failed to decode incoming command": // a peer closed its connection
+		return slog.LevelDebug
 	case l >= hclog.Error:
 		return slog.LevelWarn
 	case l >= hclog.Warn:
@@ -30,14 +32,16 @@ func level(l hclog.Level) slog.Level {
 }
 
 func (l *raftLog) Log(at hclog.Level, msg string, args ...any) {
-	l.log.Log(context.Background(), level(at), msg, args...)
+	l.log.Log(context.Background(), level(at, msg), msg, args...)
 }
-func (l *raftLog) Trace(string, ...any)             {}
-func (l *raftLog) Debug(msg string, args ...any)    { l.Log(hclog.Debug, msg, args...) }
-func (l *raftLog) Info(msg string, args ...any)     { l.Log(hclog.Info, msg, args...) }
-func (l *raftLog) Warn(msg string, args ...any)     { l.Log(hclog.Warn, msg, args...) }
-func (l *raftLog) Error(msg string, args ...any)    { l.Log(hclog.Error, msg, args...) }
-func (l *raftLog) enabled(at hclog.Level) bool      { return l.log.Enabled(context.Background(), level(at)) }
+func (l *raftLog) Trace(string, ...any)          {}
+func (l *raftLog) Debug(msg string, args ...any) { l.Log(hclog.Debug, msg, args...) }
+func (l *raftLog) Info(msg string, args ...any)  { l.Log(hclog.Info, msg, args...) }
+func (l *raftLog) Warn(msg string, args ...any)  { l.Log(hclog.Warn, msg, args...) }
+func (l *raftLog) Error(msg string, args ...any) { l.Log(hclog.Error, msg, args...) }
+func (l *raftLog) enabled(at hclog.Level) bool {
+	return l.log.Enabled(context.Background(), level(at, ""))
+}
 func (l *raftLog) IsTrace() bool                    { return false }
 func (l *raftLog) IsDebug() bool                    { return l.enabled(hclog.Debug) }
 func (l *raftLog) IsInfo() bool                     { return l.enabled(hclog.Info) }
