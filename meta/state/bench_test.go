@@ -222,3 +222,39 @@ func BenchmarkTruncate(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*blocks), "us/extent")
 }
+
+// BenchmarkInventory: what one page of a chunk server's inventory costs the
+// leader when all is well, and when nobody knows any of it.
+func BenchmarkInventory(b *testing.B) {
+	const page = 4096
+	s := openBench(b)
+	f := newFeeder(b, s, 1)
+	f.batch = 1000
+	f.add(create(wire.RootIno, "f", 1))
+	for id := uint64(1); id <= page; id++ {
+		f.add(&wire.Command{Op: &wire.Command_Commit{Commit: &wire.Commit{
+			Blocks: []*wire.Block{signed(benchKey, id, 4, 2, 8192)},
+			Files:  []*wire.FileUpdate{{Ino: wire.FirstIno, Extents: []*wire.Extent{{Off: id * 8192, Len: 8192, Block: id}}}},
+		}}})
+	}
+	f.add(&wire.Command{Op: &wire.Command_ExpireTickets{ExpireTickets: &wire.ExpireTickets{Below: 1 << 30}}})
+	f.flush()
+	b.Run("known", func(b *testing.B) {
+		for b.Loop() {
+			if held, err := s.OnServer(1, 0, 2*page); err != nil || len(held) != page {
+				b.Fatal(len(held), err)
+			}
+		}
+	})
+	b.Run("unknown", func(b *testing.B) {
+		ids := make([]uint64, page)
+		for i := range ids {
+			ids[i] = uint64(page + 1 + i)
+		}
+		for b.Loop() {
+			if _, blocks, err := s.Expired(ids); err != nil || len(blocks) != page {
+				b.Fatal(len(blocks), err)
+			}
+		}
+	})
+}
