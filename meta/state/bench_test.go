@@ -230,7 +230,9 @@ func BenchmarkInventory(b *testing.B) {
 	s := openBench(b)
 	f := newFeeder(b, s, 1)
 	f.batch = 1000
-	f.add(create(wire.RootIno, "f", 1))
+	file := create(wire.RootIno, "f", 1)
+	file.Cred = nil
+	f.add(file)
 	for id := uint64(1); id <= page; id++ {
 		f.add(&wire.Command{Op: &wire.Command_Commit{Commit: &wire.Commit{
 			Blocks: []*wire.Block{signed(benchKey, id, 4, 2, 8192)},
