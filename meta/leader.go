@@ -93,7 +93,7 @@ func (l *leader) stop() {
 func (l *leader) run() {
 	s := l.s
 	s.check.reset()
-	if err := s.raft.Barrier(30 * time.Second).Error(); err != nil {
+	if err := s.settled(s.raft.Barrier(30 * time.Second)); err != nil {
 		l.log.Debug("leadership was lost before it began", "err", err)
 		return
 	}
@@ -270,7 +270,7 @@ func (l *leader) propose(cmd *wire.Command) (*wire.Result, error) {
 	}
 	f := l.s.raft.Apply(data, proposeWait)
 	l.stampMu.Unlock()
-	switch err := f.Error(); {
+	switch err := l.s.settled(f); {
 	case err == nil:
 	case errors.Is(err, raft.ErrEnqueueTimeout):
 		return nil, wire.Errorf(wire.Unavailable, "propose", "", "the log is overloaded")

@@ -35,6 +35,7 @@ type Server struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	down   chan struct{} // closed once raft has shut down
 
 	mu        sync.Mutex
 	lead      *leader                   // nil: not leading, or not yet able to serve
@@ -56,7 +57,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log.With("meta", cfg.Name), home: h, turned: make(chan struct{}), endpoints: map[string]*wire.Endpoint{}}
+	s := &Server{cfg: cfg, log: cfg.Log.With("meta", cfg.Name), home: h, turned: make(chan struct{}), endpoints: map[string]*wire.Endpoint{}, down: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.peers.down = map[raft.ServerID]bool{}
 	s.check.window = cfg.Timing.LeaderLease / 2
@@ -387,6 +388,7 @@ func (s *Server) stop() error {
 	if s.raft != nil {
 		errs = append(errs, s.raft.Shutdown().Error())
 	}
+	close(s.down)
 	s.wg.Wait()
 	if s.trans != nil {
 		errs = append(errs, s.trans.Close())
@@ -401,6 +403,24 @@ func (s *Server) stop() error {
 		errs = append(errs, s.fsm.state().Close())
 	}
 	return errors.Join(append(errs, s.home.close())...)
+}
+
+// settled waits for what raft says of a proposal. Raft forgets one that was
+// queued just as it shut down: such a proposal gets the error here.
+func (s *Server) settled(f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.down:
+	}
+	select {
+	case err := <-done:
+		return err
+	default:
+		return raft.ErrRaftShutdown
+	}
 }
 
 func (s *Server) voters() int {
