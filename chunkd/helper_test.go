@@ -1,6 +1,7 @@
 package chunkd
 
 import (
+	"errors"
 	"bytes"
 	"context"
 	"fmt"
@@ -144,11 +145,23 @@ func flip(t testing.TB, path string, at int64) {
 }
 
 // copyDir copies a store's directory, as a crash at this moment would leave it
-// to the next start.
+// to the next start. It starts anew when the index removes a file meanwhile.
 func copyDir(t testing.TB, from string) string {
 	t.Helper()
-	to := t.TempDir()
-	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+	for {
+		to := t.TempDir()
+		err := copyTree(from, to)
+		if err == nil {
+			return to
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -169,10 +182,6 @@ func copyDir(t testing.TB, from string) string {
 		_, err = io.Copy(out, in)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return to
 }
 
 // faults makes the disk below segments fail.
