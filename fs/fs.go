@@ -208,11 +208,6 @@ func (fs *FS) all() []*inode {
 	return list
 }
 
-// bound is the context of one request.
-func (fs *FS) bound() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(fs.ctx, opTimeout)
-}
-
 func (fs *FS) now() int64 { return time.Now().UnixNano() }
 
 // spawn runs f on a goroutine that Close waits for.

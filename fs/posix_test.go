@@ -656,7 +656,7 @@ func posixAppend(t *testing.T, d string) {
 }
 
 func posixDirectory(t *testing.T, d string) {
-	const n = 3000
+	const n = 800
 	for i := range n {
 		fd, err := unix.Open(filepath.Join(d, fmt.Sprintf("entry-%05d", i)), unix.O_CREAT|unix.O_WRONLY, 0o644)
 		must(t, err)
@@ -718,7 +718,7 @@ func posixDirectory(t *testing.T, d string) {
 
 func posixRemoveWhileReading(t *testing.T, d string) {
 	sub := filepath.Join(d, "tree")
-	for i := range 40 {
+	for i := range 12 {
 		p := filepath.Join(sub, fmt.Sprint(i%7), fmt.Sprint(i%3))
 		must(t, os.MkdirAll(p, 0o755))
 		for k := range 20 {

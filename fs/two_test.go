@@ -326,7 +326,7 @@ func TestTwoMountsExclusive(t *testing.T) {
 func TestStormOfNames(t *testing.T) {
 	a, b := two(t)
 	must(t, os.Mkdir(filepath.Join(a, "d"), 0o777))
-	ctx, done := context.WithTimeout(t.Context(), 4*time.Second)
+	ctx, done := context.WithTimeout(t.Context(), 2*time.Second)
 	defer done()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -415,7 +415,7 @@ func TestStormOfData(t *testing.T) {
 	const records, size = 64, 128
 	blank := bytes.Repeat([]byte{'0'}, records*size)
 	must(t, os.WriteFile(filepath.Join(a, "f"), blank, 0o644))
-	ctx, done := context.WithTimeout(t.Context(), 4*time.Second)
+	ctx, done := context.WithTimeout(t.Context(), 2*time.Second)
 	defer done()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
