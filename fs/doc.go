@@ -65,14 +65,14 @@
 //
 // The kernel writes back what was changed through a mapping while it drops pages,
 // by write requests, which draining and closing admit. Operations that wait may
-// hold locks: their pages are dropped on the side, and if that takes longer than
-// lockedWait the page is locked by a write that found it not valid, and stays so.
+// hold locks: their pages are dropped on the side (pages.go), and one that cannot be
+// dropped is locked by a write that found it not valid, and stays so.
 // From WRITE to READ only writes wait and data is flushed: pages stay.
 //
 // The kernel copies a write into its cache before it sends it. Where the page was
 // dropped and read again in between (op.end), or the write went to another place
-// than the kernel thought (O_APPEND, dropMisplaced), the page is dropped before
-// the write is answered. An append may come in several requests: append.go.
+// than the kernel thought (O_APPEND), the page is dropped before the write is
+// answered. An append may come in several requests: append.go.
 //
 // A recall never waits for meta, except for the commit of its flush, which
 // conflicts with nobody. It flushes until it succeeds.

@@ -15,6 +15,16 @@ import (
 // so that meta keeps the file when it loses its last name.
 func (fs *FS) opened(ctx context.Context, in *inode) error {
 	in.mu.Lock()
+	for in.releasing {
+		wake := in.wake
+		in.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return wire.Errorf(wire.CodeOf(ctx.Err()), "open file", "", "meta does not answer in time")
+		}
+		in.mu.Lock()
+	}
 	in.open++
 	in.mu.Unlock()
 	err := in.ensure(ctx, wire.Mode_OPEN)
@@ -89,7 +99,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	}
 	o := &op{need: wire.Mode_WRITE, write: true, append: w.append}
 	if w.kernel {
-		o.span = pages(w.off, int64(len(p)))
+		o.span, o.fills = pages(w.off, int64(len(p))), inner(w.off, int64(len(p)))
 	}
 	if err := in.begin(ctx, o); err != nil {
 		return 0, err
@@ -118,7 +128,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 		in.mu.Unlock()
 	}
 	if moved && w.kernel {
-		fs.dropMisplaced(in, o.span)
+		fs.dropRead(in, o.span) // bytes that went elsewhere
 	}
 	return n, err
 }
@@ -153,31 +163,6 @@ func (fs *FS) modified(in *inode, kill bool) {
 			k.forgetAttrs(in.ino)
 		}
 	}
-}
-
-// dropMisplaced drops pages that the kernel filled at an offset where the
-// bytes did not go. The last one may be locked by the write itself, and is then
-// not valid.
-func (fs *FS) dropMisplaced(in *inode, s span) {
-	k := fs.kernel()
-	if k == nil {
-		return
-	}
-	in.mu.Lock()
-	cached := in.cached
-	in.mu.Unlock()
-	if !cached {
-		return
-	}
-	done := make(chan struct{})
-	fs.spawn(func() {
-		defer close(done)
-		if s.hi-s.lo > pageSize {
-			k.forgetPages(in.ino, span{s.lo, s.hi - pageSize})
-		}
-		k.forgetPages(in.ino, span{s.hi - pageSize, s.hi})
-	})
-	waitFor(done, lockedWait)
 }
 
 // dropCaps removes file capabilities before the first write under a lease.
@@ -235,6 +220,7 @@ func (fs *FS) alter(ctx context.Context, in *inode, s span, f func(context.Conte
 	err := f(ctx, in.file)
 	if err == nil {
 		in.mu.Lock()
+		in.reads.drop(span{0, maxOff}) // the kernel drops what changes, and it may be anything
 		if in.local.mask&(wire.SetMtime|wire.SetCtime) != 0 {
 			// Times deferred before would come after those that meta has set.
 			now := fs.now()

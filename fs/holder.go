@@ -154,9 +154,10 @@ func (fs *FS) forgetKernel(list []*inode) {
 	fs.spawn(func() {
 		for _, in := range list {
 			in.mu.Lock()
-			cached := in.cached
+			file := in.file != nil
+			in.reads.drop(span{0, maxOff})
 			in.mu.Unlock()
-			if cached {
+			if file {
 				k.forgetPages(in.ino, span{0, maxOff})
 			}
 		}

@@ -204,6 +204,40 @@ func (fs *FS) releaseOrphans() {
 	}
 }
 
+// stillUnused leaves out the inodes that were opened or looked up again since
+// they were queued (their name was found just before it went), and holds up
+// opening the others until meta has been told.
+func (fs *FS) stillUnused(inos []uint64) []uint64 {
+	var out []uint64
+	for _, ino := range inos {
+		if in := fs.peek(ino); in != nil {
+			in.mu.Lock()
+			used := !in.gone && (in.open > 0 || in.lookups > 0)
+			in.victim = in.victim || used
+			in.releasing = !used
+			in.mu.Unlock()
+			if used {
+				continue
+			}
+		}
+		out = append(out, ino)
+	}
+	return out
+}
+
+// told lets the inodes be opened that meta has been told about: meta knows
+// whether they still exist.
+func (fs *FS) told(inos []uint64) {
+	for _, ino := range inos {
+		if in := fs.peek(ino); in != nil {
+			in.mu.Lock()
+			in.releasing = false
+			in.changed()
+			in.mu.Unlock()
+		}
+	}
+}
+
 // flush tells meta about all of the queue. What cannot be told now is put back.
 func (q *orphanQueue) flush(ctx context.Context, fs *FS) {
 	for {
@@ -211,9 +245,13 @@ func (q *orphanQueue) flush(ctx context.Context, fs *FS) {
 		if len(inos) == 0 {
 			return
 		}
+		if inos = fs.stillUnused(inos); len(inos) == 0 {
+			continue
+		}
 		ctx, done := context.WithTimeout(ctx, opTimeout)
 		_, err := fs.meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_ReleaseOrphans{ReleaseOrphans: &wire.ReleaseOrphans{Inos: inos}}})
 		done()
+		fs.told(inos)
 		if err == nil || errors.Is(err, wire.NoSession) {
 			continue
 		}

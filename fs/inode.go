@@ -31,10 +31,9 @@ type inode struct {
 	ops     map[*op]struct{} // reads and writes under way
 	recall  *recalling       // a recall is being carried out
 	acquire *acquiring       // a call for a lease is under way
-	served  spans            // pages that were read since they were last dropped from the kernel
-	dropped time.Time        // when pages were last dropped
+	reads   readPages        // pages that the kernel may hold
+	dropped time.Time        // when pages were last dropped for a recall
 	chain   appendChain      // the append that may not be over
-	cached  bool             // the kernel may hold whole pages of the file
 
 	appending sync.Mutex // makes the end of the file one writer's
 
@@ -48,6 +47,7 @@ type inode struct {
 	open      int    // handles
 	lookups   uint64 // of the kernel
 	locks     lockTable
+	releasing bool      // meta is being told that it is not used here any more
 	victim    bool      // meta was told that it is open when it lost a name
 	capsGone  bool      // security.capability has been removed since the lease came
 	idleSince time.Time // neither open nor known to the kernel; zero: in use

@@ -13,6 +13,7 @@ import (
 type op struct {
 	need    wire.Mode
 	span    span // pages of the kernel's cache; empty: none
+	fills   span // those of them that a write covers whole
 	write   bool
 	append  bool // may be one part of a record
 	waiting bool // for a lease, or for a recall to end
@@ -81,10 +82,9 @@ func (in *inode) begin(ctx context.Context, o *op) error {
 			o.waiting = false
 			if in.isReg() && o.need >= wire.Mode_READ {
 				in.contents()
-				in.cached = in.cached || !o.write || o.span.hi-o.span.lo > pageSize
 			}
 			if !o.write {
-				in.served = in.served.add(o.span).atMost(maxServed)
+				in.reads.read(o.span)
 			}
 			return nil
 		case r != nil:
@@ -165,38 +165,18 @@ func (in *inode) ensure(ctx context.Context, mode wire.Mode) error {
 	return nil
 }
 
-// maxServed bounds the memory for spans; beyond, gaps between them count too.
-const maxServed = 32
-
-// dropWindow is how long after pages were dropped a write may still be on its
-// way that had been copied into one of them before.
-const dropWindow = time.Second
-
 // end ends an operation.
 //
-// The kernel copies a write into a valid page, unlocks the page and only then
-// sends the request. If the page is dropped on the way and read again before
-// the write was applied, the kernel keeps a page that lacks the write. So a
-// write drops, before it is answered, pages that were read since they were
-// dropped. The write itself does not have those locked, for it locks only pages
-// that are not valid; should it be otherwise, the wait is short.
+// If a page is dropped between the moment when the kernel copied a write into
+// it and the moment when the write is applied here, and read again in between,
+// the kernel is left with a page that lacks the write. So a write drops, before
+// it is answered, pages that were read since pages were last dropped.
 func (in *inode) end(o *op) {
 	in.mu.Lock()
-	var over spans
-	if o.write && !o.span.empty() && (o.delayed || time.Since(in.dropped) < dropWindow) {
-		over = in.served.within(o.span)
-	}
-	if k := in.fs.kernel(); k != nil && len(over) > 0 {
-		in.served = in.served.less(o.span)
+	behind := o.write && !o.span.empty() && (o.delayed || time.Since(in.dropped) < dropWindow)
+	if behind && in.reads.noted {
 		in.mu.Unlock()
-		done := make(chan struct{})
-		in.fs.spawn(func() {
-			defer close(done)
-			for _, s := range over {
-				k.forgetPages(in.ino, s)
-			}
-		})
-		waitFor(done, lockedWait)
+		in.fs.dropRead(in, o.span)
 		in.mu.Lock()
 	}
 	delete(in.ops, o)
@@ -204,15 +184,4 @@ func (in *inode) end(o *op) {
 		in.changed()
 	}
 	in.mu.Unlock()
-}
-
-// waitingSpans are the pages of operations that wait. in.mu is held.
-func (in *inode) waitingSpans() spans {
-	var ss spans
-	for o := range in.ops {
-		if o.waiting {
-			ss = ss.add(o.span)
-		}
-	}
-	return ss
 }

@@ -67,7 +67,6 @@ func (r *raw) ended() {
 		in.mu.Lock()
 		known := in.lookups > 0
 		in.lookups = 0
-		in.cached = false
 		in.mu.Unlock()
 		if known {
 			r.fs.letGo(in)

@@ -12,7 +12,6 @@ import (
 const (
 	grantWait   = 10 * time.Millisecond  // for the reply of a call for a lease, so that each lease is used once
 	noticeWait  = time.Second            // for the kernel to take a notice, when nothing of ours is in its way
-	lockedWait  = 5 * time.Millisecond   // for the kernel to drop pages that waiting writes may have locked
 	retryFlush  = 500 * time.Millisecond // between attempts to write back
 	promiseWait = time.Second            // for replies to be written
 )
@@ -201,97 +200,7 @@ func (fs *FS) drain(k kernel, in *inode, r *recalling) {
 		r.active = nil
 	}
 	r.phase = shut
-	in.cached = false
 	in.mu.Unlock()
-}
-
-// dropPages drops the kernel's pages of s. Pages that are read or written right
-// now are locked: the kernel waits for those. Operations that wait for this
-// recall must not be waited for: their pages are dropped on the side. A page
-// that cannot be dropped within lockedWait is locked by such a write, which
-// locks only what is not valid anyway.
-func (fs *FS) dropPages(k kernel, in *inode, s span) {
-	in.mu.Lock()
-	in.dropped = time.Now()
-	in.served = in.served.less(s)
-	in.mu.Unlock()
-	deadline := time.Now().Add(noticeWait)
-	for {
-		in.mu.Lock()
-		waiting := in.waitingSpans()
-		wake := in.wake
-		in.mu.Unlock()
-		free := s.without(waiting)
-		done := make(chan struct{})
-		fs.spawn(func() {
-			defer close(done)
-			for _, p := range free {
-				k.forgetPages(in.ino, p)
-			}
-		})
-		side := make(chan struct{})
-		if len(free) == 1 && free[0] == s {
-			close(side)
-		} else {
-			fs.spawn(func() {
-				defer close(side)
-				for _, w := range waiting {
-					if w.overlaps(s) {
-						k.forgetPages(in.ino, span{max(w.lo, s.lo), min(w.hi, s.hi)})
-					}
-				}
-			})
-		}
-		if fs.dropped(in, done, wake, waiting, deadline) {
-			t := time.NewTimer(lockedWait)
-			select {
-			case <-side:
-			case <-t.C:
-			}
-			t.Stop()
-			break
-		}
-		if time.Now().After(deadline) {
-			fs.log.Debug("the kernel is slow to drop pages", "ino", in.ino)
-			break
-		}
-	}
-	in.mu.Lock()
-	in.dropped = time.Now()
-	in.mu.Unlock()
-}
-
-// dropped waits for done. It gives up, for another attempt, when another
-// operation has begun to wait: it may hold the lock that the kernel needs.
-func (fs *FS) dropped(in *inode, done, wake <-chan struct{}, waiting spans, deadline time.Time) bool {
-	limit := time.NewTimer(time.Until(deadline))
-	defer limit.Stop()
-	for {
-		select {
-		case <-done:
-			return true
-		case <-limit.C:
-			return false
-		case <-wake:
-		}
-		in.mu.Lock()
-		now := in.waitingSpans()
-		wake = in.wake
-		in.mu.Unlock()
-		for _, s := range now {
-			if len(s.without(waiting)) > 0 {
-				// Most often the kernel is done within microseconds all the same.
-				t := time.NewTimer(lockedWait)
-				defer t.Stop()
-				select {
-				case <-done:
-					return true
-				case <-t.C:
-					return false
-				}
-			}
-		}
-	}
 }
 
 // writeBack waits for the operations that go on, and flushes. It tries until

@@ -97,11 +97,3 @@ func (ss spans) less(s span) spans {
 	}
 	return out
 }
-
-// atMost closes the gaps, if there are more than n spans.
-func (ss spans) atMost(n int) spans {
-	if len(ss) <= n {
-		return ss
-	}
-	return spans{{ss[0].lo, ss[len(ss)-1].hi}}
-}

@@ -198,21 +198,13 @@ func TestRaftCluster(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for _, r := range rafts {
-			if r == leader {
-				continue
-			}
+		for _, f := range fsms { // raft counts an entry as applied before it has been
 			deadline := time.Now().Add(10 * time.Second)
-			for r.AppliedIndex() < leader.AppliedIndex() {
+			for len(f.Logs()) < 50 {
 				if time.Now().After(deadline) {
-					t.Fatalf("a follower has %d of %d", r.AppliedIndex(), leader.AppliedIndex())
+					t.Fatalf("%d of 50 entries applied", len(f.Logs()))
 				}
 				<-time.After(time.Millisecond)
-			}
-		}
-		for _, f := range fsms {
-			if n := len(f.Logs()); n != 50 {
-				t.Errorf("%d entries applied", n)
 			}
 		}
 	})
