@@ -16,7 +16,7 @@ check:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "gofmt would change: $$files"; exit 1; fi
 	$(GO) vet ./...
 	@if command -v staticcheck >/dev/null; then staticcheck ./...; else echo "staticcheck is not installed: go install honnef.co/go/tools/cmd/staticcheck@latest"; fi
-	$(GO) test $(PACKAGES)
+	$(GO) test -timeout 15m $(PACKAGES)
 
 # Programs that the tests use; as root on Debian they are installed.
 tools:
@@ -26,8 +26,8 @@ tools:
 # detector; then whole clusters with real processes and mounts.
 test: tools build
 	$(GO) vet ./...
-	$(GO) test $(PACKAGES)
-	CGO_ENABLED=1 $(GO) test -race $(PACKAGES)
+	$(GO) test -timeout 15m $(PACKAGES)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(PACKAGES)
 	$(GO) test -timeout 25m ./integration/...
 
 demo: build

@@ -31,6 +31,13 @@ const (
 	virtWait  = wire.VirtualPartition<<48 | 3
 )
 
+// seen copies one of the lists, which requests append to.
+func (o *fakeOverlay) seen(list *[]string) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(*list)
+}
+
 func (o *fakeOverlay) attr(ino uint64) *wire.Attr {
 	a := &wire.Attr{Ino: ino, Mode: typeReg | 0o644, Nlink: 1, MtimeNs: 1e18}
 	if ino == virtJobs {
@@ -138,8 +145,8 @@ func TestOverlay(t *testing.T) {
 	}
 	expect(t, filepath.Join(compute, "jobs/state"), "running\n")
 	must(t, os.WriteFile(filepath.Join(compute, "jobs/state"), []byte("cancel"), 0o644))
-	if !slices.Equal(o.wrote, []string{"cancel"}) {
-		t.Errorf("%v", o.wrote)
+	if got := o.seen(&o.wrote); !slices.Equal(got, []string{"cancel"}) {
+		t.Errorf("%v", got)
 	}
 	if fi, err := os.Stat(filepath.Join(compute, "jobs/out")); err != nil || !fi.IsDir() {
 		t.Error(fi, err)
@@ -178,7 +185,7 @@ func TestOverlay(t *testing.T) {
 	must(t, os.Remove(filepath.Join(q, "a.yaml")))
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !slices.Equal(o.queued, []string{"a.yaml", "b.yaml"}) || !slices.Equal(o.left, []string{"a.yaml"}) {
+	if !slices.Equal(o.seen(&o.queued), []string{"a.yaml", "b.yaml"}) || !slices.Equal(o.seen(&o.left), []string{"a.yaml"}) {
 		t.Errorf("queued %v, left %v", o.queued, o.left)
 	}
 }
