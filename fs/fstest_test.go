@@ -170,6 +170,9 @@ func needRoot(t testing.TB) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
+	if testing.Short() {
+		t.Skip("a kernel that waits for a server under the race detector, in one process, runs into its time limits")
+	}
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("no /dev/fuse")
 	}
