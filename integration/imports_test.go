@@ -28,7 +28,7 @@ var layers = map[string][]string{
 }
 
 // TestImports: a change that turns an import upward, or joins two services,
-// fails here.
+// fails here. README has the table in words.
 func TestImports(t *testing.T) {
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "quernfs/...")
 	out, err := cmd.Output()
@@ -55,7 +55,7 @@ func TestImports(t *testing.T) {
 		for _, imported := range p.Imports {
 			to, ours := strings.CutPrefix(imported, "quernfs/")
 			if ours && !mayImport(allowed, to) {
-				t.Errorf("%s imports %s: imports point down (DESIGN, the table of packages)", p.ImportPath, imported)
+				t.Errorf("%s imports %s: imports point down (README, the table of packages)", p.ImportPath, imported)
 			}
 		}
 	}
