@@ -29,14 +29,31 @@ func (appendChain) after(off, n int64, now time.Time) appendChain {
 
 func (c appendChain) open(now time.Time) bool { return now.Before(c.until) }
 
-// awaitAppend waits until no append is half done. One who appends whole pages
-// without a pause looks as if he never were done: that ends the patience. in.mu
-// is held, and released meanwhile.
-func (in *inode) awaitAppend() {
-	last := time.Now().Add(2 * appendWait)
-	for in.chain.open(time.Now()) && in.recall == nil && time.Now().Before(last) {
+// continues: o is the next part of a record.
+func (c appendChain) continues(o *op, now time.Time) bool {
+	return c.open(now) && o.off == c.next
+}
+
+// awaitAppends waits until no append is under way or half done; a recall is
+// being carried out, so that no record begins. One who appends whole pages
+// without a pause looks as if he never were done: that ends the patience.
+func (in *inode) awaitAppends() {
+	last := time.Now().Add(4 * appendWait)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for {
+		now := time.Now()
+		wait := time.Until(last)
+		if in.chain.open(now) {
+			wait = min(wait, in.chain.until.Sub(now))
+		} else if !in.appendsNow() {
+			return
+		}
+		if wait <= 0 {
+			return
+		}
 		wake := in.wake
-		limit := time.NewTimer(time.Until(in.chain.until))
+		limit := time.NewTimer(wait)
 		in.mu.Unlock()
 		select {
 		case <-wake:
@@ -45,4 +62,14 @@ func (in *inode) awaitAppend() {
 		limit.Stop()
 		in.mu.Lock()
 	}
+}
+
+// appendsNow: an append is being carried out. in.mu is held.
+func (in *inode) appendsNow() bool {
+	for o := range in.ops {
+		if o.append && !o.waiting {
+			return true
+		}
+	}
+	return false
 }

@@ -97,7 +97,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	if w.off < 0 || w.off > maxOff-int64(len(p)) {
 		return 0, wire.Errorf(wire.FileTooBig, "write", "", "beyond the largest offset")
 	}
-	o := &op{need: wire.Mode_WRITE, write: true, append: w.append}
+	o := &op{need: wire.Mode_WRITE, write: true, append: w.append, off: w.off}
 	if w.kernel {
 		o.span, o.fills = pages(w.off, int64(len(p))), inner(w.off, int64(len(p)))
 	}
@@ -220,7 +220,6 @@ func (fs *FS) alter(ctx context.Context, in *inode, s span, f func(context.Conte
 	err := f(ctx, in.file)
 	if err == nil {
 		in.mu.Lock()
-		in.reads.drop(span{0, maxOff}) // the kernel drops what changes, and it may be anything
 		if in.local.mask&(wire.SetMtime|wire.SetCtime) != 0 {
 			// Times deferred before would come after those that meta has set.
 			now := fs.now()
@@ -252,7 +251,7 @@ func (fs *FS) truncate(ctx context.Context, in *inode, cred *wire.Cred, q *wire.
 		return wire.Errorf(wire.FileTooBig, "truncate", "", "beyond the largest offset")
 	}
 	// The kernel drops the pages that go by itself: the operation has none.
-	return fs.alter(ctx, in, span{}, func(ctx context.Context, f *data.File) error {
+	err := fs.alter(ctx, in, span{}, func(ctx context.Context, f *data.File) error {
 		in.mu.Lock()
 		a := in.attrs()
 		in.mu.Unlock()
@@ -265,6 +264,12 @@ func (fs *FS) truncate(ctx context.Context, in *inode, cred *wire.Cred, q *wire.
 			return fs.doInode(ctx, in, cred, &wire.Command{Op: &wire.Command_SetAttr{SetAttr: q}})
 		})
 	})
+	if err == nil {
+		in.mu.Lock()
+		in.reads.drop(span{pages(int64(q.Size), pageSize-1).hi, maxOff})
+		in.mu.Unlock()
+	}
+	return err
 }
 
 // Modes of fallocate(2).

@@ -156,6 +156,7 @@ func (fs *FS) forgetKernel(list []*inode) {
 			in.mu.Lock()
 			file := in.file != nil
 			in.reads.drop(span{0, maxOff})
+			in.filled.drop(span{0, maxOff})
 			in.mu.Unlock()
 			if file {
 				k.forgetPages(in.ino, span{0, maxOff})

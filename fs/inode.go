@@ -31,7 +31,8 @@ type inode struct {
 	ops     map[*op]struct{} // reads and writes under way
 	recall  *recalling       // a recall is being carried out
 	acquire *acquiring       // a call for a lease is under way
-	reads   readPages        // pages that the kernel may hold
+	reads   readPages        // pages that the kernel may hold since they were read,
+	filled  readPages        // and since they were written
 	dropped time.Time        // when pages were last dropped for a recall
 	chain   appendChain      // the append that may not be over
 

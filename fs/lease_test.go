@@ -129,7 +129,7 @@ func TestRelatime(t *testing.T) {
 func TestAdmits(t *testing.T) {
 	at := func(lo, hi int64) *op { return &op{need: read, span: span{lo, hi}} }
 	r := &recalling{to: open_, drop: true}
-	if !r.admits(at(0, 4096)) {
+	if !r.admits(at(0, 4096), appendChain{}) {
 		t.Error("draining: everything goes on")
 	}
 	r.phase, r.touched, r.active = closing, spans{{0, 4096}}, spans{{8192, 12288}}
@@ -137,16 +137,22 @@ func TestAdmits(t *testing.T) {
 		o    *op
 		want bool
 	}{{at(0, 4096), true}, {at(4096, 8192), false}, {at(8192, 16384), true}, {at(0, 0), false}} {
-		if got := r.admits(c.o); got != c.want {
+		if got := r.admits(c.o, appendChain{}); got != c.want {
 			t.Errorf("closing %v: %v", c.o.span, got)
 		}
 	}
 	r.phase = shut
-	if r.admits(at(0, 4096)) {
+	if r.admits(at(0, 4096), appendChain{}) {
 		t.Error("shut: nothing goes on")
 	}
 	down := &recalling{to: read}
-	if !down.admits(&op{need: read}) || down.admits(&op{need: write}) {
+	if !down.admits(&op{need: read}, appendChain{}) || down.admits(&op{need: write}, appendChain{}) {
 		t.Error("down to READ: reads go on, writes do not")
+	}
+	half := appendChain{}.after(0, 4096, time.Now())
+	for _, r := range []*recalling{{to: open_, drop: true}, {to: read}} {
+		if r.admits(&op{need: write, append: true, off: 0}, half) || !r.admits(&op{need: write, append: true, off: 4096}, half) {
+			t.Error("of appends only the rest of a record goes on")
+		}
 	}
 }

@@ -15,9 +15,10 @@ type op struct {
 	span    span // pages of the kernel's cache; empty: none
 	fills   span // those of them that a write covers whole
 	write   bool
-	append  bool // may be one part of a record
-	waiting bool // for a lease, or for a recall to end
-	delayed bool // it did wait
+	append  bool // may be one part of a record, at off by the kernel's reckoning
+	off     int64
+	waiting bool      // for a lease, or for a recall to end
+	began   time.Time // writes
 }
 
 // recalling is a recall of one file's lease while it is carried out. See
@@ -40,9 +41,9 @@ const (
 
 // admits says whether an operation may go on under the lease that is being
 // recalled.
-func (r *recalling) admits(o *op) bool {
+func (r *recalling) admits(o *op, c appendChain) bool {
 	if o.append {
-		return false // else its second part might not be admitted
+		return c.continues(o, time.Now()) // else its second part might not be admitted
 	}
 	if !r.drop {
 		return o.need <= r.to
@@ -68,6 +69,10 @@ func (in *inode) begin(ctx context.Context, o *op) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.ops[o] = struct{}{}
+	if o.write {
+		o.began = time.Now()
+		in.filled.read(o.fills)
+	}
 	for {
 		r := in.recall
 		ok := in.usable(o.need) && (o.need < wire.Mode_READ || !in.stale && in.rec != nil)
@@ -75,7 +80,7 @@ func (in *inode) begin(ctx context.Context, o *op) error {
 		case in.gone:
 			delete(in.ops, o)
 			return wire.Errorf(wire.Stale, "open file", "", "the file is gone")
-		case ok && (r == nil || r.admits(o)):
+		case ok && (r == nil || r.admits(o, in.chain)):
 			if r != nil && r.drop {
 				r.touched = r.touched.add(o.span)
 			}
@@ -121,7 +126,7 @@ func (in *inode) await(ctx context.Context, o *op) error {
 
 func (o *op) wait(in *inode) {
 	if !o.waiting {
-		o.waiting, o.delayed = true, true
+		o.waiting = true
 		in.changed() // a recall under way must not wait for this one's pages
 	}
 }
@@ -173,8 +178,7 @@ func (in *inode) ensure(ctx context.Context, mode wire.Mode) error {
 // it is answered, pages that were read since pages were last dropped.
 func (in *inode) end(o *op) {
 	in.mu.Lock()
-	behind := o.write && !o.span.empty() && (o.delayed || time.Since(in.dropped) < dropWindow)
-	if behind && in.reads.noted {
+	if o.write && !o.span.empty() && (in.dropped.After(o.began) || o.began.Sub(in.dropped) < dropWindow) {
 		in.mu.Unlock()
 		in.fs.dropRead(in, o.span)
 		in.mu.Lock()

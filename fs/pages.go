@@ -19,34 +19,34 @@ const (
 	maxSpans   = 64
 )
 
-// readPages are the pages that were read since they were last dropped from the
-// kernel. The zero value means: any, it has not been noted.
+// readPages are the pages that were read (or, kept apart, written whole) since
+// they were last dropped from the kernel, or more. The zero value has none: the
+// kernel has no page of an inode that it does not know.
 type readPages struct {
-	noted bool
-	ss    spans
+	any bool // more than could be noted
+	ss  spans
 }
 
 func (p *readPages) read(s span) {
-	if !p.noted {
+	if p.any {
 		return
 	}
 	if p.ss = p.ss.add(s); len(p.ss) > maxSpans {
-		*p = readPages{}
+		*p = readPages{any: true}
 	}
 }
 
 func (p *readPages) drop(s span) {
-	switch {
-	case s.lo == 0 && s.hi == maxOff:
-		*p = readPages{noted: true}
-	case p.noted:
-		p.ss = p.ss.less(s)
+	if s.lo == 0 && s.hi == maxOff {
+		*p = readPages{}
+		return
 	}
+	p.ss = p.ss.less(s)
 }
 
 // within returns the pages of s that were read; sure: this is known.
 func (p *readPages) within(s span) (ss spans, sure bool) {
-	if !p.noted {
+	if p.any {
 		return spans{s}, false
 	}
 	return p.ss.within(s), true
@@ -113,13 +113,14 @@ func (fs *FS) dropRead(in *inode, s span) {
 func (fs *FS) dropPages(k kernel, in *inode, s span) {
 	in.mu.Lock()
 	in.dropped = time.Now()
-	before := in.reads
+	before := [2]readPages{in.reads, in.filled}
 	in.reads.drop(s)
+	in.filled.drop(s)
 	in.mu.Unlock()
 	deadline := time.Now().Add(noticeWait)
 	for {
 		in.mu.Lock()
-		waiting, valid, maybe := in.waitingPages(s, &before)
+		waiting, valid, maybe := in.waitingPages(s, before)
 		wake := in.wake
 		in.mu.Unlock()
 		free := fs.startDrop(k, in.ino, s.without(waiting), noticeWait)
@@ -141,9 +142,9 @@ func (fs *FS) dropPages(k kernel, in *inode, s span) {
 }
 
 // waitingPages are the pages in s of operations that wait: all, those that are
-// valid and so not locked, and the rest of those that writes may have locked.
-// Pages that wait to be read are locked and not valid. in.mu is held.
-func (in *inode) waitingPages(s span, reads *readPages) (all, valid, maybe spans) {
+// valid and so not locked, and those of which neither is known. Pages that wait
+// to be read are locked and not valid. in.mu is held.
+func (in *inode) waitingPages(s span, valids [2]readPages) (all, valid, maybe spans) {
 	for o := range in.ops {
 		if !o.waiting || !o.span.overlaps(s) {
 			continue
@@ -156,19 +157,22 @@ func (in *inode) waitingPages(s span, reads *readPages) (all, valid, maybe spans
 		if o.fills.overlaps(part) {
 			valid = valid.add(span{max(o.fills.lo, part.lo), min(o.fills.hi, part.hi)})
 		}
-		if read, sure := reads.within(part); sure {
-			for _, r := range read {
-				valid = valid.add(r)
+		known := true
+		for _, v := range valids {
+			ss, sure := v.within(part)
+			for _, x := range ss {
+				if sure {
+					valid = valid.add(x)
+				}
 			}
+			known = known && sure
+		}
+		if !known {
+			maybe = maybe.add(part)
 		}
 	}
-	for o := range in.ops {
-		if o.waiting && o.write && o.span.overlaps(s) {
-			part := span{max(o.span.lo, s.lo), min(o.span.hi, s.hi)}
-			for _, p := range part.without(valid) {
-				maybe = maybe.add(p)
-			}
-		}
+	for _, x := range valid {
+		maybe = maybe.less(x)
 	}
 	return all, valid, maybe
 }

@@ -244,6 +244,9 @@ func (r *raw) Forget(nodeid, n uint64) {
 	in.mu.Lock()
 	in.lookups -= min(n, in.lookups)
 	last := in.lookups == 0
+	if last {
+		in.reads, in.filled = readPages{}, readPages{}
+	}
 	in.mu.Unlock()
 	if last {
 		r.fs.letGo(in)

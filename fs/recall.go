@@ -123,7 +123,6 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	if in.acquire != nil {
 		in.awaitGrant()
 	}
-	in.awaitAppend()
 	plan := planRecall(in.held.mode, to, in.isDir(), false, r.Victim)
 	if in.held.mode <= to && !plan.attrs {
 		in.held.recall = max(in.held.recall, id)
@@ -137,6 +136,7 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	in.changed()
 	in.mu.Unlock()
 
+	in.awaitAppends()
 	k := fs.kernel()
 	if k != nil && plan.attrs {
 		fs.awaitPromises(in)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"quernfs/internal/wire"
 )
 
 // two mounts of one cluster.
@@ -411,13 +413,51 @@ func run(t *testing.T, limit time.Duration, n int, f func(int)) {
 	}
 }
 
-// Both mounts read and write records of one file. Each record is written whole
-// by one write within a page; a reader must never see one go back in time.
+// Two sessions read and write records of one file, through kernels and without.
+// Each record is written whole by one write within a page; a reader must never
+// see one go back in time.
 func TestStormOfData(t *testing.T) {
 	a, b := two(t)
-	const records, size = 64, 128
-	blank := bytes.Repeat([]byte{'0'}, records*size)
-	must(t, os.WriteFile(filepath.Join(a, "f"), blank, 0o644))
+	must(t, os.WriteFile(filepath.Join(a, "f"), bytes.Repeat([]byte{'0'}, stormRecords*stormSize), 0o644))
+	stormOfData(t, func(i int) (stormFile, error) {
+		return os.OpenFile(filepath.Join([]string{a, b}[i%2], "f"), os.O_RDWR, 0)
+	})
+}
+
+func TestStormOfDataWithoutKernel(t *testing.T) {
+	c := newCluster(t, 6, "4+2")
+	x, y := c.fs(), c.fs()
+	f, err := x.Create(t.Context(), wire.RootIno, "f", 0o644)
+	must(t, err)
+	_, err = f.WriteAt(t.Context(), bytes.Repeat([]byte{'0'}, stormRecords*stormSize), 0)
+	must(t, err)
+	must(t, f.Close())
+	stormOfData(t, func(i int) (stormFile, error) {
+		f, err := []*FS{x, y}[i%2].OpenFile(t.Context(), "/f")
+		return ctxFile{f}, err
+	})
+}
+
+const stormRecords, stormSize = 64, 128
+
+type stormFile interface {
+	ReadAt([]byte, int64) (int, error)
+	WriteAt([]byte, int64) (int, error)
+	Close() error
+}
+
+// ctxFile is a File without contexts.
+type ctxFile struct{ File }
+
+func (f ctxFile) ReadAt(p []byte, off int64) (int, error) {
+	return f.File.ReadAt(context.Background(), p, off)
+}
+func (f ctxFile) WriteAt(p []byte, off int64) (int, error) {
+	return f.File.WriteAt(context.Background(), p, off)
+}
+
+func stormOfData(t *testing.T, open func(int) (stormFile, error)) {
+	const records, size = stormRecords, stormSize
 	ctx, done := context.WithTimeout(t.Context(), 2*time.Second)
 	defer done()
 	seed := uint64(time.Now().UnixNano())
@@ -430,8 +470,7 @@ func TestStormOfData(t *testing.T) {
 	}
 	var reads, writes [8]int
 	run(t, 40*time.Second, 8, func(i int) {
-		m := []string{a, b}[i%2]
-		f, err := os.OpenFile(filepath.Join(m, "f"), os.O_RDWR, 0)
+		f, err := open(i)
 		if err != nil {
 			t.Error(err)
 			return
@@ -467,7 +506,7 @@ func TestStormOfData(t *testing.T) {
 			var got int
 			fmt.Sscanf(string(buf), "%d", &got)
 			if got < least {
-				t.Errorf("%s: record %d shows %d, but %d was written before", m, k, got, least)
+				t.Errorf("session %d: record %d of session %d shows %d, but %d was written before", i%2, k, k%4%2, got, least)
 				return
 			}
 			reads[i]++
