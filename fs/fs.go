@@ -249,5 +249,14 @@ func (m dataMeta) Extents(ctx context.Context, q *wire.GetExtents) (*wire.Extent
 }
 
 func (m dataMeta) Commit(ctx context.Context, c *wire.Commit) (*wire.Result, error) {
-	return m.fs.meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_Commit{Commit: c}})
+	r, err := m.fs.meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_Commit{Commit: c}})
+	for _, g := range r.GetGrants() {
+		// The leases are held already, and from now on known to meta by these ids.
+		if in := m.fs.peek(g.Ino); in != nil {
+			in.mu.Lock()
+			in.held.admit(g, m.fs.meta.Floor())
+			in.mu.Unlock()
+		}
+	}
+	return r, err
 }

@@ -183,10 +183,8 @@ func TestOverlay(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, os.Remove(filepath.Join(q, "a.yaml")))
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	if !slices.Equal(o.seen(&o.queued), []string{"a.yaml", "b.yaml"}) || !slices.Equal(o.seen(&o.left), []string{"a.yaml"}) {
-		t.Errorf("queued %v, left %v", o.queued, o.left)
+		t.Errorf("queued %v, left %v", o.seen(&o.queued), o.seen(&o.left))
 	}
 }
 
