@@ -89,6 +89,7 @@ type writing struct {
 	append   bool // O_APPEND: off is only what the kernel believes
 	killSuid bool
 	kernel   bool // it comes from the kernel: the bytes are in its cache at off
+	back     bool // it writes back a mapping
 }
 
 // write writes to a file, into memory: data reaches the servers by fsync,
@@ -97,7 +98,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	if w.off < 0 || w.off > maxOff-int64(len(p)) {
 		return 0, wire.Errorf(wire.FileTooBig, "write", "", "beyond the largest offset")
 	}
-	o := &op{need: wire.Mode_WRITE, write: true, append: w.append, off: w.off}
+	o := &op{need: wire.Mode_WRITE, write: true, back: w.back, append: w.append, off: w.off}
 	if w.kernel {
 		o.span, o.fills = pages(w.off, int64(len(p))), inner(w.off, int64(len(p)))
 	}
@@ -128,7 +129,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 		in.mu.Unlock()
 	}
 	if moved && w.kernel {
-		fs.dropRead(in, o.span) // bytes that went elsewhere
+		fs.dropMisplaced(in, o.span)
 	}
 	return n, err
 }
@@ -266,7 +267,7 @@ func (fs *FS) truncate(ctx context.Context, in *inode, cred *wire.Cred, q *wire.
 	})
 	if err == nil {
 		in.mu.Lock()
-		in.reads.drop(span{pages(int64(q.Size), pageSize-1).hi, maxOff})
+		in.pages.gone(span{pages(int64(q.Size), pageSize-1).hi, maxOff})
 		in.mu.Unlock()
 	}
 	return err

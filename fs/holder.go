@@ -155,11 +155,9 @@ func (fs *FS) forgetKernel(list []*inode) {
 		for _, in := range list {
 			in.mu.Lock()
 			file := in.file != nil
-			in.reads.drop(span{0, maxOff})
-			in.filled.drop(span{0, maxOff})
 			in.mu.Unlock()
 			if file {
-				k.forgetPages(in.ino, span{0, maxOff})
+				fs.dropPages(k, in, span{0, maxOff})
 			}
 		}
 	})

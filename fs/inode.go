@@ -31,9 +31,7 @@ type inode struct {
 	ops     map[*op]struct{} // reads and writes under way
 	recall  *recalling       // a recall is being carried out
 	acquire *acquiring       // a call for a lease is under way
-	reads   readPages        // pages that the kernel may hold since they were read,
-	filled  readPages        // and since they were written
-	dropped time.Time        // when pages were last dropped for a recall
+	pages   pageNotes        // what is known of its pages in the kernel
 	chain   appendChain      // the append that may not be over
 
 	appending sync.Mutex // makes the end of the file one writer's

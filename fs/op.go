@@ -15,6 +15,7 @@ type op struct {
 	span    span // pages of the kernel's cache; empty: none
 	fills   span // those of them that a write covers whole
 	write   bool
+	back    bool // the kernel writes back a mapped page, which it keeps busy until the reply
 	append  bool // may be one part of a record, at off by the kernel's reckoning
 	off     int64
 	waiting bool      // for a lease, or for a recall to end
@@ -71,7 +72,9 @@ func (in *inode) begin(ctx context.Context, o *op) error {
 	in.ops[o] = struct{}{}
 	if o.write {
 		o.began = time.Now()
-		in.filled.read(o.fills)
+		if !o.back {
+			in.pages.fill(o.fills)
+		}
 	}
 	for {
 		r := in.recall
@@ -89,7 +92,7 @@ func (in *inode) begin(ctx context.Context, o *op) error {
 				in.contents()
 			}
 			if !o.write {
-				in.reads.read(o.span)
+				in.pages.read(o.span)
 			}
 			return nil
 		case r != nil:
@@ -174,15 +177,13 @@ func (in *inode) ensure(ctx context.Context, mode wire.Mode) error {
 //
 // If a page is dropped between the moment when the kernel copied a write into
 // it and the moment when the write is applied here, and read again in between,
-// the kernel is left with a page that lacks the write. So a write drops, before
-// it is answered, pages that were read since pages were last dropped.
+// the kernel is left with a page that lacks the write. So a write drops such
+// pages before it is answered.
 func (in *inode) end(o *op) {
-	in.mu.Lock()
-	if o.write && !o.span.empty() && (in.dropped.After(o.began) || o.began.Sub(in.dropped) < dropWindow) {
-		in.mu.Unlock()
-		in.fs.dropRead(in, o.span)
-		in.mu.Lock()
+	if o.write && !o.back && !o.span.empty() {
+		in.fs.dropBehind(in, o)
 	}
+	in.mu.Lock()
 	delete(in.ops, o)
 	if in.recall != nil {
 		in.changed()

@@ -13,10 +13,15 @@ import "time"
 // earlier reads says which is which.
 
 const (
-	validWait  = 500 * time.Millisecond // for a page that was read: it is not locked by a write
-	lockedWait = 20 * time.Millisecond  // for a page that may be
-	dropWindow = time.Second            // after pages were dropped, writes may be on their way that were copied before
-	maxSpans   = 64
+	sureWait   = 5 * time.Second        // for a page that is valid
+	validWait  = 500 * time.Millisecond // for one that most probably is
+	lockedWait = 20 * time.Millisecond  // for one that may be
+	againWait  = 500 * time.Microsecond // before an attempt that leaves out one more operation
+
+	dropWindow  = time.Second            // after a drop, writes may come that were copied before
+	orderWindow = 200 * time.Millisecond // requests that came at about the same time may be out of order
+	maxSpans    = 64
+	maxRecent   = 64
 )
 
 // readPages are the pages that were read (or, kept apart, written whole) since
@@ -52,6 +57,117 @@ func (p *readPages) within(s span) (ss spans, sure bool) {
 	return p.ss.within(s), true
 }
 
+// join adds what o has.
+func (p *readPages) join(o *readPages) {
+	if o.any {
+		*p = readPages{any: true}
+		return
+	}
+	for _, s := range o.ss {
+		p.read(s)
+	}
+}
+
+// pageNotes is what is noted of an inode's pages in the kernel. A page counts as
+// read or filled until a drop of it has returned.
+type pageNotes struct {
+	reads  readPages
+	filled readPages // written whole
+	drops  map[*pageDrop]struct{}
+	last   time.Time // when pages were last dropped
+
+	recent []recentRead // reads since the first drop, the newest maxRecent
+	lost   time.Time    // of the newest one that is not among them any more
+}
+
+type recentRead struct {
+	span span
+	at   time.Time
+}
+
+// pageDrop is a drop under way, with what was noted since it began.
+type pageDrop struct {
+	span          span
+	reads, filled readPages
+}
+
+func (n *pageNotes) read(s span) {
+	n.reads.read(s)
+	for d := range n.drops {
+		d.reads.read(s)
+	}
+	if n.last.IsZero() {
+		return
+	}
+	if len(n.recent) == maxRecent {
+		n.lost = n.recent[0].at
+		n.recent = append(n.recent[:0], n.recent[1:]...)
+	}
+	n.recent = append(n.recent, recentRead{s, time.Now()})
+}
+
+func (n *pageNotes) fill(s span) {
+	n.filled.read(s)
+	for d := range n.drops {
+		d.filled.read(s)
+	}
+}
+
+func (n *pageNotes) begin(s span) *pageDrop {
+	d := &pageDrop{span: s}
+	if n.drops == nil {
+		n.drops = map[*pageDrop]struct{}{}
+	}
+	n.drops[d] = struct{}{}
+	n.last = time.Now()
+	return d
+}
+
+// end: the drop has returned. What was read before it began is gone; what was
+// read since may be there.
+func (n *pageNotes) end(d *pageDrop) {
+	delete(n.drops, d)
+	n.last = time.Now()
+	n.reads.drop(d.span)
+	n.reads.join(&d.reads)
+	n.filled.drop(d.span)
+	n.filled.join(&d.filled)
+}
+
+// gone: the kernel has dropped pages by itself, or knows the inode no more.
+func (n *pageNotes) gone(s span) {
+	n.reads.drop(s)
+	n.filled.drop(s)
+}
+
+// behind returns the pages of a write of s, begun at began, that may have been
+// dropped and read again between the moment when the kernel copied the write
+// into them and now. Of those in sure the write cannot have one locked: they
+// were read while it was on its way.
+func (n *pageNotes) behind(s span, began time.Time) (sure, maybe spans) {
+	if began.Sub(n.last) > dropWindow {
+		return nil, nil
+	}
+	first := began.Add(-orderWindow)
+	for _, r := range n.recent {
+		part := span{max(r.span.lo, s.lo), min(r.span.hi, s.hi)}
+		switch {
+		case part.empty():
+		case r.at.After(began):
+			sure = sure.add(part)
+		case r.at.After(first):
+			maybe = maybe.add(part)
+		}
+	}
+	if n.lost.After(first) {
+		maybe = maybe.add(s)
+	}
+	for _, x := range sure {
+		maybe = maybe.less(x)
+	}
+	return sure, maybe
+}
+
 // inner is what of [off, off+n) is whole pages.
 func inner(off, n int64) span {
 	s := span{(off + pageSize - 1) &^ (pageSize - 1), (off + n) &^ (pageSize - 1)}
@@ -61,104 +177,132 @@ func inner(off, n int64) span {
 	return s
 }
 
-// dropping is a removal of pages under way.
-type dropping struct {
-	done chan struct{}
-	wait time.Duration // what it is worth
-}
-
-// startDrop drops pages on a goroutine of its own.
-func (fs *FS) startDrop(k kernel, ino uint64, ss spans, wait time.Duration) dropping {
-	d := dropping{make(chan struct{}), wait}
+// startDrop drops pages on a goroutine of its own; the channel is closed when
+// they are gone.
+func (fs *FS) startDrop(k kernel, in *inode, ss spans) <-chan struct{} {
+	done := make(chan struct{})
 	if len(ss) == 0 {
-		close(d.done)
-		return d
+		close(done)
+		return done
 	}
 	fs.spawn(func() {
-		defer close(d.done)
+		defer close(done)
 		for _, s := range ss {
-			k.forgetPages(ino, s)
+			in.mu.Lock()
+			d := in.pages.begin(s)
+			in.mu.Unlock()
+			k.forgetPages(in.ino, s)
+			in.mu.Lock()
+			in.pages.end(d)
+			in.mu.Unlock()
 		}
 	})
-	return d
+	return done
 }
 
-// finish waits for it, no longer than it is worth.
-func (d dropping) finish() { waitFor(d.done, d.wait) }
-
-// dropRead drops the pages of s that may be valid, for the writer of them: its
-// own last page may be locked by itself.
-func (fs *FS) dropRead(in *inode, s span) {
+// dropBehind drops pages that lack the write o, before it is answered. in.mu is
+// not held.
+func (fs *FS) dropBehind(in *inode, o *op) {
 	k := fs.kernel()
 	if k == nil {
 		return
 	}
 	in.mu.Lock()
-	ss, sure := in.reads.within(s)
-	in.reads.drop(s)
+	sure, maybe := in.pages.behind(o.span, o.began)
 	in.mu.Unlock()
-	if sure {
-		fs.startDrop(k, in.ino, ss, validWait).finish()
+	if len(sure) == 0 && len(maybe) == 0 {
+		return
+	}
+	first, second := fs.startDrop(k, in, sure), fs.startDrop(k, in, maybe)
+	in.awaitDrop(first, sure, sureWait)
+	waitFor(second, lockedWait)
+}
+
+// dropMisplaced drops pages into which the kernel copied bytes that went
+// elsewhere. The last one may be locked by the write itself, and is then not
+// valid.
+func (fs *FS) dropMisplaced(in *inode, s span) {
+	k := fs.kernel()
+	if k == nil {
 		return
 	}
 	last := span{max(s.lo, s.hi-pageSize), s.hi}
-	rest := fs.startDrop(k, in.ino, s.without(spans{last}), validWait)
-	fs.startDrop(k, in.ino, spans{last}, lockedWait).finish()
-	rest.finish()
+	in.mu.Lock()
+	read, _ := in.pages.reads.within(last)
+	filled, _ := in.pages.filled.within(last)
+	in.mu.Unlock()
+	rest := fs.startDrop(k, in, s.without(spans{last}))
+	if len(read) > 0 || len(filled) > 0 {
+		waitFor(fs.startDrop(k, in, spans{last}), lockedWait)
+	}
+	waitFor(rest, validWait)
+}
+
+// awaitDrop waits for a drop of valid pages. A read that waits for a recall, or
+// for a lease, may have one of them locked: then it is not valid any more.
+func (in *inode) awaitDrop(done <-chan struct{}, ss spans, most time.Duration) {
+	limit := time.NewTimer(most)
+	defer limit.Stop()
+	for {
+		in.mu.Lock()
+		wake := in.wake
+		for o := range in.ops {
+			if o.waiting && !o.write && ss.overlaps(o.span) {
+				in.mu.Unlock()
+				waitFor(done, lockedWait)
+				return
+			}
+		}
+		in.mu.Unlock()
+		select {
+		case <-done:
+			return
+		case <-wake:
+		case <-limit.C:
+			return
+		}
+	}
 }
 
 // dropPages drops the kernel's pages of s for a recall. Pages that are read or
 // written right now are locked: the kernel waits for those. Operations that wait
 // for this recall must not be waited for: their pages are dropped on the side.
 func (fs *FS) dropPages(k kernel, in *inode, s span) {
-	in.mu.Lock()
-	in.dropped = time.Now()
-	before := [2]readPages{in.reads, in.filled}
-	in.reads.drop(s)
-	in.filled.drop(s)
-	in.mu.Unlock()
-	deadline := time.Now().Add(noticeWait)
-	for {
+	for deadline := time.Now().Add(noticeWait); time.Now().Before(deadline); {
 		in.mu.Lock()
-		waiting, valid, maybe := in.waitingPages(s, before)
+		waiting, valid, maybe := in.waitingPages(s)
 		wake := in.wake
 		in.mu.Unlock()
-		free := fs.startDrop(k, in.ino, s.without(waiting), noticeWait)
-		sides := []dropping{fs.startDrop(k, in.ino, valid, validWait), fs.startDrop(k, in.ino, maybe, lockedWait)}
-		if fs.dropped(in, free.done, wake, waiting, deadline) {
-			for _, d := range sides {
-				d.finish()
-			}
-			break
-		}
-		if time.Now().After(deadline) {
-			fs.log.Debug("the kernel is slow to drop pages", "ino", in.ino)
-			break
+		free := fs.startDrop(k, in, s.without(waiting))
+		side, unsure := fs.startDrop(k, in, valid), fs.startDrop(k, in, maybe)
+		if fs.dropped(in, free, wake, waiting, deadline) {
+			in.awaitDrop(side, valid, validWait)
+			waitFor(unsure, lockedWait)
+			return
 		}
 	}
-	in.mu.Lock()
-	in.dropped = time.Now()
-	in.mu.Unlock()
+	fs.log.Debug("the kernel is slow to drop pages", "ino", in.ino)
 }
 
 // waitingPages are the pages in s of operations that wait: all, those that are
 // valid and so not locked, and those of which neither is known. Pages that wait
-// to be read are locked and not valid. in.mu is held.
-func (in *inode) waitingPages(s span, valids [2]readPages) (all, valid, maybe spans) {
+// to be read are locked and not valid; a page that is being written back goes to
+// the servers as a whole, and is what they have then. in.mu is held.
+func (in *inode) waitingPages(s span) (all, valid, maybe spans) {
 	for o := range in.ops {
 		if !o.waiting || !o.span.overlaps(s) {
 			continue
 		}
 		part := span{max(o.span.lo, s.lo), min(o.span.hi, s.hi)}
 		all = all.add(part)
-		if !o.write {
+		if !o.write || o.back {
 			continue
 		}
 		if o.fills.overlaps(part) {
 			valid = valid.add(span{max(o.fills.lo, part.lo), min(o.fills.hi, part.hi)})
 		}
 		known := true
-		for _, v := range valids {
+		for _, v := range []*readPages{&in.pages.reads, &in.pages.filled} {
 			ss, sure := v.within(part)
 			for _, x := range ss {
 				if sure {
@@ -198,8 +342,7 @@ func (fs *FS) dropped(in *inode, done, wake <-chan struct{}, waiting spans, dead
 		wake = in.wake
 		in.mu.Unlock()
 		if more {
-			// Most often the kernel is done within microseconds all the same.
-			return waitFor(done, lockedWait)
+			return waitFor(done, againWait)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package fs
 import (
 	"reflect"
 	"testing"
+	"time"
 )
 
 func TestReadPages(t *testing.T) {
@@ -49,13 +50,57 @@ func TestWaitingPages(t *testing.T) {
 	add(&op{span: span{0, 4096}, waiting: true})                                             // a read: locked, not valid
 	add(&op{span: span{8192, 20480}, fills: span{12288, 16384}, write: true, waiting: true}) // a write of one page and two parts
 	add(&op{span: span{40960, 45056}, write: true})                                          // goes on
-	reads := readPages{ss: spans{{16384, 20480}}}
-	all, valid, maybe := in.waitingPages(span{0, maxOff}, [2]readPages{reads, {}})
+	in.pages.read(span{16384, 20480})
+	all, valid, maybe := in.waitingPages(span{0, maxOff})
 	if !reflect.DeepEqual(all, spans{{0, 4096}, {8192, 20480}}) || !reflect.DeepEqual(valid, spans{{12288, 20480}}) || len(maybe) != 0 {
 		t.Error(all, valid, maybe)
 	}
-	all, valid, maybe = in.waitingPages(span{0, 10000}, [2]readPages{{any: true}, {}})
+	in.pages.reads.any = true
+	all, valid, maybe = in.waitingPages(span{0, 10000})
 	if !reflect.DeepEqual(all, spans{{0, 4096}, {8192, 10000}}) || len(valid) != 0 || !reflect.DeepEqual(maybe, spans{{8192, 10000}}) {
 		t.Error(all, valid, maybe)
+	}
+}
+
+// A page that is read while it is being dropped counts as read afterwards.
+func TestPageNotes(t *testing.T) {
+	var n pageNotes
+	n.read(span{0, 8192})
+	n.fill(span{0, 4096})
+	d := n.begin(span{0, maxOff})
+	if ss, _ := n.reads.within(span{0, maxOff}); !reflect.DeepEqual(ss, spans{{0, 8192}}) {
+		t.Error("forgotten before it was dropped:", ss)
+	}
+	n.read(span{4096, 12288})
+	n.end(d)
+	if ss, _ := n.reads.within(span{0, maxOff}); !reflect.DeepEqual(ss, spans{{4096, 12288}}) {
+		t.Error(ss)
+	}
+	if ss, _ := n.filled.within(span{0, maxOff}); len(ss) != 0 {
+		t.Error(ss)
+	}
+	n.gone(span{8192, maxOff})
+	if ss, _ := n.reads.within(span{0, maxOff}); !reflect.DeepEqual(ss, spans{{4096, 8192}}) {
+		t.Error(ss)
+	}
+}
+
+func TestBehind(t *testing.T) {
+	now := time.Unix(1000, 0)
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	page := func(i int64) span { return span{i * 4096, i*4096 + 4096} }
+	n := pageNotes{last: at(0), recent: []recentRead{
+		{page(0), at(-time.Second)}, {page(1), at(-10 * time.Millisecond)}, {page(2), at(-10 * time.Millisecond)}, {page(2), at(time.Millisecond)}, {page(9), at(time.Millisecond)},
+	}}
+	all := span{0, 4 * 4096}
+	if sure, maybe := n.behind(all, now); !reflect.DeepEqual(sure, spans{page(2)}) || !reflect.DeepEqual(maybe, spans{page(1)}) {
+		t.Error("read before, about then, and since:", sure, maybe)
+	}
+	if sure, maybe := n.behind(all, at(dropWindow+time.Second)); len(sure)+len(maybe) != 0 {
+		t.Error("long after the last drop:", sure, maybe)
+	}
+	n.lost = at(0)
+	if sure, maybe := n.behind(all, now); !reflect.DeepEqual(sure, spans{page(2)}) || !reflect.DeepEqual(maybe, spans{{0, 8192}, page(3)}) {
+		t.Error("more reads than are remembered:", sure, maybe)
 	}
 }

@@ -245,7 +245,7 @@ func (r *raw) Forget(nodeid, n uint64) {
 	in.lookups -= min(n, in.lookups)
 	last := in.lookups == 0
 	if last {
-		in.reads, in.filled = readPages{}, readPages{}
+		in.pages.gone(span{0, maxOff})
 	}
 	in.mu.Unlock()
 	if last {

@@ -189,7 +189,7 @@ func (r *raw) Write(cancel <-chan struct{}, q *fuse.WriteIn, data []byte) (uint3
 	defer done()
 	cached := q.WriteFlags&fuse.WRITE_CACHE != 0
 	n, err := r.fs.write(ctx, h.in, data, writing{
-		off: int64(q.Offset), kernel: true,
+		off: int64(q.Offset), kernel: true, back: cached,
 		append:   q.Flags&syscall.O_APPEND != 0 && !cached,
 		killSuid: q.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
 	})
