@@ -3,14 +3,24 @@ package fs
 import "time"
 
 // An append is one record, and stays in one piece whatever other mounts append.
-// But the kernel sends what does not fit into a page that it has not read, or
-// is larger than a request, in several requests, one after the other under the
-// inode's lock. Nothing marks them as one; but each except the last ends where
-// a page ends, by the kernel's reckoning, and the next begins there. So after
-// an append that ends at a page's end the lease is kept for a moment.
+// But the kernel sends a record that is larger than a request in several, one
+// after the other under the inode's lock, and nothing marks them as one. Through
+// its cache, which only those use that set O_APPEND after they have opened the
+// file, a request also ends where a page ends that the kernel has not read. So
+// after a request that looks unfinished the lease is kept for a moment.
 
-// appendWait is that moment: only few appends end at a page's end by themselves.
+// appendWait is that moment.
 const appendWait = 100 * time.Millisecond
+
+// unfinished: the record of n bytes may go on in another request. One without the
+// kernel's cache holds as many pages as a request can, of which the first may be
+// used in part.
+func unfinished(w writing, n int64) bool {
+	if w.cached {
+		return (w.off+n)%pageSize == 0
+	}
+	return n > maxWrite-pageSize
+}
 
 // appendChain is an append that may be continued. The zero value is none.
 type appendChain struct {
@@ -18,13 +28,8 @@ type appendChain struct {
 	until time.Time
 }
 
-// after is the chain after n bytes were appended that the kernel believes to
-// be at off.
-func (appendChain) after(off, n int64, now time.Time) appendChain {
-	if (off+n)%pageSize != 0 {
-		return appendChain{}
-	}
-	return appendChain{off + n, now.Add(appendWait)}
+func chainAfter(end int64, now time.Time) appendChain {
+	return appendChain{end, now.Add(appendWait)}
 }
 
 func (c appendChain) open(now time.Time) bool { return now.Before(c.until) }

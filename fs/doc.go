@@ -72,10 +72,23 @@
 // The kernel copies a write into its cache before it sends it. Where the page was
 // dropped and read again in between (op.end), or the write went to another place
 // than the kernel thought (O_APPEND), the page is dropped before the write is
-// answered. An append may come in several requests: append.go.
+// answered. Handles that append go past the cache; what they write is dropped
+// from it where it had been read. A record may still come in several requests:
+// append.go.
 //
 // A recall never waits for meta, except for the commit of its flush, which
 // conflicts with nobody. It flushes until it succeeds.
+//
+// # Files that lose their name
+//
+// Meta asks every holder of a lease whether the file is open; it keeps the inode for
+// those who say so, and has it only for them. Open is also what the kernel
+// may be about to open: what it was given a name for in the last foundFor, and what an
+// answer with a lease that is still on its way (Recall.grant) is about. Who said so
+// and does not open it tells meta after foundFor. So an open fails only if the name was
+// found before its file was replaced, under an older lease; the kernel then
+// looks the name up again, once, and what that finds can be opened: meta answers a
+// look-up of a name that is being changed when the change is done, with a lease.
 //
 // # Deferred attributes
 //

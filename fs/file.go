@@ -88,7 +88,7 @@ type writing struct {
 	off      int64
 	append   bool // O_APPEND: off is only what the kernel believes
 	killSuid bool
-	kernel   bool // it comes from the kernel: the bytes are in its cache at off
+	cached   bool // the bytes are in the kernel's cache at off
 	back     bool // it writes back a mapping
 }
 
@@ -99,7 +99,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 		return 0, wire.Errorf(wire.FileTooBig, "write", "", "beyond the largest offset")
 	}
 	o := &op{need: wire.Mode_WRITE, write: true, back: w.back, append: w.append, off: w.off}
-	if w.kernel {
+	if w.cached {
 		o.span, o.fills = pages(w.off, int64(len(p))), inner(w.off, int64(len(p)))
 	}
 	if err := in.begin(ctx, o); err != nil {
@@ -122,13 +122,16 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	if w.append {
 		in.mu.Lock()
 		in.chain = appendChain{}
-		if w.kernel && n == len(p) {
-			in.chain = in.chain.after(w.off, int64(n), time.Now())
+		if n == len(p) && unfinished(w, int64(n)) {
+			in.chain = chainAfter(w.off+int64(n), time.Now())
 		}
 		in.changed()
 		in.mu.Unlock()
 	}
-	if moved && w.kernel {
+	switch {
+	case !w.cached:
+		fs.dropRead(in, pages(off, int64(n)))
+	case moved:
 		fs.dropMisplaced(in, o.span)
 	}
 	return n, err

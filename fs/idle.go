@@ -34,7 +34,11 @@ func (l *idleList) add(in *inode) {
 func (fs *FS) letGo(in *inode) {
 	in.mu.Lock()
 	if in.open > 0 || in.lookups > 0 {
+		later := in.victim && in.open == 0
 		in.mu.Unlock()
+		if later {
+			fs.releaseLater(in)
+		}
 		return
 	}
 	in.idleSince = time.Now()
@@ -66,6 +70,39 @@ func (fs *FS) letGo(in *inode) {
 	if queue {
 		fs.idle.add(in)
 	}
+}
+
+// foundFor is how long after the kernel was given a name for an inode it may
+// still be about to open it.
+const foundFor = 2 * time.Second
+
+// find counts a name that the kernel is given. From then on a recall says that
+// it may be opened. in.mu is held.
+func (in *inode) find() {
+	in.lookups++
+	in.lookedUp = time.Now()
+}
+
+// justFound: the kernel may be about to open it. in.mu is held.
+func (in *inode) justFound(now time.Time) bool {
+	return in.lookups > 0 && now.Sub(in.lookedUp) < foundFor
+}
+
+// releaseLater gives up an inode that has lost its name and is not open, unless
+// it is opened soon. The kernel may know it for long after that, by names that
+// it will not use again.
+func (fs *FS) releaseLater(in *inode) {
+	time.AfterFunc(foundFor, func() {
+		in.mu.Lock()
+		release := in.victim && in.open == 0
+		if release {
+			in.victim = false
+		}
+		in.mu.Unlock()
+		if release {
+			fs.orphans.add(in.ino)
+		}
+	})
 }
 
 // trim forgets inodes that have been idle for long: all that hold nothing, and
@@ -204,18 +241,23 @@ func (fs *FS) releaseOrphans() {
 	}
 }
 
-// stillUnused leaves out the inodes that were opened or looked up again since
-// they were queued (their name was found just before it went), and holds up
-// opening the others until meta has been told.
+// stillUnused leaves out the inodes that were opened, or found, since they were
+// queued, and holds up opening the others until meta has been told.
 func (fs *FS) stillUnused(inos []uint64) []uint64 {
 	var out []uint64
+	now := time.Now()
 	for _, ino := range inos {
 		if in := fs.peek(ino); in != nil {
 			in.mu.Lock()
-			used := !in.gone && (in.open > 0 || in.lookups > 0)
+			used := !in.gone && (in.open > 0 || in.justFound(now))
 			in.victim = in.victim || used
 			in.releasing = !used
+			in.lost = in.lost || !used
+			later := used && in.open == 0
 			in.mu.Unlock()
+			if later {
+				fs.releaseLater(in)
+			}
 			if used {
 				continue
 			}

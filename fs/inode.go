@@ -43,11 +43,13 @@ type inode struct {
 	entries dirCache          // directories
 	xattrs  map[string][]byte // nil value: no such attribute; valid as sure is
 
-	open      int    // handles
-	lookups   uint64 // of the kernel
+	open      int       // handles
+	lookups   uint64    // of the kernel
+	lookedUp  time.Time // when the kernel was last given a name for it
 	locks     lockTable
 	releasing bool      // meta is being told that it is not used here any more
 	victim    bool      // meta was told that it is open when it lost a name
+	lost      bool      // meta was told that it is not: it may be gone
 	capsGone  bool      // security.capability has been removed since the lease came
 	idleSince time.Time // neither open nor known to the kernel; zero: in use
 	queued    bool      // in the list of idle inodes
@@ -100,7 +102,11 @@ func (in *inode) attrs() attrs {
 // with it (both may be nil). It reports whether the reply may be believed for
 // as long as the lease is held. in.mu is held.
 func (in *inode) learn(rec *wire.Inode, g *wire.Grant) bool {
-	valid := g != nil && in.held.admit(g, in.fs.meta.Floor()) && in.held.mode >= wire.Mode_READ
+	admitted := in.held.admit(g, in.fs.meta.Floor())
+	if admitted {
+		in.lost = false
+	}
+	valid := admitted && in.held.mode >= wire.Mode_READ
 	if rec != nil && (in.rec == nil || rec.Attr.Version >= in.rec.Attr.Version) {
 		in.rec = rec
 	}

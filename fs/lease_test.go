@@ -149,7 +149,7 @@ func TestAdmits(t *testing.T) {
 	if !down.admits(&op{need: read}, appendChain{}) || down.admits(&op{need: write}, appendChain{}) {
 		t.Error("down to READ: reads go on, writes do not")
 	}
-	half := appendChain{}.after(0, 4096, time.Now())
+	half := chainAfter(4096, time.Now())
 	for _, r := range []*recalling{{to: open_, drop: true}, {to: read}} {
 		if r.admits(&op{need: write, append: true, off: 0}, half) || !r.admits(&op{need: write, append: true, off: 4096}, half) {
 			t.Error("of appends only the rest of a record goes on")

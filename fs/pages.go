@@ -238,6 +238,21 @@ func (fs *FS) dropMisplaced(in *inode, s span) {
 	waitFor(rest, validWait)
 }
 
+// dropRead drops the pages of s that the kernel has read, for a write that went
+// past its cache.
+func (fs *FS) dropRead(in *inode, s span) {
+	k := fs.kernel()
+	if k == nil {
+		return
+	}
+	in.mu.Lock()
+	ss, _ := in.pages.reads.within(s)
+	in.mu.Unlock()
+	if len(ss) > 0 {
+		in.awaitDrop(fs.startDrop(k, in, ss), ss, sureWait)
+	}
+}
+
 // awaitDrop waits for a drop of valid pages. A read that waits for a recall, or
 // for a lease, may have one of them locked: then it is not valid any more.
 func (in *inode) awaitDrop(done <-chan struct{}, ss spans, most time.Duration) {

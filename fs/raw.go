@@ -36,7 +36,8 @@ type handle struct {
 	ino   uint64
 	flags uint32
 
-	file OverlayFile
+	direct bool // the kernel keeps no pages of what goes through it
+	file   OverlayFile
 
 	mu     sync.Mutex
 	stream *dirStream       // directories
@@ -216,11 +217,16 @@ func (r *raw) shown(unique uint64, in *inode) (attrs, time.Duration) {
 // entry fills in a reply that gives the kernel a name for an inode: it counts
 // as one look-up, to be forgotten later.
 func (r *raw) entry(unique uint64, f *found, out *fuse.EntryOut) {
+	f.in.mu.Lock()
+	f.in.find()
+	f.in.mu.Unlock()
+	r.fill(unique, f, out)
+}
+
+// fill is entry for a look-up that has been counted.
+func (r *raw) fill(unique uint64, f *found, out *fuse.EntryOut) {
 	in := f.in
 	a, keep := r.shown(unique, in)
-	in.mu.Lock()
-	in.lookups++
-	in.mu.Unlock()
 	out.NodeId = in.ino
 	putAttr(&out.Attr, a)
 	out.SetAttrTimeout(keep)

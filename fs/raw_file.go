@@ -17,6 +17,24 @@ const openFlags = fuse.FOPEN_KEEP_CACHE
 
 const accessMode = syscall.O_ACCMODE
 
+// direct: the handle does without the kernel's cache. An append through the cache
+// comes in two requests where it crosses into a page that the kernel has not
+// read, and other mounts could append in between; without it, a record comes in
+// one request. Reads, and mappings since Linux 6.6, work all the same.
+func direct(flags uint32) bool {
+	return flags&syscall.O_APPEND != 0 && flags&accessMode != syscall.O_RDONLY
+}
+
+// opened makes the handle of an open file.
+func (r *raw) opened(in *inode, flags uint32) (fh uint64, kernel uint32) {
+	h := &handle{in: in, ino: in.ino, flags: flags, direct: direct(flags)}
+	kernel = openFlags
+	if h.direct {
+		kernel |= fuse.FOPEN_DIRECT_IO
+	}
+	return r.add(h), kernel
+}
+
 func (r *raw) Create(cancel <-chan struct{}, q *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	if isVirtual(q.NodeId) {
 		return fuse.EPERM
@@ -76,8 +94,7 @@ func (r *raw) created(ctx context.Context, q *fuse.CreateIn, f *found, name stri
 		r.fs.queue.note(f.in.ino, name)
 	}
 	r.entry(q.Unique, f, &out.EntryOut)
-	out.Fh = r.add(&handle{in: f.in, ino: f.in.ino, flags: q.Flags})
-	out.OpenFlags = openFlags
+	out.Fh, out.OpenFlags = r.opened(f.in, q.Flags)
 	return fuse.OK
 }
 
@@ -114,8 +131,7 @@ func (r *raw) Open(cancel <-chan struct{}, q *fuse.OpenIn, out *fuse.OpenOut) fu
 			return r.gone(err)
 		}
 	}
-	out.Fh = r.add(&handle{in: in, ino: in.ino, flags: q.Flags})
-	out.OpenFlags = openFlags
+	out.Fh, out.OpenFlags = r.opened(in, q.Flags)
 	return fuse.OK
 }
 
@@ -189,7 +205,7 @@ func (r *raw) Write(cancel <-chan struct{}, q *fuse.WriteIn, data []byte) (uint3
 	defer done()
 	cached := q.WriteFlags&fuse.WRITE_CACHE != 0
 	n, err := r.fs.write(ctx, h.in, data, writing{
-		off: int64(q.Offset), kernel: true, back: cached,
+		off: int64(q.Offset), cached: cached || !h.direct, back: cached,
 		append:   q.Flags&syscall.O_APPEND != 0 && !cached,
 		killSuid: q.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
 	})

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"syscall"
 
@@ -49,11 +50,8 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 			return r.status(err)
 		}
 	}
-	if f.in == nil {
-		var err error
-		if f, err = r.fs.lookup(ctx, c, h.NodeId, name); err != nil {
-			return r.status(err)
-		}
+	if err := r.find(ctx, &f, h.NodeId, name); err != nil {
+		return r.status(err)
 	}
 	if f.in == nil {
 		// No such entry. Node id 0 lets the kernel keep that.
@@ -67,8 +65,33 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 	if f.dir != nil && f.dir.ino == wire.QueueIno {
 		r.fs.queue.note(f.in.ino, name)
 	}
-	r.entry(h.Unique, &f, out)
+	r.fill(h.Unique, &f, out)
 	return fuse.OK
+}
+
+const findTries = 10 // more only if somebody replaces the file without a pause
+
+// find looks up what is not found yet, and counts it. What lost its name between
+// the look-up and the counting is looked up again: the kernel could not open it.
+func (r *raw) find(ctx context.Context, f *found, dir uint64, name string) error {
+	for n := range findTries {
+		if f.in == nil {
+			var err error
+			if *f, err = r.fs.lookup(ctx, rootCred, dir, name); err != nil || f.in == nil {
+				return err
+			}
+		}
+		f.in.mu.Lock()
+		f.in.find()
+		lost := f.in.lost
+		f.in.mu.Unlock()
+		if !lost || n == findTries-1 {
+			break
+		}
+		r.Forget(f.in.ino, 1)
+		f.in = nil
+	}
+	return nil
 }
 
 func (r *raw) virtualLookup(h *fuse.InHeader, o Overlay, name string) (*wire.Attr, error) {

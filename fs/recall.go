@@ -125,11 +125,11 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	}
 	plan := planRecall(in.held.mode, to, in.isDir(), false, r.Victim)
 	if in.held.mode <= to && !plan.attrs {
+		defer in.mu.Unlock()
 		in.held.recall = max(in.held.recall, id)
-		out := &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
-		in.mu.Unlock()
-		return out
+		return &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
 	}
+	coming := r.Grant > max(in.held.grant, in.held.recall)
 	rec := &recalling{to: to, drop: plan.drop}
 	in.recall = rec
 	in.held.recall = max(in.held.recall, id)
@@ -157,11 +157,19 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 		in.doubt()
 	}
 	in.fall(to, id)
-	in.victim = in.victim || r.Victim && in.open > 0
+	out := &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
+	if r.Victim {
+		out.Open = out.Open || coming || in.justFound(time.Now())
+		in.victim = in.victim || out.Open
+		in.lost = !out.Open
+	}
 	in.recall = nil
 	in.changed()
-	out := &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
+	release := in.victim && in.open == 0
 	in.mu.Unlock()
+	if release {
+		fs.releaseLater(in)
+	}
 	return out
 }
 

@@ -104,3 +104,68 @@ func TestLateGrant(t *testing.T) {
 		t.Error("a grant from after the recall was not taken")
 	}
 }
+
+// A file that the kernel has just been given a name for may be about to be
+// opened: it stays for a while when it loses that name.
+func TestFoundFileStays(t *testing.T) {
+	c := newCluster(t, 6, "4+2")
+	a, b := c.fs(), c.fs()
+	for _, looked := range []bool{true, false} {
+		f, err := b.Create(t.Context(), wire.RootIno, "f", 0o644)
+		must(t, err)
+		_, err = f.WriteAt(t.Context(), []byte("content"), 0)
+		must(t, err)
+		must(t, f.Close())
+		found, err := a.lookup(t.Context(), rootCred, wire.RootIno, "f")
+		must(t, err)
+		in := found.in
+		if looked {
+			in.mu.Lock()
+			in.find()
+			in.mu.Unlock()
+		}
+		must(t, b.unlink(t.Context(), rootCred, wire.RootIno, "f", false))
+		err = a.opened(t.Context(), in)
+		if !looked {
+			in.mu.Lock()
+			lost := in.lost
+			in.mu.Unlock()
+			if !errors.Is(err, wire.NotFound) || !lost {
+				t.Errorf("open of what nobody kept: %v, lost: %v", err, lost)
+			}
+			continue
+		}
+		must(t, err)
+		buf := make([]byte, 7)
+		if n, err := a.read(t.Context(), in, buf, 0); err != nil || string(buf[:n]) != "content" {
+			t.Errorf("%q, %v", buf[:n], err)
+		}
+		a.closed(in)
+		eventually(t, "it goes", func() bool {
+			_, err := a.meta.Ask(t.Context(), &wire.Query{Cred: rootCred, Op: &wire.Query_GetInode{GetInode: &wire.GetInode{Ino: in.ino}}})
+			return errors.Is(err, wire.NotFound)
+		})
+	}
+}
+
+// A recall that overtakes the answer with the lease that it is about: the file
+// may be opened as soon as that comes.
+func TestRecallOvertakesGrant(t *testing.T) {
+	c := newCluster(t, 6, "4+2")
+	a := c.fs()
+	fi, err := a.Create(t.Context(), wire.RootIno, "f", 0o644)
+	must(t, err)
+	ino := fi.Inode().Attr.Ino
+	must(t, fi.Close())
+	in := a.inode(ino)
+	in.mu.Lock()
+	id := in.held.grant
+	in.mu.Unlock()
+	h := &holder{a}
+	if out := h.Recall(&wire.Recall{Id: id + 10, Ino: ino, Mode: wire.Mode_OPEN, Victim: true, Grant: id + 5}); !out.Open {
+		t.Error("the grant is on its way, and the file was said not to be open")
+	}
+	if out := h.Recall(&wire.Recall{Id: id + 20, Ino: ino, Mode: wire.Mode_OPEN, Victim: true, Grant: id + 5}); out.Open {
+		t.Error("that grant is void by now, and the file was said to be open")
+	}
+}

@@ -200,9 +200,6 @@ func TestTwoMountsData(t *testing.T) {
 }
 
 func TestTwoMountsAppend(t *testing.T) {
-	if testing.Short() {
-		t.Skip("under the race detector a request takes longer than the pause that may divide a record: see docs/posix.md")
-	}
 	a, b := two(t)
 	write1(t, filepath.Join(a, "log"), "")
 	const each = 150

@@ -33,9 +33,6 @@ func TestTwoMounts(t *testing.T) {
 		"locks":              testLocks,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if (name == "atomic rename" || name == "append") && os.Getenv("QUERN_LONG") == "" {
-				t.Skip("known to fail at times: a name found just before it is replaced may be opened as a file that is gone (ESTALE), and an appended record that the kernel sends in two requests may be divided; QUERN_LONG=1 runs it")
-			}
 			dir := strings.ReplaceAll(name, " ", "-")
 			if err := os.Mkdir(filepath.Join(a, dir), 0o777); err != nil {
 				t.Fatal(err)

@@ -2,6 +2,8 @@ package meta
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"quernfs/internal/transport"
@@ -139,11 +141,7 @@ func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
 	case *wire.Command_EndSession:
 		l.drop(c.EndSession.Id)
 	case *wire.Command_ReleaseOrphans:
-		l.mu.Lock()
-		for _, ino := range c.ReleaseOrphans.Inos {
-			l.table.Forget(cmd.Session, ino)
-		}
-		l.unlock()
+		l.forgetGone(cmd.Session, c.ReleaseOrphans.Inos)
 	case *wire.Command_PutNode:
 		l.nodes.changed(l, uint32(r.Value))
 	default:
@@ -152,4 +150,19 @@ func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
 		}
 	}
 	return r, nil
+}
+
+// forgetGone drops the leases on inodes that do not exist any more. One that has
+// a name left, or is open elsewhere, may be cached under its lease.
+func (l *leader) forgetGone(session uint64, inos []uint64) {
+	st := l.s.fsm.state()
+	gone := slices.DeleteFunc(slices.Clone(inos), func(ino uint64) bool {
+		_, err := st.Inode(ino)
+		return !errors.Is(err, wire.NotFound)
+	})
+	l.mu.Lock()
+	defer l.unlock()
+	for _, ino := range gone {
+		l.table.Forget(session, ino)
+	}
 }

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"slices"
 
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
@@ -101,6 +102,9 @@ func (l *leader) read(ctx context.Context, q *wire.Query, ino uint64, wanted boo
 	}
 	l.unlock()
 	a, err := l.s.fsm.state().Query(q)
+	if err == nil {
+		a, err = l.unlessGone(q.Session, a)
+	}
 	if err != nil {
 		l.undo(q.Session, g)
 		return nil, err
@@ -115,6 +119,21 @@ func (l *leader) read(ctx context.Context, q *wire.Query, ino uint64, wanted boo
 	return a, nil
 }
 
+// unlessGone turns an answer with an inode that has no name, and is not kept for
+// this session, into NotFound: whoever it is kept for lets go of it at any
+// moment.
+func (l *leader) unlessGone(session uint64, a *wire.Answer) (*wire.Answer, error) {
+	in := a.GetInode().GetInode()
+	if session == 0 || in == nil || in.Attr.Nlink > 0 {
+		return a, nil
+	}
+	holders, err := l.s.fsm.state().Holders(in.Attr.Ino)
+	if err != nil || slices.Contains(holders, session) {
+		return a, err
+	}
+	return &wire.Answer{Code: uint32(wire.NotFound), Index: a.Index}, nil
+}
+
 // undo takes a grant back that was never shown.
 func (l *leader) undo(session uint64, g *wire.Grant) {
 	if g == nil {
@@ -126,10 +145,20 @@ func (l *leader) undo(session uint64, g *wire.Grant) {
 }
 
 // lookup resolves a name. Which inode the leases are for is known only from the
-// state, and may change until they are given: then it starts again.
+// state, and may change until they are given: then it starts again. An entry
+// that is being changed is waited for, so that what is found comes with a lease:
+// then the session is asked before the inode goes that it is about to open.
 func (l *leader) lookup(ctx context.Context, q *wire.Query, op *wire.Lookup) (*wire.Answer, error) {
 	st := l.s.fsm.state()
 	name := lease.Name{Dir: op.GetParent(), Name: op.GetName()}
+	var turn *lease.Op // keeps the entry as it is
+	defer func() {
+		if turn != nil {
+			l.mu.Lock()
+			l.table.End(turn)
+			l.unlock()
+		}
+	}()
 	for {
 		var child uint64
 		if d, err := st.Entry(name.Dir, name.Name); err == nil {
@@ -140,11 +169,21 @@ func (l *leader) lookup(ctx context.Context, q *wire.Query, op *wire.Lookup) (*w
 		}
 		var dirGrant, childGrant *wire.Grant
 		l.mu.Lock()
+		if op.Lease && turn == nil && l.table.NameBusy(name) {
+			turn = l.table.Lock(q.Session, name)
+			l.unlock()
+			if err := l.await(ctx, turn.Done, "lookup", turn.Locked); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		whole := !l.table.DirBusy(name.Dir, q.Session)
-		if op.Lease && !l.table.NameBusy(name) {
+		if op.Lease {
 			dirGrant = l.table.Grant(q.Session, name.Dir, wire.Mode_READ, nil)
 			if child != 0 {
-				childGrant = l.table.Grant(q.Session, child, wire.Mode_READ, nil)
+				if childGrant = l.table.Grant(q.Session, child, wire.Mode_READ, nil); childGrant == nil {
+					childGrant = l.table.Grant(q.Session, child, wire.Mode_OPEN, nil)
+				}
 			}
 		}
 		l.unlock()
@@ -267,6 +306,9 @@ func (l *leader) acquire(ctx context.Context, q *wire.Query, want *wire.Acquire)
 		return nil, wire.Errorf(wire.NoSession, "acquire", "", "the session has ended")
 	}
 	a, err := st.Query(&wire.Query{Session: q.Session, Cred: q.Cred, Op: &wire.Query_GetInode{GetInode: &wire.GetInode{Ino: ino}}})
+	if err == nil {
+		a, err = l.unlessGone(q.Session, a)
+	}
 	if err != nil || a.Code != 0 {
 		l.undo(q.Session, g)
 		return a, err

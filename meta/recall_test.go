@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/meta/lease"
 )
 
 func TestWriteLeaseIsHandedOver(t *testing.T) {
@@ -89,6 +90,79 @@ func TestVictimThatIsOpenLivesOn(t *testing.T) {
 	b.must(unlink(wire.RootIno, "g"))
 	if _, err := a.ask(getInode(ino, false)); wire.CodeOf(err) != wire.NotFound {
 		t.Fatalf("not open anywhere: %v", err)
+	}
+}
+
+// An inode without a name is there only for those whom it is kept for: they may
+// let go of it at any moment.
+func TestNamelessIsForItsHoldersOnly(t *testing.T) {
+	r := newRig(t, 1)
+	a, b := r.user("a"), r.user("b")
+	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
+	a.mu.Lock()
+	a.open[ino] = true
+	a.mu.Unlock()
+	b.must(unlink(wire.RootIno, "f"))
+	for _, q := range []*wire.Query{acquire(ino, wire.Mode_OPEN), acquire(ino, wire.Mode_READ), getInode(ino, true), getInode(ino, false)} {
+		if _, err := b.ask(q); wire.CodeOf(err) != wire.NotFound || b.mode(ino) != wire.Mode_NONE {
+			t.Errorf("%v: %v, and a lease of %v", q, err, b.mode(ino))
+		}
+		a.mustAsk(q)
+	}
+}
+
+// Telling meta that an inode is not used any more leaves the leases on one that
+// has a name: it may be cached under them.
+func TestReleaseKeepsLeasesOnWhatHasAName(t *testing.T) {
+	r := newRig(t, 1)
+	a, b := r.user("a"), r.user("b")
+	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
+	a.must(&wire.Command{Op: &wire.Command_ReleaseOrphans{ReleaseOrphans: &wire.ReleaseOrphans{Inos: []uint64{ino}}}})
+	b.mustAsk(acquire(ino, wire.Mode_WRITE))
+	if !a.had(func(rc *wire.Recall) bool { return rc.Ino == ino }) {
+		t.Error("the lease went to b without a's being asked")
+	}
+}
+
+// A look-up of a name that is being changed waits, and what it finds comes with
+// a lease.
+func TestLookupWaitsForTheName(t *testing.T) {
+	r := newRig(t, 1)
+	a, b, c := r.user("a"), r.user("b"), r.user("c")
+	old := b.must(create(wire.RootIno, "f")).Inode.Attr.Ino
+	b.must(create(wire.RootIno, "new"))
+	a.mustAsk(lookup(wire.RootIno, "f"))
+	a.mu.Lock()
+	a.stuck = true
+	a.mu.Unlock()
+	moved := make(chan error, 1)
+	go func() {
+		_, err := b.do(&wire.Command{Op: &wire.Command_Rename{Rename: &wire.Rename{Parent: wire.RootIno, Name: "new", NewParent: wire.RootIno, NewName: "f"}}})
+		moved <- err
+	}()
+	eventually(t, "the recall has come to a", func() bool { return a.had(func(rc *wire.Recall) bool { return rc.Ino == old && rc.Victim }) })
+	if !a.had(func(rc *wire.Recall) bool { return rc.Ino == old && rc.Grant != 0 }) {
+		t.Error("the recall does not say which grant it is about")
+	}
+	found := make(chan *wire.Answer, 1)
+	go func() {
+		ans, _ := c.ask(lookup(wire.RootIno, "f"))
+		found <- ans
+	}()
+	l := r.lead()
+	eventually(t, "the look-up waits", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.table.Waiters(lease.Name{Dir: wire.RootIno, Name: "f"}) == 2
+	})
+	a.unstick()
+	if err := <-moved; err != nil {
+		t.Fatal(err)
+	}
+	ans := <-found
+	ino := ans.GetInode().GetInode().GetAttr().GetIno()
+	if ino == old || ino == 0 || c.mode(ino) < wire.Mode_OPEN {
+		t.Errorf("found %d (it was %d) with a lease of %v", ino, old, c.mode(ino))
 	}
 }
 

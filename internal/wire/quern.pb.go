@@ -302,6 +302,7 @@ type Inode struct {
 	Parent        uint64                 `protobuf:"varint,7,opt,name=parent,proto3" json:"parent,omitempty"`                     // directories only: the parent (for ".." and rename checks)
 	Entries       uint64                 `protobuf:"varint,8,opt,name=entries,proto3" json:"entries,omitempty"`                   // directories only: number of entries
 	HasXattr      bool                   `protobuf:"varint,9,opt,name=has_xattr,json=hasXattr,proto3" json:"has_xattr,omitempty"` // at least one x/ino/… key exists
+	Linkable      bool                   `protobuf:"varint,10,opt,name=linkable,proto3" json:"linkable,omitempty"`                // made without a name (O_TMPFILE), and not given one yet
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -395,6 +396,13 @@ func (x *Inode) GetEntries() uint64 {
 func (x *Inode) GetHasXattr() bool {
 	if x != nil {
 		return x.HasXattr
+	}
+	return false
+}
+
+func (x *Inode) GetLinkable() bool {
+	if x != nil {
+		return x.Linkable
 	}
 	return false
 }
@@ -5779,6 +5787,7 @@ type Recall struct {
 	Mode          Mode                   `protobuf:"varint,3,opt,name=mode,proto3,enum=quern.Mode" json:"mode,omitempty"`
 	Names         []string               `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`
 	Victim        bool                   `protobuf:"varint,5,opt,name=victim,proto3" json:"victim,omitempty"` // the inode lost or loses a name: say whether it is open
+	Grant         uint64                 `protobuf:"varint,6,opt,name=grant,proto3" json:"grant,omitempty"`   // with victim: the newest grant of ino; it may be on its way
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5846,6 +5855,13 @@ func (x *Recall) GetVictim() bool {
 		return x.Victim
 	}
 	return false
+}
+
+func (x *Recall) GetGrant() uint64 {
+	if x != nil {
+		return x.Grant
+	}
+	return 0
 }
 
 // Renewed confirms a Renew.
@@ -8970,7 +8986,7 @@ const file_quern_proto_rawDesc = "" +
 	" \x01(\x10R\amtimeNs\x12\x19\n" +
 	"\bctime_ns\x18\v \x01(\x10R\actimeNs\x12\x19\n" +
 	"\bbtime_ns\x18\f \x01(\x10R\abtimeNs\x12\x18\n" +
-	"\aversion\x18\r \x01(\x04R\aversion\"\x88\x02\n" +
+	"\aversion\x18\r \x01(\x04R\aversion\"\xa4\x02\n" +
 	"\x05Inode\x12\x1f\n" +
 	"\x04attr\x18\x01 \x01(\v2\v.quern.AttrR\x04attr\x12%\n" +
 	"\x06policy\x18\x02 \x01(\v2\r.quern.PolicyR\x06policy\x12\x16\n" +
@@ -8981,7 +8997,9 @@ const file_quern_proto_rawDesc = "" +
 	"\ahas_acl\x18\x06 \x01(\bR\x06hasAcl\x12\x16\n" +
 	"\x06parent\x18\a \x01(\x04R\x06parent\x12\x18\n" +
 	"\aentries\x18\b \x01(\x04R\aentries\x12\x1b\n" +
-	"\thas_xattr\x18\t \x01(\bR\bhasXattr\".\n" +
+	"\thas_xattr\x18\t \x01(\bR\bhasXattr\x12\x1a\n" +
+	"\blinkable\x18\n" +
+	" \x01(\bR\blinkable\".\n" +
 	"\x06Dentry\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\rR\x04type\"_\n" +
@@ -9386,13 +9404,14 @@ const file_quern_proto_rawDesc = "" +
 	"\arenewed\x18\x02 \x01(\v2\x0e.quern.RenewedH\x00R\arenewed\x12*\n" +
 	"\x05nodes\x18\x03 \x01(\v2\x12.quern.NodesAnswerH\x00R\x05nodes\x12*\n" +
 	"\awelcome\x18\x04 \x01(\v2\x0e.quern.WelcomeH\x00R\awelcomeB\x04\n" +
-	"\x02op\"y\n" +
+	"\x02op\"\x8f\x01\n" +
 	"\x06Recall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12\x1f\n" +
 	"\x04mode\x18\x03 \x01(\x0e2\v.quern.ModeR\x04mode\x12\x14\n" +
 	"\x05names\x18\x04 \x03(\tR\x05names\x12\x16\n" +
-	"\x06victim\x18\x05 \x01(\bR\x06victim\"7\n" +
+	"\x06victim\x18\x05 \x01(\bR\x06victim\x12\x14\n" +
+	"\x05grant\x18\x06 \x01(\x04R\x05grant\"7\n" +
 	"\aRenewed\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x1e\n" +
 	"\n" +

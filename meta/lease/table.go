@@ -245,6 +245,9 @@ func (t *Table) tryNames(op *Op) {
 // NameBusy: an operation on the entry is waiting or under way.
 func (t *Table) NameBusy(n Name) bool { return len(t.names[n]) > 0 }
 
+// Waiters counts the operations on an entry, with the one that is under way.
+func (t *Table) Waiters(n Name) int { return len(t.names[n]) }
+
 // DirBusy: an operation of another session changes the directory's entries, so
 // that its listing and its attributes are about to be out of date.
 func (t *Table) DirBusy(ino, session uint64) bool {

@@ -94,7 +94,7 @@ func (t *tx) createTmpfile(op *wire.Create, kind uint32) *wire.Result {
 		return fail(code)
 	}
 
-	in.Attr.Nlink = 0
+	in.Attr.Nlink, in.Linkable = 0, true
 	t.addInode(op, in, acls)
 	t.hold(in.Attr.Ino, []uint64{t.session})
 	return &wire.Result{Inode: in, Parent: dir, Created: true}

@@ -120,8 +120,8 @@
 //
 // An inode whose last name goes lives on for the sessions that Unlink or Rename
 // name and that exist, and for the session that made it without a name. The last of
-// them to release it, or to end, removes it. Such a session may give a regular
-// file a name again (Link); nobody holds it then.
+// them to release it, or to end, removes it. A file that was made without a name
+// may be given one (Link) by the session that holds it; nobody holds it then.
 //
 // # Jobs
 //

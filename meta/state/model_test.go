@@ -273,7 +273,7 @@ func (m *model) rename(c *wire.Cred, now int64, op *wire.Rename) wire.Code {
 	return wire.OK
 }
 
-func (m *model) link(c *wire.Cred, now int64, op *wire.Link, session uint64) wire.Code {
+func (m *model) link(c *wire.Cred, now int64, op *wire.Link) wire.Code {
 	n, dir := m.nodes[op.Ino], m.nodes[op.NewParent]
 	old, code := m.at(c, dir, op.NewName)
 	switch {
@@ -285,10 +285,9 @@ func (m *model) link(c *wire.Cred, now int64, op *wire.Link, session uint64) wir
 		return wire.Denied
 	case n.dir():
 		return wire.Perm
-	case n.nlink == 0 && (n.mode&sIFMT != sIFREG || !n.holders[session]):
+	case n.nlink == 0:
 		return wire.NotFound
 	}
-	clear(n.holders)
 	n.nlink++
 	n.ctime = now
 	dir.children[op.NewName] = n

@@ -135,7 +135,7 @@ func (x *random) step() {
 		x.run(&wire.Command{Op: &wire.Command_Rename{Rename: op}}, m.rename(c, now, op))
 	case 7:
 		op := &wire.Link{Ino: m.pick(x.rng, func(*node) bool { return true }).ino, NewParent: x.dir().ino, NewName: x.name()}
-		x.run(&wire.Command{Op: &wire.Command_Link{Link: op}}, m.link(c, now, op, x.session))
+		x.run(&wire.Command{Op: &wire.Command_Link{Link: op}}, m.link(c, now, op))
 	case 8:
 		op := &wire.SetAttr{Ino: m.pick(x.rng, func(n *node) bool { return n.ino >= wire.FirstIno || n.ino == 3 }).ino}
 		switch x.rng.IntN(3) {

@@ -248,7 +248,7 @@ func edit(in *wire.Inode) *wire.Inode {
 			Version: a.Version + 1,
 		},
 		Policy: in.Policy, Inline: in.Inline, HasInline: in.HasInline, Symlink: in.Symlink,
-		HasAcl: in.HasAcl, Parent: in.Parent, Entries: in.Entries, HasXattr: in.HasXattr,
+		HasAcl: in.HasAcl, Parent: in.Parent, Entries: in.Entries, HasXattr: in.HasXattr, Linkable: in.Linkable,
 	}
 }
 

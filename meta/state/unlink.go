@@ -79,7 +79,7 @@ func (t *tx) link(op *wire.Link) *wire.Result {
 		return fail(wire.Perm)
 	case in.Attr.Nlink >= wire.MaxLinks:
 		return fail(wire.TooManyLinks)
-	case in.Attr.Nlink == 0 && !(isRegular(in) && t.orphaned(op.Ino, t.session)):
+	case in.Attr.Nlink == 0 && !(in.Linkable && t.orphaned(op.Ino, t.session)):
 		return fail(wire.NotFound)
 	}
 
@@ -91,6 +91,7 @@ func (t *tx) link(op *wire.Link) *wire.Result {
 	}
 	in = t.changed(in)
 	in.Attr.Nlink++
+	in.Linkable = false
 	t.putInode(in)
 	t.putDentry(op.NewParent, op.NewName, op.Ino, in.Attr.Mode&sIFMT)
 	dir = t.touch(dir)
