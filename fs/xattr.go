@@ -74,6 +74,9 @@ func (fs *FS) listxattr(ctx context.Context, in *inode, cred *wire.Cred) ([]stri
 // setxattr sets or removes an extended attribute.
 func (fs *FS) setxattr(ctx context.Context, in *inode, cred *wire.Cred, q *wire.SetXattr) error {
 	q.Ino = in.ino
+	if fs.setPlainACL(in, cred, q) {
+		return nil
+	}
 	if cred.GetUid() != 0 || strings.HasPrefix(q.Name, "system.") {
 		// An ACL changes the mode: what was changed before must not come after.
 		if err := fs.settle(ctx, in); err != nil {

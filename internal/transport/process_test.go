@@ -158,6 +158,10 @@ func TestFrozenPeer(t *testing.T) {
 		if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
+		var status syscall.WaitStatus // all its threads have stopped when this returns
+		if _, err := syscall.Wait4(p.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+			t.Fatalf("the peer did not stop: %v %v", status, err)
+		}
 		const limit = 300 * time.Millisecond
 		start := time.Now()
 		var wg sync.WaitGroup
