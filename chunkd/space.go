@@ -1,6 +1,8 @@
 package chunkd
 
 import (
+	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +16,7 @@ type diskSpace struct {
 	total int64
 	free  int64
 	taken int64 // since it was asked
+	name  string
 }
 
 const (
@@ -29,10 +32,19 @@ func (s *Store) disk() (total, free int64) {
 	if now := s.cfg.Now(); s.space.asked.IsZero() || now.Sub(s.space.asked) > spaceAge {
 		var st unix.Statfs_t
 		if err := unix.Statfs(s.cfg.Dir, &st); err == nil {
-			s.space = diskSpace{asked: now, total: int64(st.Blocks) * st.Bsize, free: int64(st.Bavail) * st.Bsize}
+			s.space = diskSpace{asked: now, total: int64(st.Blocks) * st.Bsize, free: int64(st.Bavail) * st.Bsize, name: diskName(&st)}
 		}
 	}
 	return s.space.total, s.space.free - s.space.taken
+}
+
+// diskName names the filesystem on this host; empty where it has no name.
+func diskName(st *unix.Statfs_t) string {
+	host, err := os.Hostname()
+	if err != nil || st.Fsid == (unix.Fsid{}) {
+		return ""
+	}
+	return fmt.Sprintf("%s:%08x%08x", host, uint32(st.Fsid.Val[0]), uint32(st.Fsid.Val[1]))
 }
 
 // free is how many more bytes of shards may be put. Store.mu is held.
@@ -66,9 +78,10 @@ func (s *Store) room(size int64) error {
 // Stats says how a Store is doing.
 type Stats struct {
 	Shards   int64
-	Used     int64 // bytes that the shards take
-	Total    int64 // Used and Free
-	Free     int64 // bytes of shards that may still be put
+	Used     int64  // bytes that the shards take
+	Total    int64  // Used and Free
+	Free     int64  // bytes of shards that may still be put
+	Disk     string // whose free space Free is; empty: this server's alone
 	Segments int
 	ReadOnly bool  // no puts: full, or the disk fails
 	Fault    error // what the disk answered, if it fails
@@ -82,7 +95,12 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	free := s.free()
+	disk := s.space.name
+	if s.cfg.Capacity > 0 {
+		disk = ""
+	}
 	return Stats{
+		Disk:   disk,
 		Shards: s.live.shards, Used: s.live.bytes, Total: s.live.bytes + free, Free: free,
 		Segments: len(s.segments), ReadOnly: free < backInService/4 || s.fault != nil, Fault: s.fault,
 		Puts: s.counters.puts.Load(), PutBytes: s.counters.putBytes.Load(),

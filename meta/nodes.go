@@ -22,7 +22,7 @@ type node struct {
 	rec   *wire.Node
 	seen  time.Time
 	alive bool
-	last  wire.Heartbeat // numbers only
+	last  wire.Heartbeat // no lists
 	told  uint64         // version of the map that its server has
 }
 
@@ -106,14 +106,28 @@ func (m *nodeMap) sites(avoid []uint32) []site {
 	return out
 }
 
-// space adds up the chunk servers that are alive.
+// space adds up the chunk servers that are alive; the free space of a disk that
+// several of them share counts once.
 func (m *nodeMap) space() (total, free uint64) {
-	for _, n := range m.list() {
-		if n.Node.Kind == "chunkd" && n.Alive {
-			total, free = total+n.Total, free+n.Free
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	shared := map[string]uint64{}
+	for _, n := range m.nodes {
+		if n.rec.Kind != "chunkd" || !n.alive {
+			continue
+		}
+		s := n.status()
+		total += s.Total - min(n.last.Free, s.Total)
+		if d := n.last.Disk; d != "" {
+			shared[d] = max(shared[d], s.Free)
+		} else {
+			free += s.Free
 		}
 	}
-	return total, free
+	for _, f := range shared {
+		free += f
+	}
+	return total + free, free
 }
 
 // absent says for how long a node has been silent, at now; false: no such node.
@@ -177,6 +191,7 @@ func (s *Server) heartbeat(ctx context.Context, _ transport.Peer, hb *wire.Heart
 	news := !n.alive || n.last.Boot != hb.Boot || n.last.ReadOnly != hb.ReadOnly || n.last.Total == 0 && hb.Total != 0
 	n.seen, n.alive = now, true
 	n.last.Total, n.last.Free, n.last.Shards, n.last.ReadOnly = hb.Total, hb.Free, hb.Shards, hb.ReadOnly
+	n.last.Disk = hb.Disk
 	if hb.Boot != n.last.Boot || hb.Number > n.last.Number {
 		n.last.Number = hb.Number
 	}

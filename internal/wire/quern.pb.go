@@ -7022,6 +7022,7 @@ type Heartbeat struct {
 	Inventory      []*ShardID `protobuf:"bytes,15,rep,name=inventory,proto3" json:"inventory,omitempty"`
 	InventoryUpto  *ShardID   `protobuf:"bytes,16,opt,name=inventory_upto,json=inventoryUpto,proto3" json:"inventory_upto,omitempty"`
 	InventoryIndex uint64     `protobuf:"varint,17,opt,name=inventory_index,json=inventoryIndex,proto3" json:"inventory_index,omitempty"`
+	Disk           string     `protobuf:"bytes,18,opt,name=disk,proto3" json:"disk,omitempty"` // names the disk; servers that name the same share its free space. Empty: all that is free is this server's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -7173,6 +7174,13 @@ func (x *Heartbeat) GetInventoryIndex() uint64 {
 		return x.InventoryIndex
 	}
 	return 0
+}
+
+func (x *Heartbeat) GetDisk() string {
+	if x != nil {
+		return x.Disk
+	}
+	return ""
 }
 
 type HeartbeatReply struct {
@@ -9495,7 +9503,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x0eSegmentFDReply\"5\n" +
 	"\aShardID\x12\x14\n" +
 	"\x05block\x18\x01 \x01(\x04R\x05block\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\"\xae\x04\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\"\xc2\x04\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x12\n" +
@@ -9514,7 +9522,8 @@ const file_quern_proto_rawDesc = "" +
 	"\x0finventory_after\x18\x0e \x01(\v2\x0e.quern.ShardIDR\x0einventoryAfter\x12,\n" +
 	"\tinventory\x18\x0f \x03(\v2\x0e.quern.ShardIDR\tinventory\x125\n" +
 	"\x0einventory_upto\x18\x10 \x01(\v2\x0e.quern.ShardIDR\rinventoryUpto\x12'\n" +
-	"\x0finventory_index\x18\x11 \x01(\x04R\x0einventoryIndex\"\xca\x01\n" +
+	"\x0finventory_index\x18\x11 \x01(\x04R\x0einventoryIndex\x12\x12\n" +
+	"\x04disk\x18\x12 \x01(\tR\x04disk\"\xca\x01\n" +
 	"\x0eHeartbeatReply\x12&\n" +
 	"\x06remove\x18\x03 \x03(\v2\x0e.quern.ShardIDR\x06remove\x12(\n" +
 	"\arebuild\x18\x04 \x03(\v2\x0e.quern.RebuildR\arebuild\x12'\n" +
