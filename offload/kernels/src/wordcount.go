@@ -5,10 +5,11 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"os"
-	"sort"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -16,42 +17,40 @@ import (
 // wordcount counts words: runs of letters, digits, _ and everything beyond
 // ASCII that do not begin with a digit. It writes "COUNT WORD", the most
 // frequent first, at most --top N of them (or params.top; 0: all). In the map
-// step of a job that reduces it writes all words, in their order; the reduce
-// step adds up.
+// step of a job that reduces it writes all words, in the order in which they
+// were found first; the reduce step adds up.
 func wordcount(out *bufio.Writer, args []string, phase string) error {
 	value, _ := option(args, "top", "TOP")
 	top, err := number(value, 0)
 	if err != nil {
 		return err
 	}
-	counts := map[string]*int{}
+	var t words
 	if phase == "reduce" {
-		err = addCounts(counts, os.Stdin)
+		err = addCounts(&t, os.Stdin)
 	} else {
-		err = eachFile(func(_ string, r io.Reader) error { return countWords(counts, r) })
+		s := scanner{t: &t, buf: make([]byte, 256<<10)}
+		err = eachFile(func(_ string, r io.Reader) error { return s.scan(r) })
 	}
 	if err != nil {
 		return err
 	}
-	ranked := phase != "map"
-	words := make([]string, 0, len(counts))
-	for w := range counts {
-		words = append(words, w)
-	}
-	sort.Slice(words, func(i, j int) bool {
-		a, b := *counts[words[i]], *counts[words[j]]
-		if ranked && a != b {
-			return a > b
+	list := t.all
+	if phase != "map" {
+		slices.SortFunc(list, func(a, b word) int {
+			if a.count != b.count {
+				return cmp.Compare(b.count, a.count)
+			}
+			return bytes.Compare(t.bytes(a), t.bytes(b))
+		})
+		if top > 0 && len(list) > top {
+			list = list[:top]
 		}
-		return words[i] < words[j]
-	})
-	if ranked && top > 0 && len(words) > top {
-		words = words[:top]
 	}
-	for _, w := range words {
-		line := strconv.AppendInt(out.AvailableBuffer(), int64(*counts[w]), 10)
+	for _, w := range list {
+		line := strconv.AppendInt(out.AvailableBuffer(), w.count, 10)
 		line = append(line, ' ')
-		line = append(line, w...)
+		line = append(line, t.bytes(w)...)
 		if _, err := out.Write(append(line, '\n')); err != nil {
 			return err
 		}
@@ -72,46 +71,82 @@ var wordByte = func() (t [256]byte) {
 	return
 }()
 
-func countWords(counts map[string]*int, r io.Reader) error {
-	buf := make([]byte, 256<<10)
-	var word []byte
-	digits := false // inside a run that began with a digit
-	end := func() {
-		if len(word) == 0 {
+// words is a hash table with linear probing, of words and their counts. A map of
+// strings takes five times as long in WebAssembly, where hashing is slow.
+type words struct {
+	all   []word
+	text  []byte   // the words, one after the other
+	slots []uint32 // index in all plus one; at most half of them are taken
+}
+
+type word struct {
+	off  uint64
+	len  uint32
+	hash uint32
+	// count is how often it occurs.
+	count int64
+}
+
+// The FNV-1a hash, which needs one step for each byte.
+const (
+	fnvBasis = 2166136261
+	fnvPrime = 16777619
+)
+
+func fnv(b []byte) uint32 {
+	h := uint32(fnvBasis)
+	for _, c := range b {
+		h = (h ^ uint32(c)) * fnvPrime
+	}
+	return h
+}
+
+func (t *words) bytes(w word) []byte { return t.text[w.off : w.off+uint64(w.len)] }
+
+// add counts the word b, whose hash is h, n times.
+func (t *words) add(b []byte, h uint32, n int64) {
+	if 2*len(t.all) >= len(t.slots) {
+		t.grow()
+	}
+	mask := uint32(len(t.slots) - 1)
+	i := h & mask
+	for ; t.slots[i] != 0; i = (i + 1) & mask {
+		w := &t.all[t.slots[i]-1]
+		if w.hash == h && int(w.len) == len(b) && bytes.Equal(t.bytes(*w), b) {
+			w.count += n
 			return
 		}
-		if n, ok := counts[string(word)]; ok {
-			*n++
-		} else {
-			one := 1
-			counts[string(word)] = &one
-		}
-		word = word[:0]
 	}
-	for {
-		n, err := r.Read(buf)
-		chunk := buf[:n]
-		for i := 0; i < len(chunk); {
-			start := i
-			for i < len(chunk) && wordByte[chunk[i]] != 0 {
-				i++
-			}
-			if run := chunk[start:i]; len(run) > 0 {
-				if len(word) == 0 && !digits && wordByte[run[0]] == 2 {
-					digits = true
-				}
-				if !digits {
-					word = append(word, run...)
-				}
-			}
-			if i < len(chunk) {
-				end()
-				digits = false
-				i++
-			}
+	t.all = append(t.all, word{uint64(len(t.text)), uint32(len(b)), h, n})
+	t.text = append(t.text, b...)
+	t.slots[i] = uint32(len(t.all))
+}
+
+func (t *words) grow() {
+	t.slots = make([]uint32, max(2*len(t.slots), 1<<12))
+	mask := uint32(len(t.slots) - 1)
+	for k, w := range t.all {
+		i := w.hash & mask
+		for t.slots[i] != 0 {
+			i = (i + 1) & mask
 		}
+		t.slots[i] = uint32(k + 1)
+	}
+}
+
+// scanner finds the words of a stream.
+type scanner struct {
+	t    *words
+	buf  []byte
+	part []byte // the begin of a word that the end of the buffer has cut
+}
+
+func (s *scanner) scan(r io.Reader) error {
+	for {
+		n, err := r.Read(s.buf)
+		s.chunk(s.buf[:n])
 		if err == io.EOF {
-			end()
+			s.end()
 			return nil
 		}
 		if err != nil {
@@ -120,20 +155,56 @@ func countWords(counts map[string]*int, r io.Reader) error {
 	}
 }
 
-func addCounts(counts map[string]*int, r io.Reader) error {
+func (s *scanner) chunk(b []byte) {
+	i := 0
+	if len(s.part) > 0 {
+		for i < len(b) && wordByte[b[i]] != 0 {
+			i++
+		}
+		s.part = append(s.part, b[:i]...)
+		if i == len(b) {
+			return
+		}
+		s.end()
+	}
+	for i < len(b) {
+		kind := wordByte[b[i]]
+		if kind == 0 {
+			i++
+			continue
+		}
+		start, h := i, uint32(fnvBasis)
+		for i < len(b) && wordByte[b[i]] != 0 {
+			h = (h ^ uint32(b[i])) * fnvPrime
+			i++
+		}
+		switch {
+		case i == len(b):
+			s.part = append(s.part, b[start:]...)
+		case kind == 1:
+			s.t.add(b[start:i], h, 1)
+		}
+	}
+}
+
+// end counts the word that has been cut.
+func (s *scanner) end() {
+	if len(s.part) > 0 && wordByte[s.part[0]] == 1 {
+		s.t.add(s.part, fnv(s.part), 1)
+	}
+	s.part = s.part[:0]
+}
+
+func addCounts(t *words, r io.Reader) error {
 	in := bufio.NewScanner(r)
 	in.Buffer(make([]byte, 64<<10), 64<<20)
 	for in.Scan() {
-		count, word, ok := bytes.Cut(in.Bytes(), []byte{' '})
-		n, err := strconv.Atoi(string(count))
+		count, w, ok := bytes.Cut(in.Bytes(), []byte{' '})
+		n, err := strconv.ParseInt(string(count), 10, 64)
 		if !ok || err != nil {
 			return errors.New("not a line of a count: " + strconv.Quote(in.Text()))
 		}
-		if p, ok := counts[string(word)]; ok {
-			*p += n
-		} else {
-			counts[string(word)] = &n
-		}
+		t.add(w, fnv(w), n)
 	}
 	return in.Err()
 }
