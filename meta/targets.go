@@ -1,6 +1,8 @@
 package meta
 
 import (
+	"slices"
+
 	"quernfs/internal/wire"
 	"quernfs/meta/lease"
 )
@@ -84,14 +86,15 @@ func targets(cmd *wire.Command, t tree) []lease.Claim {
 	case *wire.Command_Clone:
 		return []lease.Claim{{Ino: op.Clone.GetSrc(), Kind: lease.Peek}, change(op.Clone.GetDst())}
 	case *wire.Command_UpdateTask:
+		all := outputTargets(op.UpdateTask, t)
 		// The entries of out_ino move to the job's output directory.
 		if from := op.UpdateTask.GetOutIno(); from != 0 {
-			all := []lease.Claim{change(from)}
+			all = append(all, change(from))
 			if to := t.outDir(op.UpdateTask.GetTask().GetJob()); to != 0 {
 				all = append(all, change(to))
 			}
-			return all
 		}
+		return all
 	case *wire.Command_SubmitJob:
 		return []lease.Claim{change(wire.OutputsIno)}
 	case *wire.Command_Batch:
@@ -106,6 +109,26 @@ func targets(cmd *wire.Command, t tree) []lease.Claim {
 
 func victim(ino uint64) lease.Claim {
 	return lease.Claim{Ino: ino, Kind: lease.Change, Victim: true}
+}
+
+// outputTargets are the names that a task's small outputs get, and what had them.
+func outputTargets(u *wire.UpdateTask, t tree) []lease.Claim {
+	if len(u.GetFiles()) == 0 {
+		return nil
+	}
+	dir := t.outDir(u.GetTask().GetJob())
+	if dir == 0 {
+		return nil
+	}
+	c := lease.Claim{Ino: dir, Kind: lease.Names}
+	var all []lease.Claim
+	for _, f := range u.Files {
+		c.Names = append(c.Names, f.GetName())
+		if d := t.entry(dir, f.GetName()); d != nil {
+			all = append(all, lease.Claim{Ino: d.Ino, Kind: lease.Change})
+		}
+	}
+	return append(all, c)
 }
 
 func renameTargets(r *wire.Rename, t tree) []lease.Claim {
@@ -225,9 +248,11 @@ func calm(cmd *wire.Command) bool {
 
 // aboutJobs: the scheduler wants to know of it.
 func aboutJobs(cmd *wire.Command) bool {
-	switch cmd.Op.(type) {
+	switch op := cmd.Op.(type) {
 	case *wire.Command_SubmitJob, *wire.Command_UpdateJob, *wire.Command_UpdateTask:
 		return true
+	case *wire.Command_Batch:
+		return slices.ContainsFunc(op.Batch.GetCommands(), aboutJobs)
 	}
 	return false
 }

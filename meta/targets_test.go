@@ -74,6 +74,7 @@ func TestTargets(t *testing.T) {
 		{"clone", &wire.Command{Op: &wire.Command_Clone{Clone: &wire.Clone{Src: 10, Dst: 11}}}, 0, "change 11, peek 10"},
 		{"commit", &wire.Command{Op: &wire.Command_Commit{Commit: &wire.Commit{Files: []*wire.FileUpdate{{Ino: 10}, {Ino: 11}}}}}, 0, "change 10, change 11"},
 		{"task done", &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: &wire.Task{Job: 5}, OutIno: 51}}}, 0, "change 50, change 51"},
+		{"task done, small output", &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: &wire.Task{Job: 5}, Files: []*wire.OutputFile{{Name: "o"}}}}}, 0, "names 50 o"},
 		{"batch", &wire.Command{Op: &wire.Command_Batch{Batch: &wire.Batch{Commands: []*wire.Command{unlink(1, "a"), chmod(11, 0)}}}}, 1, "change 11, names 1 a, victim 10"},
 	} {
 		if got := showClaims(targets(c.cmd, tree)); got != c.want {

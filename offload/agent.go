@@ -47,6 +47,7 @@ type Agent struct {
 	cfg     AgentConfig
 	log     *slog.Logger
 	workers worker.Config
+	reports *reports
 
 	mu      sync.Mutex
 	running map[attemptID]context.CancelCauseFunc // guarded by mu
@@ -110,6 +111,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		cfg:     cfg,
 		log:     cfg.Log,
 		workers: worker.Config{Command: cfg.Worker, Env: cfg.WorkerEnv, CacheDir: compiled},
+		reports: &reports{meta: cfg.Meta},
 		running: map[attemptID]context.CancelCauseFunc{}, prepared: map[string]bool{},
 	}, nil
 }

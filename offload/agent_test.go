@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -192,7 +195,7 @@ func TestCancel(t *testing.T) {
 	running := func(attempt uint32) func() bool {
 		return func() bool {
 			_, tasks, err := getJob(context.Background(), r, id, true)
-			return err == nil && tasks[0].State == StateRunning && tasks[0].Attempt == attempt && len(r.attempts()) == 1
+			return err == nil && tasks[0].State == StateRunning && tasks[0].Attempt == attempt && r.busy() == 1
 		}
 	}
 	r.until("it runs", running(1))
@@ -202,7 +205,7 @@ func TestCancel(t *testing.T) {
 	if job, tasks := r.wait(id); job.State != StateCancelled || job.Reason != "enough" || tasks[0].State != StateCancelled {
 		t.Errorf("%s: %s; task %s", job.State, job.Reason, tasks[0].State)
 	}
-	r.until("the attempt is gone", func() bool { return len(r.attempts()) == 0 })
+	r.until("the attempt is gone", func() bool { return r.busy() == 0 && len(r.attempts()) == 0 })
 	if err := Retry(t.Context(), r, rootCred, id, "once more"); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +213,7 @@ func TestCancel(t *testing.T) {
 	if err := Cancel(t.Context(), r, rootCred, id, "enough"); err != nil {
 		t.Fatal(err)
 	}
-	r.until("the attempt is gone", func() bool { return len(r.attempts()) == 0 })
+	r.until("the attempt is gone", func() bool { return r.busy() == 0 && len(r.attempts()) == 0 })
 }
 
 // TestAgentStops: what runs on an agent that is stopped goes to another, at
@@ -222,7 +225,7 @@ func TestAgentStops(t *testing.T) {
 	r.write("/x", "some text\n")
 	r.write("/loop.wasm", string(testModules["loop"]))
 	id := r.submit("loop", "version: 1\nwasm: /loop.wasm\ninputs: [/x]\nretries: 0\n")
-	r.until("it runs", func() bool { return len(r.attempts()) == 1 })
+	r.until("it runs", func() bool { return r.busy() == 1 })
 	_, _ = r.startAgent("b", nil)
 	begin := time.Now()
 	stop()
@@ -244,8 +247,7 @@ func TestReportsSurvive(t *testing.T) {
 	r := newRig(t)
 	n := 0
 	r.fail = func(cmd *wire.Command) error {
-		u, ok := cmd.Op.(*wire.Command_UpdateTask)
-		if !ok || u.UpdateTask.Task.State != StateSucceeded {
+		if !reportsSuccess(cmd) {
 			return nil
 		}
 		r.mu.Lock()
@@ -280,6 +282,58 @@ func TestReportsSurvive(t *testing.T) {
 		if tasks[i].Attempt != 1 {
 			t.Errorf("task %d took %d attempts", i, tasks[i].Attempt)
 		}
+	}
+}
+
+func reportsSuccess(cmd *wire.Command) bool {
+	return cmd.GetUpdateTask().GetTask().GetState() == StateSucceeded || slices.ContainsFunc(cmd.GetBatch().GetCommands(), reportsSuccess)
+}
+
+// Reports that come while one is on its way go together, and each is answered
+// by itself.
+func TestReportsGoTogether(t *testing.T) {
+	r := newRig(t)
+	r.write("/x", "text")
+	const tasks = 600
+	spec := &wire.SubmitJob{Job: &wire.Job{Name: "many", Spec: []byte("version: 1")}}
+	for range tasks {
+		spec.Tasks = append(spec.Tasks, &wire.Task{Phase: "map"})
+	}
+	job := r.must(&wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: spec}}).Value
+	var commands atomic.Int32
+	release := make(chan struct{})
+	r.fail = func(cmd *wire.Command) error {
+		if commands.Add(1) == 1 {
+			<-release
+		}
+		return nil
+	}
+	send := &reports{meta: r}
+	update := func(n uint32, attempt uint32, state string) error {
+		return send.send(t.Context(), &wire.UpdateTask{Task: &wire.Task{Job: job, N: n, Attempt: attempt, State: state, Agent: 1}})
+	}
+	var wg sync.WaitGroup
+	for n := range uint32(tasks) {
+		wg.Go(func() {
+			if err := update(n, 1, StateRunning); err != nil {
+				t.Error(err)
+			}
+			if n%100 == 99 {
+				if err := update(n, 7, StateSucceeded); wire.CodeOf(err) != wire.Stale {
+					t.Errorf("an attempt that never began: %v", err)
+				}
+			}
+		})
+	}
+	r.until("all wait", func() bool {
+		send.mu.Lock()
+		defer send.mu.Unlock()
+		return len(send.queue) >= tasks-reportBatch
+	})
+	close(release)
+	wg.Wait()
+	if n := commands.Load(); n > 20 {
+		t.Errorf("%d reports took %d commands", tasks+tasks/100, n)
 	}
 }
 

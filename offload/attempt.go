@@ -47,7 +47,11 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 		}
 		t.State, t.Reason = afterFailure(t.Attempt, t.Failures, r.retries, !r.lost, err.Error())
 	}
-	stale, err := a.tell(ctx, t, out)
+	u := &wire.UpdateTask{Task: t, OutIno: out}
+	if err == nil {
+		u.Files = r.small
+	}
+	stale, err := a.tell(ctx, u)
 	// Whether the files were renamed away or not: what is left is of no use.
 	r.remove()
 	if err != nil {
@@ -65,7 +69,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 // tell reports the end of an attempt. It is repeated until meta has answered:
 // the attempt's number makes that harmless. stale: the attempt was over
 // already, perhaps by an earlier try of this report.
-func (a *Agent) tell(ctx context.Context, t *wire.Task, out uint64) (stale bool, err error) {
+func (a *Agent) tell(ctx context.Context, u *wire.UpdateTask) (stale bool, err error) {
 	limit := reportLimit
 	if errors.Is(context.Cause(ctx), errShutdown) {
 		limit = stopLimit
@@ -73,7 +77,7 @@ func (a *Agent) tell(ctx context.Context, t *wire.Task, out uint64) (stale bool,
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		_, err := a.cfg.Meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: t, OutIno: out}}})
+		err := a.reports.send(ctx, u)
 		switch wire.CodeOf(err) {
 		case wire.OK:
 			return false, nil
@@ -102,8 +106,9 @@ type attemptRun struct {
 	stdout  *worker.Tail
 	stderr  *worker.Tail
 	dir     uint64 // the attempt directory; 0: not made
-	lost    bool   // the error is not the task's own fault
-	retries int    // as the job file says
+	small   []*wire.OutputFile
+	lost    bool // the error is not the task's own fault
+	retries int  // as the job file says
 }
 
 // run does everything up to the report.
@@ -137,11 +142,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 		return err
 	}
 	defer inputs.close()
-	out, err := r.create(ctx, outputName(spec, r.task, r.job))
-	if err != nil {
-		r.lost = true
-		return fmt.Errorf("making the output file: %w", err)
-	}
+	out := r.output(ctx, outputName(spec, r.task, r.job))
 	defer out.close()
 
 	p, err := r.agent.take(ctx)
@@ -172,10 +173,6 @@ func (r *attemptRun) run(ctx context.Context) error {
 	if err := out.finish(ctx); err != nil {
 		r.lost = true
 		return fmt.Errorf("storing the output: %w", err)
-	}
-	if err := r.own(ctx, out.ino); err != nil {
-		r.lost = true
-		return fmt.Errorf("giving the output to its owner: %w", err)
 	}
 	return nil
 }

@@ -34,7 +34,8 @@
 //   - A task runs at least once, its result appears exactly once: each attempt
 //     writes into a directory of its own below wire.OutputsIno, and one command
 //     (UpdateTask, fenced by the attempt's number) renames its files into the
-//     job's output directory and records the winner.
+//     job's output directory and records the winner. A small output is in that
+//     command itself, and no file before.
 //   - A host that is lost costs a task no retry; a kernel that fails does.
 //   - reason is never empty.
 //   - A kernel cannot harm more than its attempt: it runs in a worker process

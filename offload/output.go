@@ -14,23 +14,31 @@ import (
 
 var errTooMuch = errors.New("the module wrote more than this host allows")
 
-// taskOutput is the file that a task's standard output goes to. One goroutine
-// uses it.
+// taskOutput is the file that a task's standard output goes to. A small one is
+// no file until the report of the task's end makes it. One goroutine uses it.
 type taskOutput struct {
 	ctx   context.Context
-	file  File
-	ino   uint64
+	run   *attemptRun
+	name  string
+	file  File // nil: not made
 	buf   []byte
 	size  int64 // bytes written so far, buffered ones included
 	limit int64
 	tail  *worker.Tail
 }
 
-const outputBuffer = 1 << 20
+const (
+	outputBuffer = 1 << 20
+	smallOutput  = wire.InlineMax // goes with the report
+)
+
+func (r *attemptRun) output(ctx context.Context, name string) *taskOutput {
+	return &taskOutput{ctx: ctx, run: r, name: name, limit: r.agent.cfg.OutputLimit, tail: r.stdout}
+}
 
 // create makes the attempt directory and the output file in it. A directory of
 // the same attempt is left from an agent that died in between.
-func (r *attemptRun) create(ctx context.Context, name string) (*taskOutput, error) {
+func (r *attemptRun) create(ctx context.Context, name string) (File, error) {
 	files := r.agent.cfg.Files
 	dir, err := files.Mkdir(ctx, wire.OutputsIno, attemptName(r.agent.cfg.Node, r.task), 0o700)
 	if errors.Is(err, wire.Exists) {
@@ -43,9 +51,9 @@ func (r *attemptRun) create(ctx context.Context, name string) (*taskOutput, erro
 	r.dir = dir.Attr.Ino
 	f, err := files.Create(ctx, r.dir, name, 0o644)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making the output file: %w", err)
 	}
-	return &taskOutput{ctx: ctx, file: f, ino: f.Inode().GetAttr().GetIno(), limit: r.agent.cfg.OutputLimit, tail: r.stdout}, nil
+	return f, nil
 }
 
 func (o *taskOutput) Write(p []byte) (int, error) {
@@ -62,6 +70,12 @@ func (o *taskOutput) Write(p []byte) (int, error) {
 }
 
 func (o *taskOutput) flush(ctx context.Context) error {
+	if o.file == nil {
+		var err error
+		if o.file, err = o.run.create(ctx, o.name); err != nil {
+			return err
+		}
+	}
 	off := o.size - int64(len(o.buf))
 	for len(o.buf) > 0 {
 		n, err := o.file.WriteAt(ctx, o.buf, off)
@@ -69,7 +83,7 @@ func (o *taskOutput) flush(ctx context.Context) error {
 			return err
 		}
 		if n <= 0 {
-			return wire.Errorf(wire.Internal, "write", fmt.Sprintf("ino %d", o.ino), "nothing was written")
+			return wire.Errorf(wire.Internal, "write", o.name, "nothing was written")
 		}
 		o.buf, off = o.buf[n:], off+int64(n)
 	}
@@ -77,8 +91,12 @@ func (o *taskOutput) flush(ctx context.Context) error {
 	return nil
 }
 
-// finish makes the output durable.
+// finish makes the output durable, or ready to go with the report.
 func (o *taskOutput) finish(ctx context.Context) error {
+	if o.file == nil && o.size <= smallOutput {
+		o.run.small = append(o.run.small, &wire.OutputFile{Name: o.name, Content: o.buf})
+		return nil
+	}
 	if err := o.flush(ctx); err != nil {
 		return err
 	}
@@ -87,7 +105,11 @@ func (o *taskOutput) finish(ctx context.Context) error {
 	}
 	f := o.file
 	o.file = nil
-	return f.Close()
+	ino := f.Inode().GetAttr().GetIno()
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return o.run.own(ctx, ino)
 }
 
 func (o *taskOutput) close() {

@@ -56,6 +56,17 @@ type rig struct {
 	fail    func(*wire.Command) error // asked before each Do
 	syncs   int
 	openErr map[uint64]error
+	agents  []*Agent
+}
+
+// busy is how many tasks the agents run.
+func (r *rig) busy() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.agents {
+		n += a.Busy()
+	}
+	return n
 }
 
 func newRig(t *testing.T) *rig {
@@ -278,7 +289,7 @@ func (f *rigFile) Inode() *wire.Inode {
 func (f *rigFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 	f.r.mu.Lock()
 	defer f.r.mu.Unlock()
-	data := f.r.content[f.ino]
+	data := f.r.data(f.ino)
 	if off >= int64(len(data)) {
 		return 0, io.EOF
 	}
@@ -287,6 +298,18 @@ func (f *rigFile) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 		return n, io.EOF
 	}
 	return n, nil
+}
+
+// data is what a file holds; small outputs lie in their inodes. mu is held.
+func (r *rig) data(ino uint64) []byte {
+	if b, ok := r.content[ino]; ok {
+		return b
+	}
+	in, err := r.st.Inode(ino)
+	if err != nil {
+		return nil
+	}
+	return in.Inline
 }
 
 func (f *rigFile) WriteAt(_ context.Context, p []byte, off int64) (int, error) {
@@ -362,7 +385,7 @@ func (r *rig) outputs(id uint64) map[string]string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, d := range entries {
-		out[d.Name] = string(r.content[d.Ino])
+		out[d.Name] = string(r.data(d.Ino))
 	}
 	return out
 }
@@ -427,6 +450,9 @@ func (r *rig) startAgent(name string, change func(*AgentConfig)) (node uint32, s
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.mu.Lock()
+	r.agents = append(r.agents, a)
+	r.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -8151,6 +8151,7 @@ type UpdateTask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Task          *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	OutIno        uint64                 `protobuf:"varint,2,opt,name=out_ino,json=outIno,proto3" json:"out_ino,omitempty"` // with succeeded: a directory whose entries are renamed into the job's out_dir
+	Files         []*OutputFile          `protobuf:"bytes,90,rep,name=files,proto3" json:"files,omitempty"`                 // with succeeded: small files that are made in the job's out_dir
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8199,6 +8200,67 @@ func (x *UpdateTask) GetOutIno() uint64 {
 	return 0
 }
 
+func (x *UpdateTask) GetFiles() []*OutputFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// OutputFile is a file small enough to live in its inode (Policy.inline_max). It
+// belongs to the job's owner.
+type OutputFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Content       []byte                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutputFile) Reset() {
+	*x = OutputFile{}
+	mi := &file_quern_proto_msgTypes[103]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutputFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutputFile) ProtoMessage() {}
+
+func (x *OutputFile) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[103]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
+func (*OutputFile) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{103}
+}
+
+func (x *OutputFile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OutputFile) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
 // UpdateJob changes the job's state (cancel, retry, reduce phase).
 type UpdateJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -8213,7 +8275,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8225,7 +8287,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8238,7 +8300,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -8287,7 +8349,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8299,7 +8361,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8312,7 +8374,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -8346,7 +8408,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8358,7 +8420,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8371,7 +8433,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -8398,7 +8460,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8410,7 +8472,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8423,7 +8485,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -8456,7 +8518,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8468,7 +8530,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8481,7 +8543,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -8539,7 +8601,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8551,7 +8613,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8564,7 +8626,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -8606,7 +8668,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8618,7 +8680,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8631,7 +8693,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -8665,7 +8727,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8677,7 +8739,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8690,7 +8752,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -8717,7 +8779,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8729,7 +8791,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8742,7 +8804,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -8771,7 +8833,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8783,7 +8845,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8796,7 +8858,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -8835,7 +8897,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8847,7 +8909,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8860,7 +8922,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -8905,7 +8967,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8917,7 +8979,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8930,7 +8992,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -9613,11 +9675,16 @@ const file_quern_proto_rawDesc = "" +
 	"\tSubmitJob\x12\x1c\n" +
 	"\x03job\x18\x01 \x01(\v2\n" +
 	".quern.JobR\x03job\x12!\n" +
-	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"F\n" +
+	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"o\n" +
 	"\n" +
 	"UpdateTask\x12\x1f\n" +
 	"\x04task\x18\x01 \x01(\v2\v.quern.TaskR\x04task\x12\x17\n" +
-	"\aout_ino\x18\x02 \x01(\x04R\x06outIno\"\x82\x01\n" +
+	"\aout_ino\x18\x02 \x01(\x04R\x06outIno\x12'\n" +
+	"\x05files\x18Z \x03(\v2\x11.quern.OutputFileR\x05files\":\n" +
+	"\n" +
+	"OutputFile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\x82\x01\n" +
 	"\tUpdateJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -9694,7 +9761,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 115)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 116)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(*Policy)(nil),         // 1: quern.Policy
@@ -9800,18 +9867,19 @@ var file_quern_proto_goTypes = []any{
 	(*TaskInput)(nil),      // 101: quern.TaskInput
 	(*SubmitJob)(nil),      // 102: quern.SubmitJob
 	(*UpdateTask)(nil),     // 103: quern.UpdateTask
-	(*UpdateJob)(nil),      // 104: quern.UpdateJob
-	(*ListJobs)(nil),       // 105: quern.ListJobs
-	(*GetJob)(nil),         // 106: quern.GetJob
-	(*JobsAnswer)(nil),     // 107: quern.JobsAnswer
-	(*Poll)(nil),           // 108: quern.Poll
-	(*EndedTask)(nil),      // 109: quern.EndedTask
-	(*RunningTask)(nil),    // 110: quern.RunningTask
-	(*PollReply)(nil),      // 111: quern.PollReply
-	(*Assignment)(nil),     // 112: quern.Assignment
-	(*JoinMeta)(nil),       // 113: quern.JoinMeta
-	(*Opening)(nil),        // 114: quern.Opening
-	(*Failure)(nil),        // 115: quern.Failure
+	(*OutputFile)(nil),     // 104: quern.OutputFile
+	(*UpdateJob)(nil),      // 105: quern.UpdateJob
+	(*ListJobs)(nil),       // 106: quern.ListJobs
+	(*GetJob)(nil),         // 107: quern.GetJob
+	(*JobsAnswer)(nil),     // 108: quern.JobsAnswer
+	(*Poll)(nil),           // 109: quern.Poll
+	(*EndedTask)(nil),      // 110: quern.EndedTask
+	(*RunningTask)(nil),    // 111: quern.RunningTask
+	(*PollReply)(nil),      // 112: quern.PollReply
+	(*Assignment)(nil),     // 113: quern.Assignment
+	(*JoinMeta)(nil),       // 114: quern.JoinMeta
+	(*Opening)(nil),        // 115: quern.Opening
+	(*Failure)(nil),        // 116: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	2,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -9845,7 +9913,7 @@ var file_quern_proto_depIdxs = []int32{
 	33,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
 	102, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
 	103, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
-	104, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
+	105, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
 	3,   // 32: quern.Result.inode:type_name -> quern.Inode
 	3,   // 33: quern.Result.parent:type_name -> quern.Inode
 	3,   // 34: quern.Result.old_parent:type_name -> quern.Inode
@@ -9873,8 +9941,8 @@ var file_quern_proto_depIdxs = []int32{
 	55,  // 56: quern.Query.stat_fs:type_name -> quern.StatFS
 	57,  // 57: quern.Query.get_blocks:type_name -> quern.GetBlocks
 	59,  // 58: quern.Query.allocate:type_name -> quern.Allocate
-	105, // 59: quern.Query.list_jobs:type_name -> quern.ListJobs
-	106, // 60: quern.Query.get_job:type_name -> quern.GetJob
+	106, // 59: quern.Query.list_jobs:type_name -> quern.ListJobs
+	107, // 60: quern.Query.get_job:type_name -> quern.GetJob
 	62,  // 61: quern.Query.list_nodes:type_name -> quern.ListNodes
 	65,  // 62: quern.Query.status:type_name -> quern.Status
 	44,  // 63: quern.Query.access:type_name -> quern.Access
@@ -9886,7 +9954,7 @@ var file_quern_proto_depIdxs = []int32{
 	56,  // 69: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
 	58,  // 70: quern.Answer.blocks:type_name -> quern.BlocksAnswer
 	61,  // 71: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	107, // 72: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	108, // 72: quern.Answer.jobs:type_name -> quern.JobsAnswer
 	64,  // 73: quern.Answer.nodes:type_name -> quern.NodesAnswer
 	68,  // 74: quern.Answer.status:type_name -> quern.StatusAnswer
 	3,   // 75: quern.InodeAnswer.inode:type_name -> quern.Inode
@@ -9942,22 +10010,23 @@ var file_quern_proto_depIdxs = []int32{
 	97,  // 125: quern.SubmitJob.job:type_name -> quern.Job
 	100, // 126: quern.SubmitJob.tasks:type_name -> quern.Task
 	100, // 127: quern.UpdateTask.task:type_name -> quern.Task
-	100, // 128: quern.UpdateJob.tasks:type_name -> quern.Task
-	97,  // 129: quern.JobsAnswer.jobs:type_name -> quern.Job
-	100, // 130: quern.JobsAnswer.tasks:type_name -> quern.Task
-	110, // 131: quern.Poll.running:type_name -> quern.RunningTask
-	109, // 132: quern.Poll.ended:type_name -> quern.EndedTask
-	110, // 133: quern.EndedTask.task:type_name -> quern.RunningTask
-	112, // 134: quern.PollReply.start:type_name -> quern.Assignment
-	110, // 135: quern.PollReply.stop:type_name -> quern.RunningTask
-	97,  // 136: quern.Assignment.job:type_name -> quern.Job
-	100, // 137: quern.Assignment.task:type_name -> quern.Task
-	10,  // 138: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	139, // [139:139] is the sub-list for method output_type
-	139, // [139:139] is the sub-list for method input_type
-	139, // [139:139] is the sub-list for extension type_name
-	139, // [139:139] is the sub-list for extension extendee
-	0,   // [0:139] is the sub-list for field type_name
+	104, // 128: quern.UpdateTask.files:type_name -> quern.OutputFile
+	100, // 129: quern.UpdateJob.tasks:type_name -> quern.Task
+	97,  // 130: quern.JobsAnswer.jobs:type_name -> quern.Job
+	100, // 131: quern.JobsAnswer.tasks:type_name -> quern.Task
+	111, // 132: quern.Poll.running:type_name -> quern.RunningTask
+	110, // 133: quern.Poll.ended:type_name -> quern.EndedTask
+	111, // 134: quern.EndedTask.task:type_name -> quern.RunningTask
+	113, // 135: quern.PollReply.start:type_name -> quern.Assignment
+	111, // 136: quern.PollReply.stop:type_name -> quern.RunningTask
+	97,  // 137: quern.Assignment.job:type_name -> quern.Job
+	100, // 138: quern.Assignment.task:type_name -> quern.Task
+	10,  // 139: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	140, // [140:140] is the sub-list for method output_type
+	140, // [140:140] is the sub-list for method input_type
+	140, // [140:140] is the sub-list for extension type_name
+	140, // [140:140] is the sub-list for extension extendee
+	0,   // [0:140] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -10039,7 +10108,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   115,
+			NumMessages:   116,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -201,6 +201,9 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 	case ended(j.State) && !(j.State == stateFailed && old.State == stateFailed):
 		return failf(wire.Stale, "job %d has %s", j.Id, j.State)
 	}
+	if r := t.checkOutputs(j, op); r != nil {
+		return r
+	}
 	var out, dst *wire.Inode
 	if op.OutIno != 0 && op.Task.State == stateSucceeded {
 		var code wire.Code
@@ -221,6 +224,7 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 	if out != nil {
 		t.merge(out, dst)
 	}
+	t.putOutputs(j, op)
 	task := t.nextTask(old, op.Task)
 	t.putTask(task)
 	t.derive(j, old, task)

@@ -210,3 +210,52 @@ func TestCancelAndRetry(t *testing.T) {
 	r.check()
 	r.replay(1 << 20)
 }
+
+// Small outputs come with the report: they are made if, and only if, it is
+// accepted.
+func TestSmallOutputs(t *testing.T) {
+	r := newRig(t)
+	res := r.do(&wire.Command{Cred: &wire.Cred{Uid: 7, Gid: 8}, Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{
+		Job: &wire.Job{Name: "j", Cred: &wire.Cred{Uid: 7, Gid: 8}}, Tasks: []*wire.Task{{Phase: "map"}, {Phase: "map"}},
+	}}})
+	job := res.Value
+	dir := res.Inode.Attr.Ino
+	report := func(n, attempt uint32, state string, files ...*wire.OutputFile) string {
+		return codeName(r.do(&wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{
+			Task: &wire.Task{Job: job, N: n, Attempt: attempt, State: state, Agent: 7}, Files: files,
+		}}}).Code)
+	}
+	file := func(name, content string) *wire.OutputFile {
+		return &wire.OutputFile{Name: name, Content: []byte(content)}
+	}
+	content := func(name string) string {
+		d, err := r.s.Entry(dir, name)
+		if err != nil {
+			return codeName(uint32(wire.CodeOf(err)))
+		}
+		in, err := r.s.Inode(d.Ino)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := in.Attr
+		return fmt.Sprintf("%s size=%d uid=%d gid=%d mode=%o nlink=%d", in.Inline, a.Size, a.Uid, a.Gid, a.Mode, a.Nlink)
+	}
+	expect(t, "start", report(0, 1, stateRunning, file("early", "x")), "ok")
+	expect(t, "an output of a task that runs", content("early"), "NotFound")
+	expect(t, "too large", report(0, 1, stateSucceeded, file("a", string(make([]byte, wire.InlineMax+1)))), "Invalid")
+	expect(t, "a name of two parts", report(0, 1, stateSucceeded, file("a/b", "x")), "Invalid")
+	expect(t, "the end", report(0, 1, stateSucceeded, file("a", "one"), file("empty", "")), "ok")
+	expect(t, "a", content("a"), "one size=3 uid=7 gid=8 mode=100644 nlink=1")
+	expect(t, "empty", content("empty"), " size=0 uid=7 gid=8 mode=100644 nlink=1")
+	expect(t, "the end again", report(0, 1, stateSucceeded, file("a", "two")), "Stale")
+	expect(t, "a", content("a"), "one size=3 uid=7 gid=8 mode=100644 nlink=1")
+	expect(t, "another task", report(1, 1, stateRunning), "ok")
+	expect(t, "the same name", report(1, 1, stateSucceeded, file("a", "three")), "ok")
+	expect(t, "a", content("a"), "three size=5 uid=7 gid=8 mode=100644 nlink=1")
+	in, err := r.s.Inode(dir)
+	if err != nil || in.Entries != 2 {
+		t.Errorf("%d entries, %v", in.GetEntries(), err)
+	}
+	expect(t, "the job", jobState(t, r, job), "succeeded 2/2 failed=0")
+	r.check()
+}

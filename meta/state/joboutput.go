@@ -1,0 +1,71 @@
+package state
+
+import (
+	"quernfs/internal/wire"
+)
+
+const outputMode = sIFREG | 0o644
+
+// checkOutputs says why the files of op cannot be made; nil: they can, or there
+// are none.
+func (t *tx) checkOutputs(j *wire.Job, op *wire.UpdateTask) *wire.Result {
+	if len(op.Files) == 0 || op.Task.State != stateSucceeded {
+		return nil
+	}
+	dir, code := t.dir(j.OutDir)
+	if code != wire.OK {
+		return failf(code, "the output directory of the job: %v", code)
+	}
+	limit := max(dir.Policy.GetInlineMax(), wire.InlineMax)
+	for _, f := range op.Files {
+		if code := checkName(f.GetName()); code != wire.OK {
+			return failf(code, "an output cannot be called %q", f.GetName())
+		}
+		if len(f.Content) > int(limit) {
+			return failf(wire.Invalid, "output %s: %d bytes, at most %d go with the report", f.Name, len(f.Content), limit)
+		}
+		d := t.dentry(j.OutDir, f.Name)
+		if d == nil {
+			continue
+		}
+		switch old := t.inode(d.Ino); {
+		case old == nil:
+			return fail(wire.Internal)
+		case isDir(old):
+			return failf(wire.Exists, "output %s: there is a directory of that name", f.Name)
+		case protected(d.Ino):
+			return fail(wire.Busy)
+		}
+	}
+	return nil
+}
+
+// putOutputs makes the files of op in the job's output directory; one replaces
+// what has its name.
+func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) {
+	if op.Task.State != stateSucceeded {
+		return
+	}
+	cred := t.cred
+	defer func() { t.cred = cred }()
+	t.cred = nil // its outputs are the job's right
+	for _, f := range op.Files {
+		dir := t.touch(t.inode(j.OutDir))
+		c := &wire.Create{Mode: outputMode}
+		in, acls, _ := t.newInode(c, dir, sIFREG)
+		in.Attr.Uid = j.Cred.GetUid()
+		if dir.Attr.Mode&sISGID == 0 {
+			in.Attr.Gid = j.Cred.GetGid()
+		}
+		in.Inline, in.HasInline = f.Content, true
+		in.Attr.Size, in.Attr.Allocated = uint64(len(f.Content)), uint64(len(f.Content))
+		t.addInode(c, in, acls)
+		if d := t.dentry(j.OutDir, f.Name); d != nil {
+			t.dropName(t.inode(d.Ino), nil)
+		} else {
+			dir.Entries++
+		}
+		t.putDentry(j.OutDir, f.Name, in.Attr.Ino, sIFREG)
+		t.putInode(dir)
+	}
+}
