@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quernfs/internal/block"
+	"quernfs/internal/traffic"
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 )
@@ -115,9 +116,16 @@ func (f *fetcher) trust(length uint32, leaves []byte) error {
 	return nil
 }
 
+// tailMost is the most for which the end of a leaf is asked for instead of the
+// leaf: what a record that crosses the border between two shards needs.
+const tailMost = 8 << 10
+
 // call asks the server for the leaves that hold the range.
 func (f *fetcher) call(off int, into *slot) error {
 	lo, hi := block.Align(f.length(), off, len(into.dst))
+	if hi-lo <= block.LeafSize && hi-off <= tailMost && block.TailStart(hi-lo, hi-off) > 0 {
+		return f.callTail(off, lo, hi, into)
+	}
 	info, known := f.c.cache.get(f.id)
 	buf := getBuffer(hi - lo)
 	defer putBuffer(buf)
@@ -131,6 +139,7 @@ func (f *fetcher) call(off int, into *slot) error {
 	if !ok {
 		return wire.Errorf(wire.Internal, "read", f.id.String(), "the reply is a %T", resp)
 	}
+	f.meter(n + len(r.GetLeaves()))
 	if !known {
 		if err := f.trust(r.GetLength(), r.GetLeaves()); err != nil {
 			return err
@@ -145,6 +154,50 @@ func (f *fetcher) call(off int, into *slot) error {
 		copy(dst, (*buf)[off-lo:])
 		return nil
 	})
+}
+
+// callTail asks for the end of the leaf [lo, hi), from off on.
+func (f *fetcher) callTail(off, lo, hi int, into *slot) error {
+	info, known := f.c.cache.get(f.id)
+	start := lo + block.TailStart(hi-lo, hi-off)
+	buf := getBuffer(hi - start)
+	defer putBuffer(buf)
+	resp, n, err := f.conn.CallBulk(f.ctx, wire.MethodGetShard, &wire.GetShard{
+		Block: f.id.block, Index: f.id.index, Off: uint32(lo), Len: uint32(hi - lo), Tail: uint32(hi - off), Leaves: !known, Capability: f.token,
+	}, nil, *buf)
+	if err != nil {
+		return err
+	}
+	r, ok := resp.(*wire.GetShardReply)
+	if !ok {
+		return wire.Errorf(wire.Internal, "read", f.id.String(), "the reply is a %T", resp)
+	}
+	f.meter(n + len(r.GetLeaves()) + len(r.GetState()))
+	if !known {
+		if err := f.trust(r.GetLength(), r.GetLeaves()); err != nil {
+			return err
+		}
+		info = shardInfo{leaves: r.GetLeaves()}
+		f.c.cache.put(f.id, info)
+	}
+	if n != hi-start || !block.VerifyTail(info.leaves, lo/block.LeafSize, hi-lo, r.GetState(), *buf) {
+		return f.corrupt("the bytes do not match their digests")
+	}
+	return into.fill(func(dst []byte) error {
+		copy(dst, (*buf)[off-start:])
+		return nil
+	})
+}
+
+// meter counts what the server sent.
+func (f *fetcher) meter(n int) { traffic.Of(f.ctx).Add(n, f.conn.Kind() == transport.QUIC) }
+
+// meterFile counts what is read from a server's file to verify a range.
+func meterFile(ctx context.Context, b *wire.Block, off, n int) {
+	if m := traffic.Of(ctx); m != nil {
+		lo, hi := block.Align(int(b.GetShardLength()), off, n)
+		m.Add(hi-lo, false)
+	}
 }
 
 // direct reads the shard from the server's segment file.
@@ -176,13 +229,15 @@ func (f *fetcher) direct(off int, into *slot) error {
 	})
 	if err != nil {
 		f.c.files.drop(key)
+	} else {
+		meterFile(f.ctx, f.b, off, len(into.dst))
 	}
 	return err
 }
 
 // known reads a range by itself if everything needed is at hand: no call, no
 // goroutine. It says whether it did.
-func (c *Client) known(b *wire.Block, i, off int, into *slot) bool {
+func (c *Client) known(ctx context.Context, b *wire.Block, i, off int, into *slot) bool {
 	id, server := shardID{b.GetId(), uint32(i)}, b.GetShards()[i].GetServer()
 	info, ok := c.cache.get(id)
 	if !ok || server == 0 || info.server != server {
@@ -192,9 +247,13 @@ func (c *Client) known(b *wire.Block, i, off int, into *slot) bool {
 	if file == nil {
 		return false
 	}
-	return into.fill(func(dst []byte) error {
+	err := into.fill(func(dst []byte) error {
 		return readVerified(file, info.off, int(b.GetShardLength()), info.leaves, off, dst)
-	}) == nil
+	})
+	if err == nil {
+		meterFile(ctx, b, off, len(into.dst))
+	}
+	return err == nil
 }
 
 var errMismatch = errors.New("the bytes do not match their digests")

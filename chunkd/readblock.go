@@ -140,7 +140,7 @@ func (c *Client) readPieces(ctx context.Context, b *wire.Block, pieces []block.P
 	for _, pc := range pieces {
 		r.slots = append(r.slots, &slot{dst: p[pc.At : pc.At+pc.Len : pc.At+pc.Len]})
 	}
-	if len(pieces) == 1 && c.known(b, pieces[0].Shard, pieces[0].Off, r.slots[0]) {
+	if len(pieces) == 1 && c.known(ctx, b, pieces[0].Shard, pieces[0].Off, r.slots[0]) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*c.cfg.Timeout)
@@ -158,7 +158,7 @@ func (c *Client) readPieces(ctx context.Context, b *wire.Block, pieces []block.P
 		pending++
 		go func() {
 			pc := pieces[i]
-			if !c.known(b, pc.Shard, pc.Off, r.slots[i]) {
+			if !c.known(ctx, b, pc.Shard, pc.Off, r.slots[i]) {
 				r.note(pc.Shard, c.fetch(ctx, b, pc.Shard, pc.Off, r.slots[i]))
 			}
 			results <- struct{}{}

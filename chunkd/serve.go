@@ -96,9 +96,19 @@ func (s *Store) get(id shardID, q *wire.GetShard) (transport.Reply, error) {
 		putBuffer(buf)
 		return transport.Reply{}, err
 	}
+	payload := *buf
+	var state []byte
+	if tail := int(q.GetTail()); tail > 0 && tail < len(payload) && len(payload) <= block.LeafSize {
+		at := block.TailStart(len(payload), tail)
+		if state, err = block.TailState(payload[:at]); err != nil {
+			putBuffer(buf)
+			return transport.Reply{}, err
+		}
+		payload = payload[at:]
+	}
 	return transport.Reply{
-		Msg:     &wire.GetShardReply{Length: uint32(e.length), Leaves: leaves},
-		Payload: [][]byte{*buf},
+		Msg:     &wire.GetShardReply{Length: uint32(e.length), Leaves: leaves, State: state},
+		Payload: [][]byte{payload},
 		Release: func() { putBuffer(buf) },
 	}, nil
 }

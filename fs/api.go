@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"quernfs/fs/data"
 	"quernfs/internal/wire"
 )
 
@@ -18,6 +19,8 @@ type File interface {
 	Inode() *wire.Inode
 	// ReadAt is io.ReaderAt with a context: io.EOF at the end.
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error)
+	// ReadExactly is ReadAt for who knows what he wants: nothing is read ahead.
+	ReadExactly(ctx context.Context, p []byte, off int64) (int, error)
 	WriteAt(ctx context.Context, p []byte, off int64) (int, error)
 	Size() int64
 	// Flush makes what was written durable.
@@ -206,53 +209,6 @@ func (fs *FS) tellOwnKernel(dir uint64, name string) {
 	in.mu.Unlock()
 }
 
-// Where says how many of a file's bytes each chunk server holds, as data
-// shards.
-func (fs *FS) Where(ctx context.Context, ino uint64) (map[uint32]int64, error) {
-	where := map[uint32]int64{}
-	for off := uint64(0); ; {
-		a, err := dataMeta{fs}.Extents(ctx, &wire.GetExtents{Ino: ino, Off: off})
-		if err != nil {
-			return nil, err
-		}
-		blocks := map[uint64]*wire.Block{}
-		for _, b := range a.Blocks {
-			blocks[b.Id] = b
-		}
-		for _, e := range a.Extents {
-			countShards(where, blocks[e.Block], int64(e.BlockOff), int64(e.Len))
-		}
-		if len(a.Extents) == 0 || a.Upto <= off {
-			return where, nil
-		}
-		off = a.Upto
-		if a.Inode != nil && off >= a.Inode.Attr.Size {
-			return where, nil
-		}
-	}
-}
-
-// countShards adds to where the bytes of [off, off+n) of a block by the server
-// that holds them.
-func countShards(where map[uint32]int64, b *wire.Block, off, n int64) {
-	if b == nil || b.ShardLength == 0 {
-		return
-	}
-	l := int64(b.ShardLength)
-	for n > 0 {
-		i := off / l
-		part := min(n, (i+1)*l-off)
-		if i >= int64(b.K) || i >= int64(len(b.Shards)) {
-			return
-		}
-		if s := b.Shards[i].Server; s != 0 {
-			where[s] += part
-		}
-		off += part
-		n -= part
-	}
-}
-
 func (f *apiFile) Inode() *wire.Inode { return f.in.snapshot() }
 
 func (f *apiFile) Size() int64 {
@@ -263,6 +219,14 @@ func (f *apiFile) Size() int64 {
 
 func (f *apiFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	n, err := f.fs.read(ctx, f.in, p, off)
+	if err == nil && n < len(p) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func (f *apiFile) ReadExactly(ctx context.Context, p []byte, off int64) (int, error) {
+	n, err := f.fs.readBy(ctx, f.in, p, off, (*data.File).ReadExactly)
 	if err == nil && n < len(p) {
 		err = io.EOF
 	}

@@ -47,12 +47,18 @@ func (fs *FS) closed(in *inode) {
 
 // read reads from a file; fewer bytes than asked for mean the end.
 func (fs *FS) read(ctx context.Context, in *inode, p []byte, off int64) (int, error) {
+	return fs.readBy(ctx, in, p, off, (*data.File).ReadAt)
+}
+
+// readBy is read with a method of the data path.
+func (fs *FS) readBy(ctx context.Context, in *inode, p []byte, off int64,
+	readAt func(*data.File, context.Context, []byte, int64) (int, error)) (int, error) {
 	o := &op{need: wire.Mode_READ, span: pages(off, int64(len(p)))}
 	if err := in.begin(ctx, o); err != nil {
 		return 0, err
 	}
 	defer in.end(o)
-	n, err := in.file.ReadAt(ctx, p, off)
+	n, err := readAt(in.file, ctx, p, off)
 	if err == nil || errors.Is(err, io.EOF) {
 		fs.accessed(in)
 		return n, nil

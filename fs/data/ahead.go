@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"quernfs/internal/traffic"
 	"quernfs/internal/wire"
 )
 
@@ -92,7 +93,7 @@ func (r *readers) on(off, n, size int64, window int) (lo, hi int64) {
 }
 
 // readAhead notes a read and fetches blocks ahead if it is one of a sequence.
-func (f *File) readAhead(off int64, n int) {
+func (f *File) readAhead(ctx context.Context, off int64, n int) {
 	f.mu.RLock()
 	size, inlined := f.size, f.inlined
 	f.mu.RUnlock()
@@ -100,13 +101,14 @@ func (f *File) readAhead(off int64, n int) {
 		return
 	}
 	if lo, hi := f.readers.on(off, int64(n), size, f.path.cfg.ReadAhead); lo < hi {
-		f.path.spawn(func() { f.prefetch(lo, hi) })
+		f.path.spawn(func() { f.prefetch(traffic.Carry(f.path.ctx, ctx), lo, hi) })
 	}
 }
 
 // prefetch starts to fetch the blocks of [lo, hi) that this file uses much of.
-func (f *File) prefetch(lo, hi int64) {
-	ctx, cancel := context.WithTimeout(f.path.ctx, uploadTimeout)
+// The bytes count for who reads.
+func (f *File) prefetch(reader context.Context, lo, hi int64) {
+	ctx, cancel := context.WithTimeout(reader, uploadTimeout)
 	defer cancel()
 	for pos := lo; pos < hi; {
 		f.mu.RLock()
@@ -135,7 +137,7 @@ func (f *File) prefetch(lo, hi int64) {
 		for _, u := range uses {
 			blk := f.path.records.get(u.id)
 			if blk != nil && u.bytes >= aheadMin && u.bytes >= int64(blk.GetLength())/2 {
-				f.path.ahead.start(blk)
+				f.path.ahead.start(reader, blk)
 			}
 		}
 		pos = k.end
@@ -171,7 +173,7 @@ func newAhead(p *Path, n int) *ahead {
 }
 
 // start fetches a block, if there is room for it.
-func (a *ahead) start(blk *wire.Block) {
+func (a *ahead) start(reader context.Context, blk *wire.Block) {
 	if int(blk.GetLength()) > bufferSize {
 		return
 	}
@@ -184,12 +186,12 @@ func (a *ahead) start(blk *wire.Block) {
 	a.held[blk.GetId()] = e
 	a.order.push(e)
 	a.path.stats.prefetched.Add(1)
-	a.path.spawn(func() { a.fetch(e) })
+	a.path.spawn(func() { a.fetch(reader, e) })
 }
 
 // fetch fills e and ends the reference that start took.
-func (a *ahead) fetch(e *fetched) {
-	ctx, cancel := context.WithTimeout(a.path.ctx, uploadTimeout)
+func (a *ahead) fetch(reader context.Context, e *fetched) {
+	ctx, cancel := context.WithTimeout(reader, uploadTimeout)
 	defer cancel()
 	buf := a.path.buffers.get()
 	select {

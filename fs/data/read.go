@@ -36,6 +36,17 @@ type piece struct {
 // cannot be read is looked up once more (its shards may have moved) before
 // the error is returned.
 func (f *File) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
+	return f.readAt(ctx, b, off, false)
+}
+
+// ReadExactly is ReadAt without read-ahead and without bringing anything into
+// the cache: no other byte is fetched than those asked for, and what verifies
+// them.
+func (f *File) ReadExactly(ctx context.Context, b []byte, off int64) (int, error) {
+	return f.readAt(ctx, b, off, true)
+}
+
+func (f *File) readAt(ctx context.Context, b []byte, off int64, exactly bool) (int, error) {
 	if off < 0 {
 		return 0, wire.Errorf(wire.Invalid, "read", f.object(), "negative offset")
 	}
@@ -47,8 +58,10 @@ func (f *File) ReadAt(ctx context.Context, b []byte, off int64) (int, error) {
 	for retried := false; ; retried = true {
 		n, pieces, err := f.plan(ctx, b, off)
 		if err == nil {
-			f.readAhead(off, n)
-			err = f.path.readPieces(ctx, pieces)
+			if !exactly {
+				f.readAhead(ctx, off, n)
+			}
+			err = f.path.readPieces(ctx, pieces, exactly)
 		}
 		if err == nil {
 			return f.have(b, n)
@@ -254,24 +267,27 @@ func (f *File) forgetExtents(off, end int64) {
 }
 
 // readPieces reads the pieces, several at once.
-func (p *Path) readPieces(ctx context.Context, pieces []piece) error {
+func (p *Path) readPieces(ctx context.Context, pieces []piece, exactly bool) error {
 	switch len(pieces) {
 	case 0:
 		return nil
 	case 1:
-		return p.readPiece(ctx, pieces[0])
+		return p.readPiece(ctx, pieces[0], exactly)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readParallel)
 	for _, pc := range pieces {
-		g.Go(func() error { return p.readPiece(ctx, pc) })
+		g.Go(func() error { return p.readPiece(ctx, pc, exactly) })
 	}
 	return g.Wait()
 }
 
 // readPiece reads from a block fetched ahead, from cached cells, or from the
 // chunk servers.
-func (p *Path) readPiece(ctx context.Context, pc piece) error {
+func (p *Path) readPiece(ctx context.Context, pc piece, exactly bool) error {
+	if exactly {
+		return p.blocks.ReadBlock(ctx, pc.blk, pc.dst, pc.off)
+	}
 	if ok, err := p.ahead.read(ctx, pc); ok || err != nil {
 		return err
 	}

@@ -6599,6 +6599,7 @@ type GetShard struct {
 	Len           uint32                 `protobuf:"varint,4,opt,name=len,proto3" json:"len,omitempty"`       // whole leaves, or to the end
 	Leaves        bool                   `protobuf:"varint,5,opt,name=leaves,proto3" json:"leaves,omitempty"` // send the digests too
 	Capability    []byte                 `protobuf:"bytes,6,opt,name=capability,proto3" json:"capability,omitempty"`
+	Tail          uint32                 `protobuf:"varint,70,opt,name=tail,proto3" json:"tail,omitempty"` // of one leaf: send only its last bytes, at least so many, and the digest's state before them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6675,10 +6676,18 @@ func (x *GetShard) GetCapability() []byte {
 	return nil
 }
 
+func (x *GetShard) GetTail() uint32 {
+	if x != nil {
+		return x.Tail
+	}
+	return 0
+}
+
 type GetShardReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Length        uint32                 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"` // of the whole shard
 	Leaves        []byte                 `protobuf:"bytes,4,opt,name=leaves,proto3" json:"leaves,omitempty"`  // all of them
+	State         []byte                 `protobuf:"bytes,70,opt,name=state,proto3" json:"state,omitempty"`   // with tail: 32 bytes, SHA-256 of the leaf up to where the payload begins
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6723,6 +6732,13 @@ func (x *GetShardReply) GetLength() uint32 {
 func (x *GetShardReply) GetLeaves() []byte {
 	if x != nil {
 		return x.Leaves
+	}
+	return nil
+}
+
+func (x *GetShardReply) GetState() []byte {
+	if x != nil {
+		return x.State
 	}
 	return nil
 }
@@ -7831,10 +7847,12 @@ type Task struct {
 	BytesOut      uint64                 `protobuf:"varint,14,opt,name=bytes_out,json=bytesOut,proto3" json:"bytes_out,omitempty"`
 	StdoutTail    []byte                 `protobuf:"bytes,15,opt,name=stdout_tail,json=stdoutTail,proto3" json:"stdout_tail,omitempty"` // up to 64 KiB
 	StderrTail    []byte                 `protobuf:"bytes,16,opt,name=stderr_tail,json=stderrTail,proto3" json:"stderr_tail,omitempty"`
-	Phase         string                 `protobuf:"bytes,17,opt,name=phase,proto3" json:"phase,omitempty"`                              // "map" or "reduce"
-	Failures      uint32                 `protobuf:"varint,18,opt,name=failures,proto3" json:"failures,omitempty"`                       // attempts that failed by their own fault; lost ones do not count
-	PeakMemory    uint64                 `protobuf:"varint,19,opt,name=peak_memory,json=peakMemory,proto3" json:"peak_memory,omitempty"` // bytes, of the last attempt
-	CpuNs         int64                  `protobuf:"fixed64,20,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"`               // of the last attempt
+	Phase         string                 `protobuf:"bytes,17,opt,name=phase,proto3" json:"phase,omitempty"`                                 // "map" or "reduce"
+	Failures      uint32                 `protobuf:"varint,18,opt,name=failures,proto3" json:"failures,omitempty"`                          // attempts that failed by their own fault; lost ones do not count
+	PeakMemory    uint64                 `protobuf:"varint,19,opt,name=peak_memory,json=peakMemory,proto3" json:"peak_memory,omitempty"`    // bytes, of the last attempt
+	CpuNs         int64                  `protobuf:"fixed64,20,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"`                  // of the last attempt
+	BytesLocal    uint64                 `protobuf:"varint,70,opt,name=bytes_local,json=bytesLocal,proto3" json:"bytes_local,omitempty"`    // read from chunk servers of the same host, of the last attempt
+	BytesRemote   uint64                 `protobuf:"varint,71,opt,name=bytes_remote,json=bytesRemote,proto3" json:"bytes_remote,omitempty"` // read over the network
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8009,6 +8027,20 @@ func (x *Task) GetCpuNs() int64 {
 	return 0
 }
 
+func (x *Task) GetBytesLocal() uint64 {
+	if x != nil {
+		return x.BytesLocal
+	}
+	return 0
+}
+
+func (x *Task) GetBytesRemote() uint64 {
+	if x != nil {
+		return x.BytesRemote
+	}
+	return 0
+}
+
 type TaskInput struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -8017,6 +8049,8 @@ type TaskInput struct {
 	Version       uint64                 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`                 // of the inode when pinned
 	Servers       []uint32               `protobuf:"varint,5,rep,packed,name=servers,proto3" json:"servers,omitempty"`          // chunk servers that hold most of its bytes
 	MtimeNs       int64                  `protobuf:"fixed64,6,opt,name=mtime_ns,json=mtimeNs,proto3" json:"mtime_ns,omitempty"` // when pinned
+	Ranges        []*FileRange           `protobuf:"bytes,70,rep,name=ranges,proto3" json:"ranges,omitempty"`                   // only these, in order; none: all of it
+	Records       bool                   `protobuf:"varint,71,opt,name=records,proto3" json:"records,omitempty"`                // the ranges are of lines: a line belongs to the range in which it ends
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8093,6 +8127,73 @@ func (x *TaskInput) GetMtimeNs() int64 {
 	return 0
 }
 
+func (x *TaskInput) GetRanges() []*FileRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *TaskInput) GetRecords() bool {
+	if x != nil {
+		return x.Records
+	}
+	return false
+}
+
+// FileRange is part of a file.
+type FileRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Off           uint64                 `protobuf:"varint,1,opt,name=off,proto3" json:"off,omitempty"`
+	Len           uint64                 `protobuf:"varint,2,opt,name=len,proto3" json:"len,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileRange) Reset() {
+	*x = FileRange{}
+	mi := &file_quern_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileRange) ProtoMessage() {}
+
+func (x *FileRange) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileRange.ProtoReflect.Descriptor instead.
+func (*FileRange) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{101}
+}
+
+func (x *FileRange) GetOff() uint64 {
+	if x != nil {
+		return x.Off
+	}
+	return 0
+}
+
+func (x *FileRange) GetLen() uint64 {
+	if x != nil {
+		return x.Len
+	}
+	return 0
+}
+
 type SubmitJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"` // id, state and times are set by the state machine
@@ -8103,7 +8204,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8115,7 +8216,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8128,7 +8229,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -8158,7 +8259,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8170,7 +8271,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8183,7 +8284,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -8219,7 +8320,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8231,7 +8332,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8244,7 +8345,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *OutputFile) GetName() string {
@@ -8275,7 +8376,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8287,7 +8388,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8300,7 +8401,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -8349,7 +8450,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8361,7 +8462,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8374,7 +8475,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -8408,7 +8509,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8420,7 +8521,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8433,7 +8534,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -8460,7 +8561,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8472,7 +8573,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8485,7 +8586,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -8518,7 +8619,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8530,7 +8631,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8543,7 +8644,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -8601,7 +8702,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8613,7 +8714,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8626,7 +8727,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -8668,7 +8769,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8680,7 +8781,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8693,7 +8794,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -8727,7 +8828,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8739,7 +8840,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8752,7 +8853,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -8779,7 +8880,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8791,7 +8892,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8804,7 +8905,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -8833,7 +8934,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8845,7 +8946,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8858,7 +8959,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -8897,7 +8998,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8909,7 +9010,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8922,7 +9023,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -8967,7 +9068,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8979,7 +9080,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8992,7 +9093,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -9533,7 +9634,7 @@ const file_quern_proto_rawDesc = "" +
 	"capability\x12\x18\n" +
 	"\arelaxed\x18\a \x01(\bR\arelaxed\"%\n" +
 	"\rPutShardReply\x12\x14\n" +
-	"\x05proof\x18\x03 \x01(\fR\x05proof\"\x92\x01\n" +
+	"\x05proof\x18\x03 \x01(\fR\x05proof\"\xa6\x01\n" +
 	"\bGetShard\x12\x14\n" +
 	"\x05block\x18\x01 \x01(\x04R\x05block\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x10\n" +
@@ -9542,10 +9643,12 @@ const file_quern_proto_rawDesc = "" +
 	"\x06leaves\x18\x05 \x01(\bR\x06leaves\x12\x1e\n" +
 	"\n" +
 	"capability\x18\x06 \x01(\fR\n" +
-	"capability\"?\n" +
+	"capability\x12\x12\n" +
+	"\x04tail\x18F \x01(\rR\x04tail\"U\n" +
 	"\rGetShardReply\x12\x16\n" +
 	"\x06length\x18\x03 \x01(\rR\x06length\x12\x16\n" +
-	"\x06leaves\x18\x04 \x01(\fR\x06leaves\"W\n" +
+	"\x06leaves\x18\x04 \x01(\fR\x06leaves\x12\x14\n" +
+	"\x05state\x18F \x01(\fR\x05state\"W\n" +
 	"\tOpenShard\x12\x14\n" +
 	"\x05block\x18\x01 \x01(\x04R\x05block\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x1e\n" +
@@ -9638,7 +9741,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04args\x18\x05 \x03(\tR\x04args\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\x8c\x04\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xd0\x04\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -9664,14 +9767,22 @@ const file_quern_proto_rawDesc = "" +
 	"\bfailures\x18\x12 \x01(\rR\bfailures\x12\x1f\n" +
 	"\vpeak_memory\x18\x13 \x01(\x04R\n" +
 	"peakMemory\x12\x15\n" +
-	"\x06cpu_ns\x18\x14 \x01(\x10R\x05cpuNs\"\x94\x01\n" +
+	"\x06cpu_ns\x18\x14 \x01(\x10R\x05cpuNs\x12\x1f\n" +
+	"\vbytes_local\x18F \x01(\x04R\n" +
+	"bytesLocal\x12!\n" +
+	"\fbytes_remote\x18G \x01(\x04R\vbytesRemote\"\xd8\x01\n" +
 	"\tTaskInput\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x04R\aversion\x12\x18\n" +
 	"\aservers\x18\x05 \x03(\rR\aservers\x12\x19\n" +
-	"\bmtime_ns\x18\x06 \x01(\x10R\amtimeNs\"L\n" +
+	"\bmtime_ns\x18\x06 \x01(\x10R\amtimeNs\x12(\n" +
+	"\x06ranges\x18F \x03(\v2\x10.quern.FileRangeR\x06ranges\x12\x18\n" +
+	"\arecords\x18G \x01(\bR\arecords\"/\n" +
+	"\tFileRange\x12\x10\n" +
+	"\x03off\x18\x01 \x01(\x04R\x03off\x12\x10\n" +
+	"\x03len\x18\x02 \x01(\x04R\x03len\"L\n" +
 	"\tSubmitJob\x12\x1c\n" +
 	"\x03job\x18\x01 \x01(\v2\n" +
 	".quern.JobR\x03job\x12!\n" +
@@ -9761,7 +9872,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 116)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 117)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(*Policy)(nil),         // 1: quern.Policy
@@ -9865,21 +9976,22 @@ var file_quern_proto_goTypes = []any{
 	(*JobEvent)(nil),       // 99: quern.JobEvent
 	(*Task)(nil),           // 100: quern.Task
 	(*TaskInput)(nil),      // 101: quern.TaskInput
-	(*SubmitJob)(nil),      // 102: quern.SubmitJob
-	(*UpdateTask)(nil),     // 103: quern.UpdateTask
-	(*OutputFile)(nil),     // 104: quern.OutputFile
-	(*UpdateJob)(nil),      // 105: quern.UpdateJob
-	(*ListJobs)(nil),       // 106: quern.ListJobs
-	(*GetJob)(nil),         // 107: quern.GetJob
-	(*JobsAnswer)(nil),     // 108: quern.JobsAnswer
-	(*Poll)(nil),           // 109: quern.Poll
-	(*EndedTask)(nil),      // 110: quern.EndedTask
-	(*RunningTask)(nil),    // 111: quern.RunningTask
-	(*PollReply)(nil),      // 112: quern.PollReply
-	(*Assignment)(nil),     // 113: quern.Assignment
-	(*JoinMeta)(nil),       // 114: quern.JoinMeta
-	(*Opening)(nil),        // 115: quern.Opening
-	(*Failure)(nil),        // 116: quern.Failure
+	(*FileRange)(nil),      // 102: quern.FileRange
+	(*SubmitJob)(nil),      // 103: quern.SubmitJob
+	(*UpdateTask)(nil),     // 104: quern.UpdateTask
+	(*OutputFile)(nil),     // 105: quern.OutputFile
+	(*UpdateJob)(nil),      // 106: quern.UpdateJob
+	(*ListJobs)(nil),       // 107: quern.ListJobs
+	(*GetJob)(nil),         // 108: quern.GetJob
+	(*JobsAnswer)(nil),     // 109: quern.JobsAnswer
+	(*Poll)(nil),           // 110: quern.Poll
+	(*EndedTask)(nil),      // 111: quern.EndedTask
+	(*RunningTask)(nil),    // 112: quern.RunningTask
+	(*PollReply)(nil),      // 113: quern.PollReply
+	(*Assignment)(nil),     // 114: quern.Assignment
+	(*JoinMeta)(nil),       // 115: quern.JoinMeta
+	(*Opening)(nil),        // 116: quern.Opening
+	(*Failure)(nil),        // 117: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	2,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -9911,9 +10023,9 @@ var file_quern_proto_depIdxs = []int32{
 	38,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
 	32,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
 	33,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
-	102, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
-	103, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
-	105, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
+	103, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
+	104, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
+	106, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
 	3,   // 32: quern.Result.inode:type_name -> quern.Inode
 	3,   // 33: quern.Result.parent:type_name -> quern.Inode
 	3,   // 34: quern.Result.old_parent:type_name -> quern.Inode
@@ -9941,8 +10053,8 @@ var file_quern_proto_depIdxs = []int32{
 	55,  // 56: quern.Query.stat_fs:type_name -> quern.StatFS
 	57,  // 57: quern.Query.get_blocks:type_name -> quern.GetBlocks
 	59,  // 58: quern.Query.allocate:type_name -> quern.Allocate
-	106, // 59: quern.Query.list_jobs:type_name -> quern.ListJobs
-	107, // 60: quern.Query.get_job:type_name -> quern.GetJob
+	107, // 59: quern.Query.list_jobs:type_name -> quern.ListJobs
+	108, // 60: quern.Query.get_job:type_name -> quern.GetJob
 	62,  // 61: quern.Query.list_nodes:type_name -> quern.ListNodes
 	65,  // 62: quern.Query.status:type_name -> quern.Status
 	44,  // 63: quern.Query.access:type_name -> quern.Access
@@ -9954,7 +10066,7 @@ var file_quern_proto_depIdxs = []int32{
 	56,  // 69: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
 	58,  // 70: quern.Answer.blocks:type_name -> quern.BlocksAnswer
 	61,  // 71: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	108, // 72: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	109, // 72: quern.Answer.jobs:type_name -> quern.JobsAnswer
 	64,  // 73: quern.Answer.nodes:type_name -> quern.NodesAnswer
 	68,  // 74: quern.Answer.status:type_name -> quern.StatusAnswer
 	3,   // 75: quern.InodeAnswer.inode:type_name -> quern.Inode
@@ -10007,26 +10119,27 @@ var file_quern_proto_depIdxs = []int32{
 	99,  // 122: quern.Job.events:type_name -> quern.JobEvent
 	98,  // 123: quern.Job.kernels:type_name -> quern.KernelRef
 	101, // 124: quern.Task.inputs:type_name -> quern.TaskInput
-	97,  // 125: quern.SubmitJob.job:type_name -> quern.Job
-	100, // 126: quern.SubmitJob.tasks:type_name -> quern.Task
-	100, // 127: quern.UpdateTask.task:type_name -> quern.Task
-	104, // 128: quern.UpdateTask.files:type_name -> quern.OutputFile
-	100, // 129: quern.UpdateJob.tasks:type_name -> quern.Task
-	97,  // 130: quern.JobsAnswer.jobs:type_name -> quern.Job
-	100, // 131: quern.JobsAnswer.tasks:type_name -> quern.Task
-	111, // 132: quern.Poll.running:type_name -> quern.RunningTask
-	110, // 133: quern.Poll.ended:type_name -> quern.EndedTask
-	111, // 134: quern.EndedTask.task:type_name -> quern.RunningTask
-	113, // 135: quern.PollReply.start:type_name -> quern.Assignment
-	111, // 136: quern.PollReply.stop:type_name -> quern.RunningTask
-	97,  // 137: quern.Assignment.job:type_name -> quern.Job
-	100, // 138: quern.Assignment.task:type_name -> quern.Task
-	10,  // 139: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	140, // [140:140] is the sub-list for method output_type
-	140, // [140:140] is the sub-list for method input_type
-	140, // [140:140] is the sub-list for extension type_name
-	140, // [140:140] is the sub-list for extension extendee
-	0,   // [0:140] is the sub-list for field type_name
+	102, // 125: quern.TaskInput.ranges:type_name -> quern.FileRange
+	97,  // 126: quern.SubmitJob.job:type_name -> quern.Job
+	100, // 127: quern.SubmitJob.tasks:type_name -> quern.Task
+	100, // 128: quern.UpdateTask.task:type_name -> quern.Task
+	105, // 129: quern.UpdateTask.files:type_name -> quern.OutputFile
+	100, // 130: quern.UpdateJob.tasks:type_name -> quern.Task
+	97,  // 131: quern.JobsAnswer.jobs:type_name -> quern.Job
+	100, // 132: quern.JobsAnswer.tasks:type_name -> quern.Task
+	112, // 133: quern.Poll.running:type_name -> quern.RunningTask
+	111, // 134: quern.Poll.ended:type_name -> quern.EndedTask
+	112, // 135: quern.EndedTask.task:type_name -> quern.RunningTask
+	114, // 136: quern.PollReply.start:type_name -> quern.Assignment
+	112, // 137: quern.PollReply.stop:type_name -> quern.RunningTask
+	97,  // 138: quern.Assignment.job:type_name -> quern.Job
+	100, // 139: quern.Assignment.task:type_name -> quern.Task
+	10,  // 140: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	141, // [141:141] is the sub-list for method output_type
+	141, // [141:141] is the sub-list for method input_type
+	141, // [141:141] is the sub-list for extension type_name
+	141, // [141:141] is the sub-list for extension extendee
+	0,   // [0:141] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -10108,7 +10221,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   116,
+			NumMessages:   117,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
