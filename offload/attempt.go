@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"quernfs/internal/traffic"
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
 	"quernfs/offload/worker"
@@ -109,6 +110,7 @@ type attemptRun struct {
 	small   []*wire.OutputFile
 	lost    bool // the error is not the task's own fault
 	retries int  // as the job file says
+	meter   traffic.Meter
 }
 
 // run does everything up to the report.
@@ -136,9 +138,12 @@ func (r *attemptRun) run(ctx context.Context) error {
 		r.lost = !errors.Is(err, errModule)
 		return err
 	}
+	ctx = traffic.With(ctx, &r.meter)
+	defer func() { r.report.BytesLocal, r.report.BytesRemote = r.meter.Local(), r.meter.Remote() }()
 	inputs, err := r.inputs(ctx)
 	if err != nil {
-		r.lost = true
+		var changed *changedError
+		r.lost = !errors.As(err, &changed)
 		return err
 	}
 	defer inputs.close()

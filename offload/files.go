@@ -21,8 +21,24 @@ type Files interface {
 	Remove(ctx context.Context, dir uint64, name string, rmdir bool) error
 	// Where says how many bytes of an inode each chunk server holds.
 	Where(ctx context.Context, ino uint64) (map[uint32]uint64, error)
+	// Layout says which chunk servers hold which range of an inode, in order.
+	Layout(ctx context.Context, ino uint64) ([]Piece, error)
 	// Sync makes all that was written through this mount known to meta.
 	Sync(ctx context.Context) error
+}
+
+// Piece is a range of a file that lies on one chunk server, or alike on
+// several.
+type Piece struct {
+	Off, Len uint64
+	Block    uint64   // 0: a hole, or kept in the inode
+	Servers  []uint32 // none: it lies nowhere as it is
+}
+
+// exactReader is a File that can read without read-ahead: for parts of files,
+// whose neighbours are of no use here.
+type exactReader interface {
+	ReadExactly(ctx context.Context, p []byte, off int64) (int, error)
 }
 
 // File is one open file.
@@ -44,6 +60,7 @@ type Source[F File] interface {
 	ReadDirInode(ctx context.Context, ino uint64) ([]*wire.DirEntry, error)
 	Remove(ctx context.Context, dir uint64, name string, rmdir bool) error
 	Where(ctx context.Context, ino uint64) (map[uint32]uint64, error)
+	Layout(ctx context.Context, ino uint64) ([]Piece, error)
 	Sync(ctx context.Context) error
 }
 

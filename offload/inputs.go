@@ -45,6 +45,14 @@ func (r *attemptRun) inputs(ctx context.Context) (*taskInputs, error) {
 			}
 			t = part
 		}
+		if len(t.Ranges) > 0 {
+			w, err := in.view(ctx, i, t)
+			if err != nil {
+				return nil, err
+			}
+			in.list = append(in.list, w)
+			continue
+		}
 		in.list = append(in.list, worker.Input{
 			Path: t.Path, Size: int64(t.Size),
 			ReadAt: func(ctx context.Context, p []byte, off int64) (int, error) {
@@ -59,6 +67,30 @@ func (r *attemptRun) inputs(ctx context.Context) (*taskInputs, error) {
 		})
 	}
 	return in, nil
+}
+
+// view is an input of which the task sees ranges only.
+func (in *taskInputs) view(ctx context.Context, i int, t *wire.TaskInput) (worker.Input, error) {
+	f, err := in.file(ctx, i, t)
+	if err != nil {
+		return worker.Input{}, err
+	}
+	v, err := viewRanges(ctx, f, t)
+	if err != nil {
+		return worker.Input{}, fmt.Errorf("looking for lines in %s: %w", t.Path, err)
+	}
+	return worker.Input{
+		Path: t.Path, Size: v.size,
+		ReadAt: func(ctx context.Context, p []byte, off int64) (int, error) {
+			f, err := in.file(ctx, i, t)
+			if err != nil {
+				return 0, err
+			}
+			n, err := v.readAt(ctx, f, p, off)
+			in.read += int64(n)
+			return n, err
+		},
+	}, nil
 }
 
 // part finds the output of a map task.

@@ -50,7 +50,7 @@ func planText(j *wire.Job, tasks []*wire.Task) string {
 	for _, t := range tasks {
 		var bytes uint64
 		for _, in := range t.Inputs {
-			bytes += in.Size
+			bytes += inputBytes(in)
 		}
 		what := count(len(t.Inputs), "file")
 		if len(t.Inputs) == 1 {
@@ -86,11 +86,13 @@ func provenanceText(j *wire.Job, tasks []*wire.Task) string {
 
 func usageText(j *wire.Job, tasks []*wire.Task, now time.Time) string {
 	var b strings.Builder
-	var in, out, peak, attempts uint64
+	var in, out, peak, attempts, local, remote uint64
 	var cpu, busy time.Duration
 	for _, t := range tasks {
 		in += t.BytesIn
 		out += t.BytesOut
+		local += t.BytesLocal
+		remote += t.BytesRemote
 		peak = max(peak, t.PeakMemory)
 		attempts += uint64(t.Attempt)
 		cpu += time.Duration(t.CpuNs)
@@ -98,7 +100,7 @@ func usageText(j *wire.Job, tasks []*wire.Task, now time.Time) string {
 	}
 	fmt.Fprintf(&b, "tasks %d\ndone %d\nattempts %d\n", j.Tasks, j.TasksDone, attempts)
 	fmt.Fprintf(&b, "wall_seconds %.3f\ntask_seconds %.3f\ncpu_seconds %.3f\n", elapsed(j.SubmittedNs, j.EndedNs, now).Seconds(), busy.Seconds(), cpu.Seconds())
-	fmt.Fprintf(&b, "bytes_in %d\nbytes_out %d\npeak_memory %d\n", in, out, peak)
+	fmt.Fprintf(&b, "bytes_in %d\nbytes_local %d\nbytes_remote %d\nbytes_out %d\npeak_memory %d\n", in, local, remote, out, peak)
 	return b.String()
 }
 
@@ -123,8 +125,8 @@ func taskText(what string, t *wire.Task, now time.Time) string {
 	case "stderr":
 		return string(t.StderrTail)
 	case "usage":
-		return fmt.Sprintf("task_seconds %.3f\ncpu_seconds %.3f\nbytes_in %d\nbytes_out %d\npeak_memory %d\n",
-			elapsed(t.StartedNs, t.EndedNs, now).Seconds(), time.Duration(t.CpuNs).Seconds(), t.BytesIn, t.BytesOut, t.PeakMemory)
+		return fmt.Sprintf("task_seconds %.3f\ncpu_seconds %.3f\nbytes_in %d\nbytes_local %d\nbytes_remote %d\nbytes_out %d\npeak_memory %d\n",
+			elapsed(t.StartedNs, t.EndedNs, now).Seconds(), time.Duration(t.CpuNs).Seconds(), t.BytesIn, t.BytesLocal, t.BytesRemote, t.BytesOut, t.PeakMemory)
 	}
 	return ""
 }

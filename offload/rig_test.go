@@ -56,6 +56,7 @@ type rig struct {
 	fail    func(*wire.Command) error // asked before each Do
 	syncs   int
 	openErr map[uint64]error
+	layout  map[uint64][]Piece
 	agents  []*Agent
 }
 
@@ -75,7 +76,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, st: st, changed: make(chan struct{}, 1), content: map[uint64][]byte{}, openErr: map[uint64]error{}}
+	r := &rig{t: t, st: st, changed: make(chan struct{}, 1), content: map[uint64][]byte{}, openErr: map[uint64]error{}, layout: map[uint64][]Piece{}}
 	t.Cleanup(func() { st.Close() })
 	r.must(&wire.Command{Op: &wire.Command_Bootstrap{Bootstrap: &wire.Bootstrap{
 		Policy: &wire.Policy{K: 1, BlockSize: 4 << 20, InlineMax: 2 << 10}, RootMode: 0o755, ClusterId: make([]byte, 16)}}})
@@ -267,6 +268,18 @@ func (r *rig) Remove(_ context.Context, dir uint64, name string, rmdir bool) err
 func (r *rig) Where(_ context.Context, ino uint64) (map[uint32]uint64, error) {
 	in, err := r.inode(ino)
 	return map[uint32]uint64{1: in.GetAttr().GetSize()}, err
+}
+
+// Layout has each file on chunk server 1, unless the test says otherwise.
+func (r *rig) Layout(_ context.Context, ino uint64) ([]Piece, error) {
+	r.mu.Lock()
+	pieces := r.layout[ino]
+	r.mu.Unlock()
+	if pieces != nil {
+		return pieces, nil
+	}
+	in, err := r.inode(ino)
+	return []Piece{{Len: in.GetAttr().GetSize(), Block: ino, Servers: []uint32{1}}}, err
 }
 
 func (r *rig) Sync(context.Context) error {

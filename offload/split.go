@@ -21,17 +21,41 @@ const (
 // synthetic inode numbers (see nodes.go).
 const maxTasks = 1 << 17
 
-// split makes tasks of files: whole files, in order, packed up to bytes and
-// count. A larger file is a task of its own. With more than maxTasks the limits
-// grow.
-func split(files []*wire.TaskInput, how jobfile.Split) []*wire.Task {
-	if how == jobfile.SplitNone {
-		return []*wire.Task{{Inputs: files, Phase: "map"}}
+// split makes tasks of files, and says where each is best run. With more than
+// maxTasks the limits grow.
+func split(ctx context.Context, src Files, files []*wire.TaskInput, spec *jobfile.Spec) ([]*wire.Task, error) {
+	if spec.Split == jobfile.SplitNone {
+		tasks := []*wire.Task{{Inputs: files, Phase: "map"}}
+		locate(ctx, src, tasks)
+		return tasks, nil
+	}
+	var cut func(bytes, count uint64) []*wire.Task
+	limit := uint64(packBytes)
+	if ranges, records := spec.Split.Ranges(); ranges {
+		parts, err := layouts(ctx, src, files)
+		if err != nil {
+			return nil, err
+		}
+		if spec.Split == jobfile.SplitShard {
+			limit = shardBytes
+		}
+		cut = func(bytes, _ uint64) []*wire.Task { return cutter{records: records}.cut(parts, spec.Split, bytes) }
+	} else {
+		// Whole files, in order. A large one is a task of its own.
+		cut = func(bytes, count uint64) []*wire.Task { return pack(files, bytes, int(count)) }
+	}
+	if spec.TaskBytes > 0 {
+		limit = uint64(spec.TaskBytes)
 	}
 	for scale := uint64(1); ; scale *= 2 {
-		if tasks := pack(files, packBytes*scale, packFiles*int(scale)); len(tasks) < maxTasks {
-			return tasks
+		tasks := cut(limit*scale, packFiles*scale)
+		if len(tasks) >= maxTasks {
+			continue
 		}
+		if ranges, _ := spec.Split.Ranges(); !ranges {
+			locate(ctx, src, tasks)
+		}
+		return tasks, nil
 	}
 }
 

@@ -99,8 +99,10 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 	if err != nil {
 		return nil, nil, err
 	}
-	tasks := split(files, spec.Split)
-	locate(ctx, s.Files, tasks)
+	tasks, err := split(ctx, s.Files, files, spec)
+	if err != nil {
+		return nil, nil, problem(wire.CodeOf(err), name, 0, "finding out where the inputs lie: %v", err)
+	}
 	return job, tasks, nil
 }
 

@@ -120,7 +120,7 @@ func (t *term) load(job *wire.Job, tasks []*wire.Task, now time.Time) {
 	for i, x := range tasks {
 		s := &taskState{t: shallowTask(x), started: now}
 		for _, in := range x.Inputs {
-			s.bytes += in.Size
+			s.bytes += inputBytes(in)
 		}
 		if i < len(old) && old[i].t.Attempt == x.Attempt {
 			s.started = old[i].started

@@ -307,7 +307,7 @@ func local(x *wire.Task, hosts map[uint32]string) map[string]uint64 {
 	out := map[string]uint64{}
 	for _, in := range x.Inputs {
 		for _, s := range in.Servers {
-			out[hosts[s]] += in.Size / uint64(len(in.Servers))
+			out[hosts[s]] += inputBytes(in) / uint64(len(in.Servers))
 		}
 	}
 	return out

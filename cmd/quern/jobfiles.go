@@ -30,6 +30,15 @@ func (f jobFiles) Where(ctx context.Context, ino uint64) (map[uint32]uint64, err
 	return out, err
 }
 
+func (f jobFiles) Layout(ctx context.Context, ino uint64) ([]offload.Piece, error) {
+	pieces, err := f.FS.Layout(ctx, ino)
+	out := make([]offload.Piece, len(pieces))
+	for i, p := range pieces {
+		out[i] = offload.Piece{Off: uint64(p.Off), Len: uint64(p.Len), Block: p.Block, Servers: p.Servers}
+	}
+	return out, err
+}
+
 type jobFile struct{ fs.File }
 
 func (f jobFile) Sync(ctx context.Context) error { return f.Flush(ctx) }

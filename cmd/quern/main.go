@@ -78,7 +78,7 @@ maps flag names to values; the command line wins, then the environment.`,
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fillFlags(cmd.Flags(), os.LookupEnv) }
 	root.AddCommand(
 		newUp(), newDown(), newStart(), newInit(), newCert(),
-		newMeta(), newChunkd(), newMount(), newMountHelper(),
+		newMeta(), newChunkd(), newAgent(), newMount(), newMountHelper(),
 		newStatus(), newJob(), newWorker(), newDocs(), newVersion(),
 	)
 	return root

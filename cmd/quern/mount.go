@@ -27,11 +27,16 @@ type mountFlags struct {
 
 func (m *mountFlags) add(flags *pflag.FlagSet, agent bool) {
 	flags.StringSliceVarP(&m.options, "options", "o", nil, "mount options: ro, noatime, nodiratime, suid, dev, noexec, allow_other, …")
+	flags.BoolVar(&m.agent, "agent", agent, "run tasks of jobs in the mount's process")
+	m.addBuffers(flags)
+	debugFlag(flags, &m.debug)
+}
+
+// addBuffers adds the flags that an agent without a mount has, too.
+func (m *mountFlags) addBuffers(flags *pflag.FlagSet) {
 	flags.StringVar(&m.dirty, "write-buffer", "256MiB", "most memory for data not yet stored")
 	flags.StringVar(&m.cache, "read-cache", "256MiB", "memory for data that was read")
-	flags.BoolVar(&m.agent, "agent", agent, "run tasks of jobs in the mount's process")
 	flags.IntVar(&m.slots, "slots", 0, "tasks that run at once (0: one for each CPU)")
-	debugFlag(flags, &m.debug)
 }
 
 // args are the flags as a command line, for a mount in a process of its own.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,9 +18,11 @@ import (
 	"quernfs/offload"
 )
 
-// mountRole is a mount in this process, with the agent beside it.
+// mountRole is a mount in this process, with the agent beside it, or an agent
+// alone.
 type mountRole struct {
-	mnt     string
+	mnt     string // "": nowhere
+	host    string // name of the agent's host; "": this one's
 	name    string // in DIR/run, and of the agent; "" outside of a data directory
 	flags   mountFlags
 	id      *transport.Identity // of a client
@@ -31,18 +34,21 @@ type mountRole struct {
 // remembers: the sessions are recorded in a data directory.
 func (m *mountRole) remembers() bool { return m.name != "" }
 
-// startMount opens a session and mounts it; the returned channel is closed when
-// the mount has ended. The parts are started so that their opposite order is
+// startMount opens a session and mounts it, if there is where; the returned
+// channel is closed when the mount has ended. The parts are started so that their opposite order is
 // that of a clean end: unmount, agent, filesystem, connections.
 func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{}, error) {
 	cfg, options, err := m.flags.parse()
 	if err != nil {
 		return nil, err
 	}
-	log := p.log.With("mount", m.mnt)
+	log, label := p.log.With("mount", m.mnt), m.mnt
+	if m.mnt == "" {
+		log, label = p.log, m.name
+	}
 	pool := p.pool(m.id, nil)
 	// Commands of the overlay, and what the mount reports, belong to no session.
-	plain, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: m.mnt, Log: log})
+	plain, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: label, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -55,10 +61,10 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 	chunks := chunkd.NewClient(chunkd.ClientConfig{Pool: pool, OnBad: reports.bad, Log: log})
 	p.onStop("chunk client", func(context.Context) error { return chunks.Close() })
 
-	cfg.Servers, cfg.Pool, cfg.Chunks, cfg.Name, cfg.Log = m.servers, pool, chunks, m.mnt, log
+	cfg.Servers, cfg.Pool, cfg.Chunks, cfg.Name, cfg.Log = m.servers, pool, chunks, label, log
 	filesystem, err := fs.New(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("mount %s: %w", m.mnt, err)
+		return nil, fmt.Errorf("mount %s: %w", label, err)
 	}
 	p.onStop("filesystem", func(ctx context.Context) error {
 		err := filesystem.Close(ctx)
@@ -69,9 +75,11 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 	})
 	sessions := []uint64{filesystem.Session()}
 	files := jobFiles{filesystem}
-	filesystem.SetOverlay(offload.OverlayFor[fs.OverlayFile]{
-		Overlay: offload.NewOverlay(offload.OverlayConfig{Files: files, Meta: plain, Log: log}),
-	})
+	if m.mnt != "" {
+		filesystem.SetOverlay(offload.OverlayFor[fs.OverlayFile]{
+			Overlay: offload.NewOverlay(offload.OverlayConfig{Files: files, Meta: plain, Log: log}),
+		})
+	}
 	if m.agent != nil {
 		session, err := p.startAgent(ctx, m, files)
 		if err != nil {
@@ -84,6 +92,9 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 			return nil, err
 		}
 	}
+	if m.mnt == "" {
+		return nil, nil
+	}
 	mount, err := filesystem.Mount(m.mnt, options)
 	if err != nil {
 		return nil, err
@@ -95,9 +106,11 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 // startAgent runs tasks of jobs on this host, with the files of the mount. It
 // returns the agent's session.
 func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Files) (session uint64, err error) {
-	host, err := os.Hostname()
-	if err != nil {
-		return 0, err
+	host := m.host
+	if host == "" {
+		if host, err = os.Hostname(); err != nil {
+			return 0, err
+		}
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -107,7 +120,7 @@ func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Fil
 	pool := p.pool(m.agent, nil)
 	// A session of its own: what the agent changes conflicts with the leases of
 	// the mount's, so the mount learns of results as every other one does.
-	c, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: "agent of " + m.mnt, Holder: holdsNothing{}, Log: log})
+	c, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: "agent of " + cmp.Or(m.mnt, m.name), Holder: holdsNothing{}, Log: log})
 	if err != nil {
 		return 0, fmt.Errorf("agent: %w", err)
 	}

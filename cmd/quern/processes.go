@@ -104,12 +104,20 @@ func (h *home) spawnAll(commands map[string][]string) ([]*child, error) {
 // roleArgs are the command lines of the processes of this data directory.
 func (h *home) roleArgs(opts upOptions) (metas, chunks, mounts map[string][]string) {
 	common := []string{"--data", h.dir, "--log-level", opts.logLevel, "--log-format", opts.logFormat}
+	// The agents are among the mounts.
 	metas, chunks, mounts = map[string][]string{}, map[string][]string{}, map[string][]string{}
 	for _, m := range h.Members {
 		metas[m.Name] = append([]string{"meta", "--name", m.Name}, common...)
 	}
-	for _, n := range h.Nodes {
+	for i, n := range h.Nodes {
 		chunks[n.Name] = append([]string{"chunkd", "--name", n.Name}, common...)
+		if i >= opts.agents {
+			continue
+		}
+		host := []string{"--as-host", fmt.Sprintf("host-%d", i+1)}
+		chunks[n.Name] = append(chunks[n.Name], host...)
+		name := fmt.Sprintf("agent-%d", i+1)
+		mounts[name] = slices.Concat([]string{"agent", "--name", name}, common, host, []string{fmt.Sprintf("--slots=%d", opts.mountFlags.slots)})
 	}
 	if opts.mount != "" {
 		args := append([]string{"mount", opts.mount, "--name", "mount-1"}, common...)

@@ -189,7 +189,7 @@ func memberNames(h *home) string {
 
 func newChunkd() *cobra.Command {
 	var o chunkOptions
-	var debugAddr, reserve string
+	var debugAddr, reserve, asHost string
 	cmd := &cobra.Command{
 		Use:   "chunkd",
 		Short: "Run a chunk server",
@@ -207,6 +207,9 @@ it stands: shards of one block go to different racks, hosts and disks.`,
 			if o.reserve, err = parseSize(reserve); err != nil {
 				return usagef("--reserve: %w", err)
 			}
+			if asHost != "" {
+				transport.PretendHost(asHost)
+			}
 			return runServer(cmd, o.name, debugAddr, func(ctx context.Context, p *process) error {
 				if n, ok := p.home.node(o.name); ok {
 					if o.listen == "" {
@@ -215,6 +218,9 @@ it stands: shards of one block go to different racks, hosts and disks.`,
 					labels := maps.Clone(n.Labels)
 					if labels == nil {
 						labels = map[string]string{}
+					}
+					if asHost != "" {
+						labels["host"] = asHost
 					}
 					maps.Copy(labels, o.labels)
 					o.labels = labels
@@ -232,6 +238,7 @@ it stands: shards of one block go to different racks, hosts and disks.`,
 	flags.StringVar(&o.listen, "listen", "", "HOST:PORT to listen at (default 0.0.0.0:7420)")
 	flags.StringVar(&o.advertise, "advertise", "", "HOST:PORT at which the others reach it (default: what it listens at)")
 	flags.StringToStringVar(&o.labels, "label", nil, "where it stands, KEY=VALUE: site, zone, rack, host, disk")
+	addHostFlag(flags, &asHost)
 	flags.StringVar(&reserve, "reserve", "1GiB", "space of the disk to leave free")
 	debugFlag(flags, &debugAddr)
 	return cmd

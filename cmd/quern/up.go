@@ -23,6 +23,7 @@ type upOptions struct {
 	metaServers  int
 	chunkServers int
 	processes    bool
+	agents       int
 	mountFlags   mountFlags
 
 	// Which of the flags were given; the others follow what DIR has.
@@ -50,6 +51,12 @@ again (see "quern start"). They outlive this command if it is killed by SIGKILL;
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags := cmd.Flags()
 			o.policySet, o.metaSet, o.chunksSet = flags.Changed("policy"), flags.Changed("meta-servers"), flags.Changed("chunk-servers")
+			if o.agents != 0 && (!o.processes || o.agents < 0) {
+				return usagef("--agents %d: with --processes only, from 1 to as many as there are chunk servers", o.agents)
+			}
+			if o.agents > 0 && !flags.Changed("agent") {
+				o.mountFlags.agent = false
+			}
 			o.logLevel, _ = flags.GetString("log-level")
 			o.logFormat, _ = flags.GetString("log-format")
 			log, err := newLog(cmd)
@@ -66,6 +73,7 @@ again (see "quern start"). They outlive this command if it is killed by SIGKILL;
 	flags.IntVar(&o.metaServers, "meta-servers", 1, "metadata servers: 1, 3 or 5 (with --processes the default is 3)")
 	flags.IntVar(&o.chunkServers, "chunk-servers", 6, "chunk servers")
 	flags.BoolVar(&o.processes, "processes", false, "run each role as a process of its own")
+	flags.IntVar(&o.agents, "agents", 0, "with --processes: so many agents, each beside a chunk server as if the two were a host of their own; the mount then runs no tasks")
 	o.mountFlags.add(flags, true)
 	return cmd
 }
@@ -111,6 +119,9 @@ func up(ctx context.Context, o upOptions, out io.Writer, log *slog.Logger) error
 		return err
 	}
 	defer stopDebug(context.WithoutCancel(ctx))
+	if o.agents > len(h.Nodes) {
+		return usagef("--agents %d: there are %s, and each agent stands beside one", o.agents, count(len(h.Nodes), "chunk server"))
+	}
 	if o.processes {
 		return upProcesses(ctx, h, o, out, log)
 	}

@@ -3,6 +3,7 @@ package jobfile
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"path"
 	"regexp"
@@ -38,6 +39,7 @@ func Parse(data []byte) (*Spec, error) {
 	}
 	version := false
 	known := stepFields(&s.Map, "")
+	maps.Copy(known, splitFields(s))
 	known["version"] = func(n *yaml.Node) error {
 		version = true
 		return versionOne(n)
@@ -52,17 +54,6 @@ func Parse(data []byte) (*Spec, error) {
 	known["inputs"] = func(n *yaml.Node) (err error) {
 		s.Inputs, err = inputs(n)
 		return err
-	}
-	known["split"] = func(n *yaml.Node) error {
-		v, err := text(n, "split")
-		if err != nil {
-			return err
-		}
-		s.Split = Split(v)
-		if s.Split != SplitFile && s.Split != SplitNone {
-			return Errorf(n.Line, "split must be \"file\" or \"none\", not %q", shorten(v))
-		}
-		return nil
 	}
 	known["reduce"] = func(n *yaml.Node) error {
 		if n.Kind != yaml.MappingNode {

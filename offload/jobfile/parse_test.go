@@ -97,7 +97,11 @@ func TestParseRefuses(t *testing.T) {
 		{"version: 1\nkernel: k\nwasm: /k.wasm\ninputs: [/a]\n", `line 3: kernel and wasm are both given; keep one`},
 		{"version: 1\nkernel: null\ninputs: [/a]\n", `line 2: kernel must be text, not nothing`},
 		{"version: 1\nwasm: k.wasm\n", `line 2: wasm must begin with "/", the root of the mount; "k.wasm" does not`},
-		{head + "split: block\n", `line 4: split must be "file" or "none", not "block"`},
+		{head + "split: page\n", `line 4: split must be file, none, shard, block, lines or bytes, not "page"`},
+		{head + "split: [file]\n", `line 4: split must be text, not a list`},
+		{head + "task_bytes: 2TiB\n", `line 4: task_bytes must be a size from 4KiB to 1TiB such as 64MiB, not "2TiB"`},
+		{head + "task_bytes: 1\n", `line 4: task_bytes must be a size from 4KiB to 1TiB such as 64MiB, not the number 1`},
+		{head + "task_bytes: []\n", `line 4: task_bytes must be a size from 4KiB to 1TiB such as 64MiB, not a list`},
 		{head + "args: x\n", `line 4: args must be a list, not "x"`},
 		{head + "params: [top]\n", `line 4: params must be a mapping such as {top: 20}, not a list`},
 		{head + "params: {a-b: 1}\n", `line 4: a name in params is made of letters, digits and _, not "a-b"`},
@@ -199,7 +203,7 @@ func TestSchema(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := []string{"args", "inputs", "kernel", "memory", "name", "output", "params", "reduce", "retries", "split", "timeout", "version", "wasm"}
+	want := []string{"args", "inputs", "kernel", "memory", "name", "output", "params", "reduce", "retries", "split", "task_bytes", "timeout", "version", "wasm"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the schema has the fields %v", names)
 	}

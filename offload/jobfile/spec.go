@@ -25,14 +25,6 @@ const (
 	DefaultOutput  = "output"
 )
 
-// Split says how the inputs become tasks.
-type Split string
-
-const (
-	SplitFile Split = "file" // whole files, small ones packed together
-	SplitNone Split = "none" // one task reads everything
-)
-
 // Step is one module run over some inputs. Exactly one of Kernel and Wasm is
 // set, except in a reduce step, where both empty mean the module of the map.
 type Step struct {
@@ -55,15 +47,17 @@ type Input struct {
 
 // Spec is a job file that has been checked.
 type Spec struct {
-	Name    string // "" or the job's name, the same as the file's
-	Map     Step
-	Inputs  []Input
-	Split   Split
-	Reduce  *Step // nil: none
-	Output  string
-	Timeout time.Duration
-	Retries int
-	Memory  int64 // bytes
+	Name   string // "" or the job's name, the same as the file's
+	Map    Step
+	Inputs []Input
+	Split  Split
+	// TaskBytes is how many bytes of input one task gets, about; 0: as the split has it.
+	TaskBytes int64
+	Reduce    *Step // nil: none
+	Output    string
+	Timeout   time.Duration
+	Retries   int
+	Memory    int64 // bytes
 
 	NameLine int
 }
