@@ -41,7 +41,8 @@ type Config struct {
 	DeleteDelay time.Duration // from freeing a block to deleting its shards; default 60 s
 	DeadAfter   time.Duration // from the last heartbeat to rebuilding elsewhere; default 10 min
 
-	Jobs JobScheduler // nil: jobs wait
+	Jobs        JobScheduler // nil: jobs wait
+	JobsPerUser uint32       // that have not ended; 0: any number; root has no limit
 	Log  *slog.Logger
 
 	// For tests; zero gives the defaults of raft.go.

@@ -25,6 +25,14 @@ func (t stateTree) outDir(job uint64) uint64 {
 	return j.OutDir
 }
 
+func (t stateTree) outParent(job uint64) uint64 {
+	j, err := t.st.Job(job)
+	if err != nil {
+		return 0
+	}
+	return j.OutParent
+}
+
 func (t stateTree) node(name string) *wire.Node {
 	n, err := t.st.NodeByName(name)
 	if err != nil {

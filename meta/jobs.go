@@ -31,6 +31,21 @@ func (s *Server) poll(ctx context.Context, _ transport.Peer, p *wire.Poll) (*wir
 	return reply, err
 }
 
+// limited is a stamped command with how many jobs a user may have, which is the
+// administrator's to say.
+func limited(cmd *wire.Command, jobs uint32) *wire.Command {
+	switch op := cmd.GetOp().(type) {
+	case *wire.Command_SubmitJob:
+		s := op.SubmitJob
+		cmd.Op = &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: s.GetJob(), Tasks: s.GetTasks(), MaxOpen: jobs}}
+	case *wire.Command_Batch:
+		for _, c := range op.Batch.GetCommands() {
+			limited(c, jobs)
+		}
+	}
+	return cmd
+}
+
 // jobView is the JobView of one term.
 type jobView struct {
 	l       *leader

@@ -127,7 +127,7 @@ func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
 	if err := l.await(ctx, op.Done, "mutate", op.Ready); err != nil {
 		return nil, err
 	}
-	r, err := l.propose(stamped(cmd, view, func(ino uint64) []uint64 { return l.openers(op, ino) }))
+	r, err := l.propose(limited(stamped(cmd, view, func(ino uint64) []uint64 { return l.openers(op, ino) }), l.s.cfg.JobsPerUser))
 	if err != nil {
 		return nil, err
 	}

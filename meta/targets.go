@@ -10,7 +10,8 @@ import (
 // tree is what targets reads of the state; a missing thing is nil.
 type tree interface {
 	entry(parent uint64, name string) *wire.Dentry
-	outDir(job uint64) uint64 // 0: no such job
+	outDir(job uint64) uint64    // 0: no such job
+	outParent(job uint64) uint64 // 0: no such job, or its results stay in its own directory
 	node(name string) *wire.Node
 }
 
@@ -86,7 +87,7 @@ func targets(cmd *wire.Command, t tree) []lease.Claim {
 	case *wire.Command_Clone:
 		return []lease.Claim{{Ino: op.Clone.GetSrc(), Kind: lease.Peek}, change(op.Clone.GetDst())}
 	case *wire.Command_UpdateTask:
-		all := outputTargets(op.UpdateTask, t)
+		all := slices.Concat(outputTargets(op.UpdateTask, t), resultTargets(op.UpdateTask, t))
 		// The entries of out_ino move to the job's output directory.
 		if from := op.UpdateTask.GetOutIno(); from != 0 {
 			all = append(all, change(from))
@@ -97,6 +98,12 @@ func targets(cmd *wire.Command, t tree) []lease.Claim {
 		return all
 	case *wire.Command_SubmitJob:
 		return []lease.Claim{change(wire.OutputsIno)}
+	case *wire.Command_RemoveJob:
+		all := []lease.Claim{change(wire.OutputsIno)}
+		if dir := t.outDir(op.RemoveJob.GetId()); dir != 0 {
+			all = append(all, change(dir))
+		}
+		return all
 	case *wire.Command_Batch:
 		var all []lease.Claim
 		for _, c := range op.Batch.GetCommands() {
@@ -129,6 +136,22 @@ func outputTargets(u *wire.UpdateTask, t tree) []lease.Claim {
 		}
 	}
 	return append(all, c)
+}
+
+// resultTargets are the names that a task's results get in the directory that
+// the job names, and what had them.
+func resultTargets(u *wire.UpdateTask, t tree) []lease.Claim {
+	dir := t.outParent(u.GetTask().GetJob())
+	if dir == 0 || len(u.GetNames()) == 0 {
+		return nil
+	}
+	all := []lease.Claim{{Ino: dir, Kind: lease.Names, Names: u.Names}}
+	for _, name := range u.Names {
+		if d := t.entry(dir, name); d != nil {
+			all = append(all, victim(d.Ino))
+		}
+	}
+	return all
 }
 
 func renameTargets(r *wire.Rename, t tree) []lease.Claim {
@@ -181,6 +204,21 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 			n.OpenSessions = open(d.Ino)
 		}
 		c.Op = &wire.Command_Rename{Rename: n}
+	case *wire.Command_UpdateTask:
+		u := op.UpdateTask
+		dir := t.outParent(u.GetTask().GetJob())
+		if dir == 0 || len(u.GetNames()) == 0 {
+			break
+		}
+		n := &wire.UpdateTask{Task: u.Task, OutIno: u.OutIno, Names: u.Names, Files: u.Files}
+		for _, name := range u.Names {
+			if d := t.entry(dir, name); d != nil {
+				n.OpenSessions = append(n.OpenSessions, open(d.Ino)...)
+			}
+		}
+		slices.Sort(n.OpenSessions)
+		n.OpenSessions = slices.Compact(n.OpenSessions)
+		c.Op = &wire.Command_UpdateTask{UpdateTask: n}
 	case *wire.Command_Batch:
 		b := &wire.Batch{Commands: make([]*wire.Command, len(op.Batch.GetCommands()))}
 		for i, inner := range op.Batch.GetCommands() {
@@ -216,7 +254,7 @@ func admit(role string, cmd *wire.Command) error {
 		if op.EndSession.GetId() != cmd.Session || op.EndSession.GetFenced() {
 			return deny("a session ends itself only")
 		}
-	case *wire.Command_SubmitJob, *wire.Command_UpdateTask, *wire.Command_UpdateJob:
+	case *wire.Command_SubmitJob, *wire.Command_UpdateTask, *wire.Command_UpdateJob, *wire.Command_RemoveJob:
 		needs = false
 	case *wire.Command_Batch:
 		for _, c := range op.Batch.GetCommands() {
@@ -249,7 +287,7 @@ func calm(cmd *wire.Command) bool {
 // aboutJobs: the scheduler wants to know of it.
 func aboutJobs(cmd *wire.Command) bool {
 	switch op := cmd.Op.(type) {
-	case *wire.Command_SubmitJob, *wire.Command_UpdateJob, *wire.Command_UpdateTask:
+	case *wire.Command_SubmitJob, *wire.Command_UpdateJob, *wire.Command_UpdateTask, *wire.Command_RemoveJob:
 		return true
 	case *wire.Command_Batch:
 		return slices.ContainsFunc(op.Batch.GetCommands(), aboutJobs)

@@ -21,6 +21,8 @@ func (t fakeTree) entry(parent uint64, name string) *wire.Dentry {
 
 func (t fakeTree) outDir(job uint64) uint64 { return t[fmt.Sprintf("job/%d", job)] }
 
+func (t fakeTree) outParent(job uint64) uint64 { return t[fmt.Sprintf("results/%d", job)] }
+
 func (t fakeTree) node(name string) *wire.Node {
 	if id, ok := t["node/"+name]; ok {
 		return &wire.Node{Id: uint32(id), Name: name, State: "draining"}

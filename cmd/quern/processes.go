@@ -107,7 +107,7 @@ func (h *home) roleArgs(opts upOptions) (metas, chunks, mounts map[string][]stri
 	// The agents are among the mounts.
 	metas, chunks, mounts = map[string][]string{}, map[string][]string{}, map[string][]string{}
 	for _, m := range h.Members {
-		metas[m.Name] = append([]string{"meta", "--name", m.Name}, common...)
+		metas[m.Name] = append([]string{"meta", "--name", m.Name, fmt.Sprintf("--jobs-per-user=%d", opts.jobsPerUser)}, common...)
 	}
 	for i, n := range h.Nodes {
 		chunks[n.Name] = append([]string{"chunkd", "--name", n.Name}, common...)

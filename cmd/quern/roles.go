@@ -26,6 +26,8 @@ type process struct {
 	force transport.Kind // tests: only this kind of connection
 	log   *slog.Logger
 	stops []stop
+
+	jobsPerUser uint32
 }
 
 type stop struct {
@@ -111,7 +113,7 @@ func (p *process) startMeta(ctx context.Context, m member, listen string) (*meta
 	}
 	cfg := meta.Config{
 		Dir: p.home.path(m.Name), Name: m.Name, Addr: m.Addr, Key: key,
-		Server: server, Mux: mux, Pool: pool, Policy: policy,
+		Server: server, Mux: mux, Pool: pool, Policy: policy, JobsPerUser: p.jobsPerUser,
 		Jobs: offload.SchedulerFor[meta.JobView]{Scheduler: offload.NewScheduler(offload.SchedulerConfig{Log: p.log.With("jobs", m.Name)})},
 		Log:  p.log.With("meta", m.Name),
 	}

@@ -24,6 +24,7 @@ type upOptions struct {
 	chunkServers int
 	processes    bool
 	agents       int
+	jobsPerUser  uint32
 	mountFlags   mountFlags
 
 	// Which of the flags were given; the others follow what DIR has.
@@ -74,6 +75,7 @@ again (see "quern start"). They outlive this command if it is killed by SIGKILL;
 	flags.IntVar(&o.chunkServers, "chunk-servers", 6, "chunk servers")
 	flags.BoolVar(&o.processes, "processes", false, "run each role as a process of its own")
 	flags.IntVar(&o.agents, "agents", 0, "with --processes: so many agents, each beside a chunk server as if the two were a host of their own; the mount then runs no tasks")
+	jobsFlag(flags, &o.jobsPerUser)
 	o.mountFlags.add(flags, true)
 	return cmd
 }
@@ -204,6 +206,7 @@ func upEmbedded(ctx context.Context, h *home, o upOptions, out io.Writer, log *s
 	}
 	defer func() { err = errors.Join(err, p.stop(context.WithoutCancel(ctx))) }()
 
+	p.jobsPerUser = o.jobsPerUser
 	for _, m := range h.Members {
 		if _, err := p.startMeta(ctx, m, m.Addr); err != nil {
 			return err

@@ -78,6 +78,55 @@ func (Mode) EnumDescriptor() ([]byte, []int) {
 	return file_quern_proto_rawDescGZIP(), []int{0}
 }
 
+type IfExists int32
+
+const (
+	IfExists_REPLACE IfExists = 0
+	IfExists_FAIL    IfExists = 1
+	IfExists_SKIP    IfExists = 2
+)
+
+// Enum value maps for IfExists.
+var (
+	IfExists_name = map[int32]string{
+		0: "REPLACE",
+		1: "FAIL",
+		2: "SKIP",
+	}
+	IfExists_value = map[string]int32{
+		"REPLACE": 0,
+		"FAIL":    1,
+		"SKIP":    2,
+	}
+)
+
+func (x IfExists) Enum() *IfExists {
+	p := new(IfExists)
+	*p = x
+	return p
+}
+
+func (x IfExists) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (IfExists) Descriptor() protoreflect.EnumDescriptor {
+	return file_quern_proto_enumTypes[1].Descriptor()
+}
+
+func (IfExists) Type() protoreflect.EnumType {
+	return &file_quern_proto_enumTypes[1]
+}
+
+func (x IfExists) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use IfExists.Descriptor instead.
+func (IfExists) EnumDescriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{1}
+}
+
 // Policy says how the data of a file is stored. The zero Policy means "the
 // policy of the parent directory".
 type Policy struct {
@@ -1169,6 +1218,7 @@ type Command struct {
 	//	*Command_SubmitJob
 	//	*Command_UpdateTask
 	//	*Command_UpdateJob
+	//	*Command_RemoveJob
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1478,6 +1528,15 @@ func (x *Command) GetUpdateJob() *UpdateJob {
 	return nil
 }
 
+func (x *Command) GetRemoveJob() *RemoveJob {
+	if x != nil {
+		if x, ok := x.Op.(*Command_RemoveJob); ok {
+			return x.RemoveJob
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -1582,6 +1641,10 @@ type Command_UpdateJob struct {
 	UpdateJob *UpdateJob `protobuf:"bytes,62,opt,name=update_job,json=updateJob,proto3,oneof"`
 }
 
+type Command_RemoveJob struct {
+	RemoveJob *RemoveJob `protobuf:"bytes,70,opt,name=remove_job,json=removeJob,proto3,oneof"`
+}
+
 func (*Command_Create) isCommand_Op() {}
 
 func (*Command_Unlink) isCommand_Op() {}
@@ -1631,6 +1694,8 @@ func (*Command_SubmitJob) isCommand_Op() {}
 func (*Command_UpdateTask) isCommand_Op() {}
 
 func (*Command_UpdateJob) isCommand_Op() {}
+
+func (*Command_RemoveJob) isCommand_Op() {}
 
 // Result is the reply to a Command. code 0 is success; else nothing changed.
 type Result struct {
@@ -7520,27 +7585,35 @@ func (*Empty) Descriptor() ([]byte, []int) {
 
 // Job is the value of j/id.
 type Job struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`     // idempotency key, from the file name
-	Digest        []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of spec
-	Spec          []byte                 `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`     // the job file as written
-	Cred          *Cred                  `protobuf:"bytes,5,opt,name=cred,proto3" json:"cred,omitempty"`
-	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`                  // waiting pending staging running committing succeeded failed cancelled expired
-	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`                // never empty
-	OutDir        uint64                 `protobuf:"varint,8,opt,name=out_dir,json=outDir,proto3" json:"out_dir,omitempty"` // inode of the directory that jobs/ID/out shows
-	Tasks         uint32                 `protobuf:"varint,9,opt,name=tasks,proto3" json:"tasks,omitempty"`
-	TasksDone     uint32                 `protobuf:"varint,10,opt,name=tasks_done,json=tasksDone,proto3" json:"tasks_done,omitempty"`
-	TasksFailed   uint32                 `protobuf:"varint,11,opt,name=tasks_failed,json=tasksFailed,proto3" json:"tasks_failed,omitempty"`
-	SubmittedNs   int64                  `protobuf:"fixed64,12,opt,name=submitted_ns,json=submittedNs,proto3" json:"submitted_ns,omitempty"`
-	StartedNs     int64                  `protobuf:"fixed64,13,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
-	EndedNs       int64                  `protobuf:"fixed64,14,opt,name=ended_ns,json=endedNs,proto3" json:"ended_ns,omitempty"`
-	Events        []*JobEvent            `protobuf:"bytes,15,rep,name=events,proto3" json:"events,omitempty"`
-	Kernel        string                 `protobuf:"bytes,16,opt,name=kernel,proto3" json:"kernel,omitempty"`
-	NextTask      uint64                 `protobuf:"varint,17,opt,name=next_task,json=nextTask,proto3" json:"next_task,omitempty"`
-	Kernels       []*KernelRef           `protobuf:"bytes,18,rep,name=kernels,proto3" json:"kernels,omitempty"` // what the map tasks run, then what the reduce task runs
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name            string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`     // idempotency key, from the file name
+	Digest          []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of spec
+	Spec            []byte                 `protobuf:"bytes,4,opt,name=spec,proto3" json:"spec,omitempty"`     // the job file as written
+	Cred            *Cred                  `protobuf:"bytes,5,opt,name=cred,proto3" json:"cred,omitempty"`
+	State           string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`                  // waiting pending staging running committing succeeded failed cancelled expired
+	Reason          string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`                // never empty
+	OutDir          uint64                 `protobuf:"varint,8,opt,name=out_dir,json=outDir,proto3" json:"out_dir,omitempty"` // inode of the directory that jobs/ID/out shows
+	Tasks           uint32                 `protobuf:"varint,9,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	TasksDone       uint32                 `protobuf:"varint,10,opt,name=tasks_done,json=tasksDone,proto3" json:"tasks_done,omitempty"`
+	TasksFailed     uint32                 `protobuf:"varint,11,opt,name=tasks_failed,json=tasksFailed,proto3" json:"tasks_failed,omitempty"`
+	SubmittedNs     int64                  `protobuf:"fixed64,12,opt,name=submitted_ns,json=submittedNs,proto3" json:"submitted_ns,omitempty"`
+	StartedNs       int64                  `protobuf:"fixed64,13,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	EndedNs         int64                  `protobuf:"fixed64,14,opt,name=ended_ns,json=endedNs,proto3" json:"ended_ns,omitempty"`
+	Events          []*JobEvent            `protobuf:"bytes,15,rep,name=events,proto3" json:"events,omitempty"`
+	Kernel          string                 `protobuf:"bytes,16,opt,name=kernel,proto3" json:"kernel,omitempty"`
+	NextTask        uint64                 `protobuf:"varint,17,opt,name=next_task,json=nextTask,proto3" json:"next_task,omitempty"`
+	Kernels         []*KernelRef           `protobuf:"bytes,18,rep,name=kernels,proto3" json:"kernels,omitempty"`                                           // what the map tasks run, then what the reduce task runs
+	After           []*After               `protobuf:"bytes,70,rep,name=after,proto3" json:"after,omitempty"`                                               // jobs that have to end before; until then it is waiting
+	Priority        int32                  `protobuf:"zigzag32,71,opt,name=priority,proto3" json:"priority,omitempty"`                                      // higher ones first
+	DeadlineNs      int64                  `protobuf:"fixed64,72,opt,name=deadline_ns,json=deadlineNs,proto3" json:"deadline_ns,omitempty"`                 // then it expires; 0: never
+	DeadlineAfterNs int64                  `protobuf:"varint,73,opt,name=deadline_after_ns,json=deadlineAfterNs,proto3" json:"deadline_after_ns,omitempty"` // the same as a time from submission
+	TtlNs           int64                  `protobuf:"varint,74,opt,name=ttl_ns,json=ttlNs,proto3" json:"ttl_ns,omitempty"`                                 // how long it is kept after it has ended; 0: for ever
+	Paused          bool                   `protobuf:"varint,75,opt,name=paused,proto3" json:"paused,omitempty"`                                            // no further task starts
+	OutParent       uint64                 `protobuf:"varint,76,opt,name=out_parent,json=outParent,proto3" json:"out_parent,omitempty"`                     // the directory that results go to; 0: out_dir
+	IfExists        IfExists               `protobuf:"varint,77,opt,name=if_exists,json=ifExists,proto3,enum=quern.IfExists" json:"if_exists,omitempty"`    // what to do where a result's name is taken
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
@@ -7699,6 +7772,123 @@ func (x *Job) GetKernels() []*KernelRef {
 	return nil
 }
 
+func (x *Job) GetAfter() []*After {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *Job) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *Job) GetDeadlineNs() int64 {
+	if x != nil {
+		return x.DeadlineNs
+	}
+	return 0
+}
+
+func (x *Job) GetDeadlineAfterNs() int64 {
+	if x != nil {
+		return x.DeadlineAfterNs
+	}
+	return 0
+}
+
+func (x *Job) GetTtlNs() int64 {
+	if x != nil {
+		return x.TtlNs
+	}
+	return 0
+}
+
+func (x *Job) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
+}
+
+func (x *Job) GetOutParent() uint64 {
+	if x != nil {
+		return x.OutParent
+	}
+	return 0
+}
+
+func (x *Job) GetIfExists() IfExists {
+	if x != nil {
+		return x.IfExists
+	}
+	return IfExists_REPLACE
+}
+
+// After is a job that another waits for.
+type After struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           uint64                 `protobuf:"varint,1,opt,name=job,proto3" json:"job,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	When          string                 `protobuf:"bytes,3,opt,name=when,proto3" json:"when,omitempty"` // ok, failed, any
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *After) Reset() {
+	*x = After{}
+	mi := &file_quern_proto_msgTypes[97]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *After) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*After) ProtoMessage() {}
+
+func (x *After) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[97]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use After.ProtoReflect.Descriptor instead.
+func (*After) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{97}
+}
+
+func (x *After) GetJob() uint64 {
+	if x != nil {
+		return x.Job
+	}
+	return 0
+}
+
+func (x *After) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *After) GetWhen() string {
+	if x != nil {
+		return x.When
+	}
+	return ""
+}
+
 // KernelRef pins a kernel by the digest of its module.
 type KernelRef struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -7713,7 +7903,7 @@ type KernelRef struct {
 
 func (x *KernelRef) Reset() {
 	*x = KernelRef{}
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7725,7 +7915,7 @@ func (x *KernelRef) String() string {
 func (*KernelRef) ProtoMessage() {}
 
 func (x *KernelRef) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7738,7 +7928,7 @@ func (x *KernelRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelRef.ProtoReflect.Descriptor instead.
 func (*KernelRef) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{97}
+	return file_quern_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *KernelRef) GetName() string {
@@ -7786,7 +7976,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7798,7 +7988,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7811,7 +8001,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{98}
+	return file_quern_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *JobEvent) GetTimeNs() int64 {
@@ -7859,7 +8049,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7871,7 +8061,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7884,7 +8074,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{99}
+	return file_quern_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *Task) GetJob() uint64 {
@@ -8057,7 +8247,7 @@ type TaskInput struct {
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8069,7 +8259,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8082,7 +8272,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{100}
+	return file_quern_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -8152,7 +8342,7 @@ type FileRange struct {
 
 func (x *FileRange) Reset() {
 	*x = FileRange{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8164,7 +8354,7 @@ func (x *FileRange) String() string {
 func (*FileRange) ProtoMessage() {}
 
 func (x *FileRange) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8177,7 +8367,7 @@ func (x *FileRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRange.ProtoReflect.Descriptor instead.
 func (*FileRange) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *FileRange) GetOff() uint64 {
@@ -8198,13 +8388,14 @@ type SubmitJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"` // id, state and times are set by the state machine
 	Tasks         []*Task                `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	MaxOpen       uint32                 `protobuf:"varint,70,opt,name=max_open,json=maxOpen,proto3" json:"max_open,omitempty"` // by the leader: how many jobs that have not ended a user may have; 0: any number
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8216,7 +8407,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8229,7 +8420,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -8246,20 +8437,76 @@ func (x *SubmitJob) GetTasks() []*Task {
 	return nil
 }
 
+func (x *SubmitJob) GetMaxOpen() uint32 {
+	if x != nil {
+		return x.MaxOpen
+	}
+	return 0
+}
+
+// RemoveJob forgets a job that has ended, with what lies in its output
+// directory: some of it with each command. The result's value is 1 while there
+// is more.
+type RemoveJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveJob) Reset() {
+	*x = RemoveJob{}
+	mi := &file_quern_proto_msgTypes[104]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveJob) ProtoMessage() {}
+
+func (x *RemoveJob) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[104]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveJob.ProtoReflect.Descriptor instead.
+func (*RemoveJob) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{104}
+}
+
+func (x *RemoveJob) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
 // UpdateTask moves a task on. It is refused with Stale when attempt is not the
 // current one, so that only one attempt's result appears.
 type UpdateTask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Task          *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
-	OutIno        uint64                 `protobuf:"varint,2,opt,name=out_ino,json=outIno,proto3" json:"out_ino,omitempty"` // with succeeded: a directory whose entries are renamed into the job's out_dir
-	Files         []*OutputFile          `protobuf:"bytes,90,rep,name=files,proto3" json:"files,omitempty"`                 // with succeeded: small files that are made in the job's out_dir
+	OutIno        uint64                 `protobuf:"varint,2,opt,name=out_ino,json=outIno,proto3" json:"out_ino,omitempty"`                           // with succeeded: a directory whose entries are renamed into the job's out_dir
+	Names         []string               `protobuf:"bytes,70,rep,name=names,proto3" json:"names,omitempty"`                                           // of the results, as far as they go to Job.out_parent
+	OpenSessions  []uint64               `protobuf:"varint,71,rep,packed,name=open_sessions,json=openSessions,proto3" json:"open_sessions,omitempty"` // by the leader: those that have one open which is replaced
+	Files         []*OutputFile          `protobuf:"bytes,90,rep,name=files,proto3" json:"files,omitempty"`                                           // with succeeded: small files that are made in the job's out_dir
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8271,7 +8518,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8284,7 +8531,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -8299,6 +8546,20 @@ func (x *UpdateTask) GetOutIno() uint64 {
 		return x.OutIno
 	}
 	return 0
+}
+
+func (x *UpdateTask) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *UpdateTask) GetOpenSessions() []uint64 {
+	if x != nil {
+		return x.OpenSessions
+	}
+	return nil
 }
 
 func (x *UpdateTask) GetFiles() []*OutputFile {
@@ -8320,7 +8581,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8332,7 +8593,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8345,7 +8606,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *OutputFile) GetName() string {
@@ -8370,13 +8631,17 @@ type UpdateJob struct {
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Event         string                 `protobuf:"bytes,4,opt,name=event,proto3" json:"event,omitempty"`
 	Tasks         []*Task                `protobuf:"bytes,5,rep,name=tasks,proto3" json:"tasks,omitempty"` // further tasks (the reduce phase)
+	SetPriority   bool                   `protobuf:"varint,70,opt,name=set_priority,json=setPriority,proto3" json:"set_priority,omitempty"`
+	Priority      int32                  `protobuf:"zigzag32,71,opt,name=priority,proto3" json:"priority,omitempty"`
+	Pause         bool                   `protobuf:"varint,72,opt,name=pause,proto3" json:"pause,omitempty"`
+	Resume        bool                   `protobuf:"varint,73,opt,name=resume,proto3" json:"resume,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8388,7 +8653,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8401,7 +8666,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -8439,18 +8704,48 @@ func (x *UpdateJob) GetTasks() []*Task {
 	return nil
 }
 
+func (x *UpdateJob) GetSetPriority() bool {
+	if x != nil {
+		return x.SetPriority
+	}
+	return false
+}
+
+func (x *UpdateJob) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *UpdateJob) GetPause() bool {
+	if x != nil {
+		return x.Pause
+	}
+	return false
+}
+
+func (x *UpdateJob) GetResume() bool {
+	if x != nil {
+		return x.Resume
+	}
+	return false
+}
+
 type ListJobs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	After         uint64                 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
 	Limit         uint32                 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"` // only the one with this name
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`                   // only the one with this name
+	DueNs         int64                  `protobuf:"fixed64,70,opt,name=due_ns,json=dueNs,proto3" json:"due_ns,omitempty"` // only those whose time after their end is over at this time
+	Brief         bool                   `protobuf:"varint,71,opt,name=brief,proto3" json:"brief,omitempty"`               // without spec, events and kernels
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8462,7 +8757,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8475,7 +8770,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -8499,6 +8794,20 @@ func (x *ListJobs) GetName() string {
 	return ""
 }
 
+func (x *ListJobs) GetDueNs() int64 {
+	if x != nil {
+		return x.DueNs
+	}
+	return 0
+}
+
+func (x *ListJobs) GetBrief() bool {
+	if x != nil {
+		return x.Brief
+	}
+	return false
+}
+
 type GetJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -8509,7 +8818,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8521,7 +8830,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8534,7 +8843,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -8561,7 +8870,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8573,7 +8882,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8586,7 +8895,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -8619,7 +8928,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8631,7 +8940,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8644,7 +8953,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -8702,7 +9011,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8714,7 +9023,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8727,7 +9036,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -8769,7 +9078,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8781,7 +9090,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8794,7 +9103,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -8828,7 +9137,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8840,7 +9149,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8853,7 +9162,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -8880,7 +9189,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8892,7 +9201,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8905,7 +9214,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -8934,7 +9243,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8946,7 +9255,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8959,7 +9268,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -8998,7 +9307,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9010,7 +9319,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9023,7 +9332,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -9068,7 +9377,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9080,7 +9389,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9093,7 +9402,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{116}
+	return file_quern_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -9229,7 +9538,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04Cred\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\rR\x06groups\"\x96\v\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xc9\v\n" +
 	"\aCommand\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x10\n" +
@@ -9268,7 +9577,9 @@ const file_quern_proto_rawDesc = "" +
 	"\vupdate_task\x18= \x01(\v2\x11.quern.UpdateTaskH\x00R\n" +
 	"updateTask\x121\n" +
 	"\n" +
-	"update_job\x18> \x01(\v2\x10.quern.UpdateJobH\x00R\tupdateJobB\x04\n" +
+	"update_job\x18> \x01(\v2\x10.quern.UpdateJobH\x00R\tupdateJob\x121\n" +
+	"\n" +
+	"remove_job\x18F \x01(\v2\x10.quern.RemoveJobH\x00R\tremoveJobB\x04\n" +
 	"\x02op\"\x8e\x03\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
@@ -9710,7 +10021,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\rR\x06server\x12\x18\n" +
 	"\acorrupt\x18\x04 \x01(\bR\acorrupt\"\a\n" +
-	"\x05Empty\"\xfc\x03\n" +
+	"\x05Empty\"\x85\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -9732,7 +10043,21 @@ const file_quern_proto_rawDesc = "" +
 	"\x06events\x18\x0f \x03(\v2\x0f.quern.JobEventR\x06events\x12\x16\n" +
 	"\x06kernel\x18\x10 \x01(\tR\x06kernel\x12\x1b\n" +
 	"\tnext_task\x18\x11 \x01(\x04R\bnextTask\x12*\n" +
-	"\akernels\x18\x12 \x03(\v2\x10.quern.KernelRefR\akernels\"q\n" +
+	"\akernels\x18\x12 \x03(\v2\x10.quern.KernelRefR\akernels\x12\"\n" +
+	"\x05after\x18F \x03(\v2\f.quern.AfterR\x05after\x12\x1a\n" +
+	"\bpriority\x18G \x01(\x11R\bpriority\x12\x1f\n" +
+	"\vdeadline_ns\x18H \x01(\x10R\n" +
+	"deadlineNs\x12*\n" +
+	"\x11deadline_after_ns\x18I \x01(\x03R\x0fdeadlineAfterNs\x12\x15\n" +
+	"\x06ttl_ns\x18J \x01(\x03R\x05ttlNs\x12\x16\n" +
+	"\x06paused\x18K \x01(\bR\x06paused\x12\x1d\n" +
+	"\n" +
+	"out_parent\x18L \x01(\x04R\toutParent\x12,\n" +
+	"\tif_exists\x18M \x01(\x0e2\x0f.quern.IfExistsR\bifExists\"A\n" +
+	"\x05After\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\x04R\x03job\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04when\x18\x03 \x01(\tR\x04when\"q\n" +
 	"\tKernelRef\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x10\n" +
@@ -9782,30 +10107,41 @@ const file_quern_proto_rawDesc = "" +
 	"\arecords\x18G \x01(\bR\arecords\"/\n" +
 	"\tFileRange\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\x04R\x03off\x12\x10\n" +
-	"\x03len\x18\x02 \x01(\x04R\x03len\"L\n" +
+	"\x03len\x18\x02 \x01(\x04R\x03len\"g\n" +
 	"\tSubmitJob\x12\x1c\n" +
 	"\x03job\x18\x01 \x01(\v2\n" +
 	".quern.JobR\x03job\x12!\n" +
-	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"o\n" +
+	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\x12\x19\n" +
+	"\bmax_open\x18F \x01(\rR\amaxOpen\"\x1b\n" +
+	"\tRemoveJob\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xaa\x01\n" +
 	"\n" +
 	"UpdateTask\x12\x1f\n" +
 	"\x04task\x18\x01 \x01(\v2\v.quern.TaskR\x04task\x12\x17\n" +
-	"\aout_ino\x18\x02 \x01(\x04R\x06outIno\x12'\n" +
+	"\aout_ino\x18\x02 \x01(\x04R\x06outIno\x12\x14\n" +
+	"\x05names\x18F \x03(\tR\x05names\x12#\n" +
+	"\ropen_sessions\x18G \x03(\x04R\fopenSessions\x12'\n" +
 	"\x05files\x18Z \x03(\v2\x11.quern.OutputFileR\x05files\":\n" +
 	"\n" +
 	"OutputFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\acontent\x18\x02 \x01(\fR\acontent\"\x82\x01\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\xef\x01\n" +
 	"\tUpdateJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05event\x18\x04 \x01(\tR\x05event\x12!\n" +
-	"\x05tasks\x18\x05 \x03(\v2\v.quern.TaskR\x05tasks\"J\n" +
+	"\x05tasks\x18\x05 \x03(\v2\v.quern.TaskR\x05tasks\x12!\n" +
+	"\fset_priority\x18F \x01(\bR\vsetPriority\x12\x1a\n" +
+	"\bpriority\x18G \x01(\x11R\bpriority\x12\x14\n" +
+	"\x05pause\x18H \x01(\bR\x05pause\x12\x16\n" +
+	"\x06resume\x18I \x01(\bR\x06resume\"w\n" +
 	"\bListJobs\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\".\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x15\n" +
+	"\x06due_ns\x18F \x01(\x10R\x05dueNs\x12\x14\n" +
+	"\x05brief\x18G \x01(\bR\x05brief\".\n" +
 	"\x06GetJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05tasks\x18\x02 \x01(\bR\x05tasks\"O\n" +
@@ -9857,7 +10193,11 @@ const file_quern_proto_rawDesc = "" +
 	"\x04NONE\x10\x00\x12\b\n" +
 	"\x04OPEN\x10\x01\x12\b\n" +
 	"\x04READ\x10\x02\x12\t\n" +
-	"\x05WRITE\x10\x03B\x17Z\x15quernfs/internal/wireb\x06proto3"
+	"\x05WRITE\x10\x03*+\n" +
+	"\bIfExists\x12\v\n" +
+	"\aREPLACE\x10\x00\x12\b\n" +
+	"\x04FAIL\x10\x01\x12\b\n" +
+	"\x04SKIP\x10\x02B\x17Z\x15quernfs/internal/wireb\x06proto3"
 
 var (
 	file_quern_proto_rawDescOnce sync.Once
@@ -9871,275 +10211,281 @@ func file_quern_proto_rawDescGZIP() []byte {
 	return file_quern_proto_rawDescData
 }
 
-var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 117)
+var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 119)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
-	(*Policy)(nil),         // 1: quern.Policy
-	(*Attr)(nil),           // 2: quern.Attr
-	(*Inode)(nil),          // 3: quern.Inode
-	(*Dentry)(nil),         // 4: quern.Dentry
-	(*Extent)(nil),         // 5: quern.Extent
-	(*Shard)(nil),          // 6: quern.Shard
-	(*Block)(nil),          // 7: quern.Block
-	(*Label)(nil),          // 8: quern.Label
-	(*Node)(nil),           // 9: quern.Node
-	(*Endpoint)(nil),       // 10: quern.Endpoint
-	(*Session)(nil),        // 11: quern.Session
-	(*InodeRange)(nil),     // 12: quern.InodeRange
-	(*Cred)(nil),           // 13: quern.Cred
-	(*Command)(nil),        // 14: quern.Command
-	(*Result)(nil),         // 15: quern.Result
-	(*Create)(nil),         // 16: quern.Create
-	(*Unlink)(nil),         // 17: quern.Unlink
-	(*Rename)(nil),         // 18: quern.Rename
-	(*Link)(nil),           // 19: quern.Link
-	(*SetAttr)(nil),        // 20: quern.SetAttr
-	(*SetXattr)(nil),       // 21: quern.SetXattr
-	(*Commit)(nil),         // 22: quern.Commit
-	(*FileUpdate)(nil),     // 23: quern.FileUpdate
-	(*Fallocate)(nil),      // 24: quern.Fallocate
-	(*Clone)(nil),          // 25: quern.Clone
-	(*ReleaseOrphans)(nil), // 26: quern.ReleaseOrphans
-	(*Batch)(nil),          // 27: quern.Batch
-	(*OpenSession)(nil),    // 28: quern.OpenSession
-	(*EndSession)(nil),     // 29: quern.EndSession
-	(*LeaseHorizon)(nil),   // 30: quern.LeaseHorizon
-	(*ReserveBlocks)(nil),  // 31: quern.ReserveBlocks
-	(*ReserveInodes)(nil),  // 32: quern.ReserveInodes
-	(*ExpireTickets)(nil),  // 33: quern.ExpireTickets
-	(*PutNode)(nil),        // 34: quern.PutNode
-	(*MoveShard)(nil),      // 35: quern.MoveShard
-	(*LoseShard)(nil),      // 36: quern.LoseShard
-	(*PurgeBlocks)(nil),    // 37: quern.PurgeBlocks
-	(*Bootstrap)(nil),      // 38: quern.Bootstrap
-	(*Grant)(nil),          // 39: quern.Grant
-	(*Query)(nil),          // 40: quern.Query
-	(*Answer)(nil),         // 41: quern.Answer
-	(*Lookup)(nil),         // 42: quern.Lookup
-	(*GetInode)(nil),       // 43: quern.GetInode
-	(*Access)(nil),         // 44: quern.Access
-	(*InodeAnswer)(nil),    // 45: quern.InodeAnswer
-	(*ReadDir)(nil),        // 46: quern.ReadDir
-	(*DirEntry)(nil),       // 47: quern.DirEntry
-	(*DirAnswer)(nil),      // 48: quern.DirAnswer
-	(*GetXattr)(nil),       // 49: quern.GetXattr
-	(*ListXattr)(nil),      // 50: quern.ListXattr
-	(*XattrAnswer)(nil),    // 51: quern.XattrAnswer
-	(*GetExtents)(nil),     // 52: quern.GetExtents
-	(*ExtentsAnswer)(nil),  // 53: quern.ExtentsAnswer
-	(*Acquire)(nil),        // 54: quern.Acquire
-	(*StatFS)(nil),         // 55: quern.StatFS
-	(*StatFSAnswer)(nil),   // 56: quern.StatFSAnswer
-	(*GetBlocks)(nil),      // 57: quern.GetBlocks
-	(*BlocksAnswer)(nil),   // 58: quern.BlocksAnswer
-	(*Allocate)(nil),       // 59: quern.Allocate
-	(*Ticket)(nil),         // 60: quern.Ticket
-	(*AllocateAnswer)(nil), // 61: quern.AllocateAnswer
-	(*ListNodes)(nil),      // 62: quern.ListNodes
-	(*NodeStatus)(nil),     // 63: quern.NodeStatus
-	(*NodesAnswer)(nil),    // 64: quern.NodesAnswer
-	(*Status)(nil),         // 65: quern.Status
-	(*MemberStatus)(nil),   // 66: quern.MemberStatus
-	(*SessionStatus)(nil),  // 67: quern.SessionStatus
-	(*StatusAnswer)(nil),   // 68: quern.StatusAnswer
-	(*Hello)(nil),          // 69: quern.Hello
-	(*Welcome)(nil),        // 70: quern.Welcome
-	(*Push)(nil),           // 71: quern.Push
-	(*Recall)(nil),         // 72: quern.Recall
-	(*Renewed)(nil),        // 73: quern.Renewed
-	(*FromClient)(nil),     // 74: quern.FromClient
-	(*Recalled)(nil),       // 75: quern.Recalled
-	(*Renew)(nil),          // 76: quern.Renew
-	(*Release)(nil),        // 77: quern.Release
-	(*Lock)(nil),           // 78: quern.Lock
-	(*LockCall)(nil),       // 79: quern.LockCall
-	(*LockReply)(nil),      // 80: quern.LockReply
-	(*LockClaim)(nil),      // 81: quern.LockClaim
-	(*PutShard)(nil),       // 82: quern.PutShard
-	(*PutShardReply)(nil),  // 83: quern.PutShardReply
-	(*GetShard)(nil),       // 84: quern.GetShard
-	(*GetShardReply)(nil),  // 85: quern.GetShardReply
-	(*OpenShard)(nil),      // 86: quern.OpenShard
-	(*OpenShardReply)(nil), // 87: quern.OpenShardReply
-	(*SegmentFD)(nil),      // 88: quern.SegmentFD
-	(*SegmentFDReply)(nil), // 89: quern.SegmentFDReply
-	(*ShardID)(nil),        // 90: quern.ShardID
-	(*Heartbeat)(nil),      // 91: quern.Heartbeat
-	(*HeartbeatReply)(nil), // 92: quern.HeartbeatReply
-	(*Rebuild)(nil),        // 93: quern.Rebuild
-	(*Rebuilt)(nil),        // 94: quern.Rebuilt
-	(*BadShard)(nil),       // 95: quern.BadShard
-	(*Empty)(nil),          // 96: quern.Empty
-	(*Job)(nil),            // 97: quern.Job
-	(*KernelRef)(nil),      // 98: quern.KernelRef
-	(*JobEvent)(nil),       // 99: quern.JobEvent
-	(*Task)(nil),           // 100: quern.Task
-	(*TaskInput)(nil),      // 101: quern.TaskInput
-	(*FileRange)(nil),      // 102: quern.FileRange
-	(*SubmitJob)(nil),      // 103: quern.SubmitJob
-	(*UpdateTask)(nil),     // 104: quern.UpdateTask
-	(*OutputFile)(nil),     // 105: quern.OutputFile
-	(*UpdateJob)(nil),      // 106: quern.UpdateJob
-	(*ListJobs)(nil),       // 107: quern.ListJobs
-	(*GetJob)(nil),         // 108: quern.GetJob
-	(*JobsAnswer)(nil),     // 109: quern.JobsAnswer
-	(*Poll)(nil),           // 110: quern.Poll
-	(*EndedTask)(nil),      // 111: quern.EndedTask
-	(*RunningTask)(nil),    // 112: quern.RunningTask
-	(*PollReply)(nil),      // 113: quern.PollReply
-	(*Assignment)(nil),     // 114: quern.Assignment
-	(*JoinMeta)(nil),       // 115: quern.JoinMeta
-	(*Opening)(nil),        // 116: quern.Opening
-	(*Failure)(nil),        // 117: quern.Failure
+	(IfExists)(0),          // 1: quern.IfExists
+	(*Policy)(nil),         // 2: quern.Policy
+	(*Attr)(nil),           // 3: quern.Attr
+	(*Inode)(nil),          // 4: quern.Inode
+	(*Dentry)(nil),         // 5: quern.Dentry
+	(*Extent)(nil),         // 6: quern.Extent
+	(*Shard)(nil),          // 7: quern.Shard
+	(*Block)(nil),          // 8: quern.Block
+	(*Label)(nil),          // 9: quern.Label
+	(*Node)(nil),           // 10: quern.Node
+	(*Endpoint)(nil),       // 11: quern.Endpoint
+	(*Session)(nil),        // 12: quern.Session
+	(*InodeRange)(nil),     // 13: quern.InodeRange
+	(*Cred)(nil),           // 14: quern.Cred
+	(*Command)(nil),        // 15: quern.Command
+	(*Result)(nil),         // 16: quern.Result
+	(*Create)(nil),         // 17: quern.Create
+	(*Unlink)(nil),         // 18: quern.Unlink
+	(*Rename)(nil),         // 19: quern.Rename
+	(*Link)(nil),           // 20: quern.Link
+	(*SetAttr)(nil),        // 21: quern.SetAttr
+	(*SetXattr)(nil),       // 22: quern.SetXattr
+	(*Commit)(nil),         // 23: quern.Commit
+	(*FileUpdate)(nil),     // 24: quern.FileUpdate
+	(*Fallocate)(nil),      // 25: quern.Fallocate
+	(*Clone)(nil),          // 26: quern.Clone
+	(*ReleaseOrphans)(nil), // 27: quern.ReleaseOrphans
+	(*Batch)(nil),          // 28: quern.Batch
+	(*OpenSession)(nil),    // 29: quern.OpenSession
+	(*EndSession)(nil),     // 30: quern.EndSession
+	(*LeaseHorizon)(nil),   // 31: quern.LeaseHorizon
+	(*ReserveBlocks)(nil),  // 32: quern.ReserveBlocks
+	(*ReserveInodes)(nil),  // 33: quern.ReserveInodes
+	(*ExpireTickets)(nil),  // 34: quern.ExpireTickets
+	(*PutNode)(nil),        // 35: quern.PutNode
+	(*MoveShard)(nil),      // 36: quern.MoveShard
+	(*LoseShard)(nil),      // 37: quern.LoseShard
+	(*PurgeBlocks)(nil),    // 38: quern.PurgeBlocks
+	(*Bootstrap)(nil),      // 39: quern.Bootstrap
+	(*Grant)(nil),          // 40: quern.Grant
+	(*Query)(nil),          // 41: quern.Query
+	(*Answer)(nil),         // 42: quern.Answer
+	(*Lookup)(nil),         // 43: quern.Lookup
+	(*GetInode)(nil),       // 44: quern.GetInode
+	(*Access)(nil),         // 45: quern.Access
+	(*InodeAnswer)(nil),    // 46: quern.InodeAnswer
+	(*ReadDir)(nil),        // 47: quern.ReadDir
+	(*DirEntry)(nil),       // 48: quern.DirEntry
+	(*DirAnswer)(nil),      // 49: quern.DirAnswer
+	(*GetXattr)(nil),       // 50: quern.GetXattr
+	(*ListXattr)(nil),      // 51: quern.ListXattr
+	(*XattrAnswer)(nil),    // 52: quern.XattrAnswer
+	(*GetExtents)(nil),     // 53: quern.GetExtents
+	(*ExtentsAnswer)(nil),  // 54: quern.ExtentsAnswer
+	(*Acquire)(nil),        // 55: quern.Acquire
+	(*StatFS)(nil),         // 56: quern.StatFS
+	(*StatFSAnswer)(nil),   // 57: quern.StatFSAnswer
+	(*GetBlocks)(nil),      // 58: quern.GetBlocks
+	(*BlocksAnswer)(nil),   // 59: quern.BlocksAnswer
+	(*Allocate)(nil),       // 60: quern.Allocate
+	(*Ticket)(nil),         // 61: quern.Ticket
+	(*AllocateAnswer)(nil), // 62: quern.AllocateAnswer
+	(*ListNodes)(nil),      // 63: quern.ListNodes
+	(*NodeStatus)(nil),     // 64: quern.NodeStatus
+	(*NodesAnswer)(nil),    // 65: quern.NodesAnswer
+	(*Status)(nil),         // 66: quern.Status
+	(*MemberStatus)(nil),   // 67: quern.MemberStatus
+	(*SessionStatus)(nil),  // 68: quern.SessionStatus
+	(*StatusAnswer)(nil),   // 69: quern.StatusAnswer
+	(*Hello)(nil),          // 70: quern.Hello
+	(*Welcome)(nil),        // 71: quern.Welcome
+	(*Push)(nil),           // 72: quern.Push
+	(*Recall)(nil),         // 73: quern.Recall
+	(*Renewed)(nil),        // 74: quern.Renewed
+	(*FromClient)(nil),     // 75: quern.FromClient
+	(*Recalled)(nil),       // 76: quern.Recalled
+	(*Renew)(nil),          // 77: quern.Renew
+	(*Release)(nil),        // 78: quern.Release
+	(*Lock)(nil),           // 79: quern.Lock
+	(*LockCall)(nil),       // 80: quern.LockCall
+	(*LockReply)(nil),      // 81: quern.LockReply
+	(*LockClaim)(nil),      // 82: quern.LockClaim
+	(*PutShard)(nil),       // 83: quern.PutShard
+	(*PutShardReply)(nil),  // 84: quern.PutShardReply
+	(*GetShard)(nil),       // 85: quern.GetShard
+	(*GetShardReply)(nil),  // 86: quern.GetShardReply
+	(*OpenShard)(nil),      // 87: quern.OpenShard
+	(*OpenShardReply)(nil), // 88: quern.OpenShardReply
+	(*SegmentFD)(nil),      // 89: quern.SegmentFD
+	(*SegmentFDReply)(nil), // 90: quern.SegmentFDReply
+	(*ShardID)(nil),        // 91: quern.ShardID
+	(*Heartbeat)(nil),      // 92: quern.Heartbeat
+	(*HeartbeatReply)(nil), // 93: quern.HeartbeatReply
+	(*Rebuild)(nil),        // 94: quern.Rebuild
+	(*Rebuilt)(nil),        // 95: quern.Rebuilt
+	(*BadShard)(nil),       // 96: quern.BadShard
+	(*Empty)(nil),          // 97: quern.Empty
+	(*Job)(nil),            // 98: quern.Job
+	(*After)(nil),          // 99: quern.After
+	(*KernelRef)(nil),      // 100: quern.KernelRef
+	(*JobEvent)(nil),       // 101: quern.JobEvent
+	(*Task)(nil),           // 102: quern.Task
+	(*TaskInput)(nil),      // 103: quern.TaskInput
+	(*FileRange)(nil),      // 104: quern.FileRange
+	(*SubmitJob)(nil),      // 105: quern.SubmitJob
+	(*RemoveJob)(nil),      // 106: quern.RemoveJob
+	(*UpdateTask)(nil),     // 107: quern.UpdateTask
+	(*OutputFile)(nil),     // 108: quern.OutputFile
+	(*UpdateJob)(nil),      // 109: quern.UpdateJob
+	(*ListJobs)(nil),       // 110: quern.ListJobs
+	(*GetJob)(nil),         // 111: quern.GetJob
+	(*JobsAnswer)(nil),     // 112: quern.JobsAnswer
+	(*Poll)(nil),           // 113: quern.Poll
+	(*EndedTask)(nil),      // 114: quern.EndedTask
+	(*RunningTask)(nil),    // 115: quern.RunningTask
+	(*PollReply)(nil),      // 116: quern.PollReply
+	(*Assignment)(nil),     // 117: quern.Assignment
+	(*JoinMeta)(nil),       // 118: quern.JoinMeta
+	(*Opening)(nil),        // 119: quern.Opening
+	(*Failure)(nil),        // 120: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
-	2,   // 0: quern.Inode.attr:type_name -> quern.Attr
-	1,   // 1: quern.Inode.policy:type_name -> quern.Policy
-	6,   // 2: quern.Block.shards:type_name -> quern.Shard
-	8,   // 3: quern.Node.labels:type_name -> quern.Label
-	10,  // 4: quern.Node.endpoint:type_name -> quern.Endpoint
-	12,  // 5: quern.Session.reserved:type_name -> quern.InodeRange
-	13,  // 6: quern.Command.cred:type_name -> quern.Cred
-	16,  // 7: quern.Command.create:type_name -> quern.Create
-	17,  // 8: quern.Command.unlink:type_name -> quern.Unlink
-	18,  // 9: quern.Command.rename:type_name -> quern.Rename
-	19,  // 10: quern.Command.link:type_name -> quern.Link
-	20,  // 11: quern.Command.set_attr:type_name -> quern.SetAttr
-	21,  // 12: quern.Command.set_xattr:type_name -> quern.SetXattr
-	22,  // 13: quern.Command.commit:type_name -> quern.Commit
-	24,  // 14: quern.Command.fallocate:type_name -> quern.Fallocate
-	25,  // 15: quern.Command.clone:type_name -> quern.Clone
-	26,  // 16: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
-	27,  // 17: quern.Command.batch:type_name -> quern.Batch
-	28,  // 18: quern.Command.open_session:type_name -> quern.OpenSession
-	29,  // 19: quern.Command.end_session:type_name -> quern.EndSession
-	30,  // 20: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
-	31,  // 21: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
-	34,  // 22: quern.Command.put_node:type_name -> quern.PutNode
-	35,  // 23: quern.Command.move_shard:type_name -> quern.MoveShard
-	36,  // 24: quern.Command.lose_shard:type_name -> quern.LoseShard
-	37,  // 25: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
-	38,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
-	32,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
-	33,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
-	103, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
-	104, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
-	106, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
-	3,   // 32: quern.Result.inode:type_name -> quern.Inode
-	3,   // 33: quern.Result.parent:type_name -> quern.Inode
-	3,   // 34: quern.Result.old_parent:type_name -> quern.Inode
-	3,   // 35: quern.Result.victim:type_name -> quern.Inode
-	3,   // 36: quern.Result.inodes:type_name -> quern.Inode
-	39,  // 37: quern.Result.grants:type_name -> quern.Grant
-	15,  // 38: quern.Result.results:type_name -> quern.Result
-	7,   // 39: quern.Commit.blocks:type_name -> quern.Block
-	23,  // 40: quern.Commit.files:type_name -> quern.FileUpdate
-	5,   // 41: quern.FileUpdate.extents:type_name -> quern.Extent
-	20,  // 42: quern.FileUpdate.attr:type_name -> quern.SetAttr
-	14,  // 43: quern.Batch.commands:type_name -> quern.Command
-	9,   // 44: quern.PutNode.node:type_name -> quern.Node
-	6,   // 45: quern.MoveShard.shard:type_name -> quern.Shard
-	1,   // 46: quern.Bootstrap.policy:type_name -> quern.Policy
-	0,   // 47: quern.Grant.mode:type_name -> quern.Mode
-	13,  // 48: quern.Query.cred:type_name -> quern.Cred
-	42,  // 49: quern.Query.lookup:type_name -> quern.Lookup
-	43,  // 50: quern.Query.get_inode:type_name -> quern.GetInode
-	46,  // 51: quern.Query.read_dir:type_name -> quern.ReadDir
-	49,  // 52: quern.Query.get_xattr:type_name -> quern.GetXattr
-	50,  // 53: quern.Query.list_xattr:type_name -> quern.ListXattr
-	52,  // 54: quern.Query.get_extents:type_name -> quern.GetExtents
-	54,  // 55: quern.Query.acquire:type_name -> quern.Acquire
-	55,  // 56: quern.Query.stat_fs:type_name -> quern.StatFS
-	57,  // 57: quern.Query.get_blocks:type_name -> quern.GetBlocks
-	59,  // 58: quern.Query.allocate:type_name -> quern.Allocate
-	107, // 59: quern.Query.list_jobs:type_name -> quern.ListJobs
-	108, // 60: quern.Query.get_job:type_name -> quern.GetJob
-	62,  // 61: quern.Query.list_nodes:type_name -> quern.ListNodes
-	65,  // 62: quern.Query.status:type_name -> quern.Status
-	44,  // 63: quern.Query.access:type_name -> quern.Access
-	39,  // 64: quern.Answer.grants:type_name -> quern.Grant
-	45,  // 65: quern.Answer.inode:type_name -> quern.InodeAnswer
-	48,  // 66: quern.Answer.dir:type_name -> quern.DirAnswer
-	51,  // 67: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	53,  // 68: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	56,  // 69: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	58,  // 70: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	61,  // 71: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	109, // 72: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	64,  // 73: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	68,  // 74: quern.Answer.status:type_name -> quern.StatusAnswer
-	3,   // 75: quern.InodeAnswer.inode:type_name -> quern.Inode
-	3,   // 76: quern.InodeAnswer.parent:type_name -> quern.Inode
-	3,   // 77: quern.DirEntry.inode:type_name -> quern.Inode
-	47,  // 78: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	3,   // 79: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	5,   // 80: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	7,   // 81: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 82: quern.Acquire.mode:type_name -> quern.Mode
-	7,   // 83: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	1,   // 84: quern.Allocate.policy:type_name -> quern.Policy
-	60,  // 85: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	9,   // 86: quern.NodeStatus.node:type_name -> quern.Node
-	63,  // 87: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	11,  // 88: quern.SessionStatus.session:type_name -> quern.Session
-	66,  // 89: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	63,  // 90: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	67,  // 91: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	1,   // 92: quern.StatusAnswer.policy:type_name -> quern.Policy
-	39,  // 93: quern.Hello.held:type_name -> quern.Grant
-	81,  // 94: quern.Hello.locks:type_name -> quern.LockClaim
-	39,  // 95: quern.Welcome.held:type_name -> quern.Grant
-	72,  // 96: quern.Push.recall:type_name -> quern.Recall
-	73,  // 97: quern.Push.renewed:type_name -> quern.Renewed
-	64,  // 98: quern.Push.nodes:type_name -> quern.NodesAnswer
-	70,  // 99: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 100: quern.Recall.mode:type_name -> quern.Mode
-	69,  // 101: quern.FromClient.hello:type_name -> quern.Hello
-	75,  // 102: quern.FromClient.recalled:type_name -> quern.Recalled
-	76,  // 103: quern.FromClient.renew:type_name -> quern.Renew
-	77,  // 104: quern.FromClient.release:type_name -> quern.Release
-	0,   // 105: quern.Recalled.mode:type_name -> quern.Mode
-	39,  // 106: quern.Release.grants:type_name -> quern.Grant
-	78,  // 107: quern.LockCall.lock:type_name -> quern.Lock
-	78,  // 108: quern.LockReply.conflict:type_name -> quern.Lock
-	78,  // 109: quern.LockClaim.lock:type_name -> quern.Lock
-	90,  // 110: quern.Heartbeat.bad:type_name -> quern.ShardID
-	94,  // 111: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	90,  // 112: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	90,  // 113: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
-	90,  // 114: quern.Heartbeat.inventory:type_name -> quern.ShardID
-	90,  // 115: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	90,  // 116: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	93,  // 117: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	63,  // 118: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	7,   // 119: quern.Rebuild.block:type_name -> quern.Block
-	6,   // 120: quern.Rebuilt.shard:type_name -> quern.Shard
-	13,  // 121: quern.Job.cred:type_name -> quern.Cred
-	99,  // 122: quern.Job.events:type_name -> quern.JobEvent
-	98,  // 123: quern.Job.kernels:type_name -> quern.KernelRef
-	101, // 124: quern.Task.inputs:type_name -> quern.TaskInput
-	102, // 125: quern.TaskInput.ranges:type_name -> quern.FileRange
-	97,  // 126: quern.SubmitJob.job:type_name -> quern.Job
-	100, // 127: quern.SubmitJob.tasks:type_name -> quern.Task
-	100, // 128: quern.UpdateTask.task:type_name -> quern.Task
-	105, // 129: quern.UpdateTask.files:type_name -> quern.OutputFile
-	100, // 130: quern.UpdateJob.tasks:type_name -> quern.Task
-	97,  // 131: quern.JobsAnswer.jobs:type_name -> quern.Job
-	100, // 132: quern.JobsAnswer.tasks:type_name -> quern.Task
-	112, // 133: quern.Poll.running:type_name -> quern.RunningTask
-	111, // 134: quern.Poll.ended:type_name -> quern.EndedTask
-	112, // 135: quern.EndedTask.task:type_name -> quern.RunningTask
-	114, // 136: quern.PollReply.start:type_name -> quern.Assignment
-	112, // 137: quern.PollReply.stop:type_name -> quern.RunningTask
-	97,  // 138: quern.Assignment.job:type_name -> quern.Job
-	100, // 139: quern.Assignment.task:type_name -> quern.Task
-	10,  // 140: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	141, // [141:141] is the sub-list for method output_type
-	141, // [141:141] is the sub-list for method input_type
-	141, // [141:141] is the sub-list for extension type_name
-	141, // [141:141] is the sub-list for extension extendee
-	0,   // [0:141] is the sub-list for field type_name
+	3,   // 0: quern.Inode.attr:type_name -> quern.Attr
+	2,   // 1: quern.Inode.policy:type_name -> quern.Policy
+	7,   // 2: quern.Block.shards:type_name -> quern.Shard
+	9,   // 3: quern.Node.labels:type_name -> quern.Label
+	11,  // 4: quern.Node.endpoint:type_name -> quern.Endpoint
+	13,  // 5: quern.Session.reserved:type_name -> quern.InodeRange
+	14,  // 6: quern.Command.cred:type_name -> quern.Cred
+	17,  // 7: quern.Command.create:type_name -> quern.Create
+	18,  // 8: quern.Command.unlink:type_name -> quern.Unlink
+	19,  // 9: quern.Command.rename:type_name -> quern.Rename
+	20,  // 10: quern.Command.link:type_name -> quern.Link
+	21,  // 11: quern.Command.set_attr:type_name -> quern.SetAttr
+	22,  // 12: quern.Command.set_xattr:type_name -> quern.SetXattr
+	23,  // 13: quern.Command.commit:type_name -> quern.Commit
+	25,  // 14: quern.Command.fallocate:type_name -> quern.Fallocate
+	26,  // 15: quern.Command.clone:type_name -> quern.Clone
+	27,  // 16: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
+	28,  // 17: quern.Command.batch:type_name -> quern.Batch
+	29,  // 18: quern.Command.open_session:type_name -> quern.OpenSession
+	30,  // 19: quern.Command.end_session:type_name -> quern.EndSession
+	31,  // 20: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
+	32,  // 21: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
+	35,  // 22: quern.Command.put_node:type_name -> quern.PutNode
+	36,  // 23: quern.Command.move_shard:type_name -> quern.MoveShard
+	37,  // 24: quern.Command.lose_shard:type_name -> quern.LoseShard
+	38,  // 25: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
+	39,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
+	33,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
+	34,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
+	105, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
+	107, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
+	109, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
+	106, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
+	4,   // 33: quern.Result.inode:type_name -> quern.Inode
+	4,   // 34: quern.Result.parent:type_name -> quern.Inode
+	4,   // 35: quern.Result.old_parent:type_name -> quern.Inode
+	4,   // 36: quern.Result.victim:type_name -> quern.Inode
+	4,   // 37: quern.Result.inodes:type_name -> quern.Inode
+	40,  // 38: quern.Result.grants:type_name -> quern.Grant
+	16,  // 39: quern.Result.results:type_name -> quern.Result
+	8,   // 40: quern.Commit.blocks:type_name -> quern.Block
+	24,  // 41: quern.Commit.files:type_name -> quern.FileUpdate
+	6,   // 42: quern.FileUpdate.extents:type_name -> quern.Extent
+	21,  // 43: quern.FileUpdate.attr:type_name -> quern.SetAttr
+	15,  // 44: quern.Batch.commands:type_name -> quern.Command
+	10,  // 45: quern.PutNode.node:type_name -> quern.Node
+	7,   // 46: quern.MoveShard.shard:type_name -> quern.Shard
+	2,   // 47: quern.Bootstrap.policy:type_name -> quern.Policy
+	0,   // 48: quern.Grant.mode:type_name -> quern.Mode
+	14,  // 49: quern.Query.cred:type_name -> quern.Cred
+	43,  // 50: quern.Query.lookup:type_name -> quern.Lookup
+	44,  // 51: quern.Query.get_inode:type_name -> quern.GetInode
+	47,  // 52: quern.Query.read_dir:type_name -> quern.ReadDir
+	50,  // 53: quern.Query.get_xattr:type_name -> quern.GetXattr
+	51,  // 54: quern.Query.list_xattr:type_name -> quern.ListXattr
+	53,  // 55: quern.Query.get_extents:type_name -> quern.GetExtents
+	55,  // 56: quern.Query.acquire:type_name -> quern.Acquire
+	56,  // 57: quern.Query.stat_fs:type_name -> quern.StatFS
+	58,  // 58: quern.Query.get_blocks:type_name -> quern.GetBlocks
+	60,  // 59: quern.Query.allocate:type_name -> quern.Allocate
+	110, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
+	111, // 61: quern.Query.get_job:type_name -> quern.GetJob
+	63,  // 62: quern.Query.list_nodes:type_name -> quern.ListNodes
+	66,  // 63: quern.Query.status:type_name -> quern.Status
+	45,  // 64: quern.Query.access:type_name -> quern.Access
+	40,  // 65: quern.Answer.grants:type_name -> quern.Grant
+	46,  // 66: quern.Answer.inode:type_name -> quern.InodeAnswer
+	49,  // 67: quern.Answer.dir:type_name -> quern.DirAnswer
+	52,  // 68: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	54,  // 69: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	57,  // 70: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	59,  // 71: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	62,  // 72: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	112, // 73: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	65,  // 74: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	69,  // 75: quern.Answer.status:type_name -> quern.StatusAnswer
+	4,   // 76: quern.InodeAnswer.inode:type_name -> quern.Inode
+	4,   // 77: quern.InodeAnswer.parent:type_name -> quern.Inode
+	4,   // 78: quern.DirEntry.inode:type_name -> quern.Inode
+	48,  // 79: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	4,   // 80: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	6,   // 81: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	8,   // 82: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 83: quern.Acquire.mode:type_name -> quern.Mode
+	8,   // 84: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	2,   // 85: quern.Allocate.policy:type_name -> quern.Policy
+	61,  // 86: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	10,  // 87: quern.NodeStatus.node:type_name -> quern.Node
+	64,  // 88: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	12,  // 89: quern.SessionStatus.session:type_name -> quern.Session
+	67,  // 90: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	64,  // 91: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	68,  // 92: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	2,   // 93: quern.StatusAnswer.policy:type_name -> quern.Policy
+	40,  // 94: quern.Hello.held:type_name -> quern.Grant
+	82,  // 95: quern.Hello.locks:type_name -> quern.LockClaim
+	40,  // 96: quern.Welcome.held:type_name -> quern.Grant
+	73,  // 97: quern.Push.recall:type_name -> quern.Recall
+	74,  // 98: quern.Push.renewed:type_name -> quern.Renewed
+	65,  // 99: quern.Push.nodes:type_name -> quern.NodesAnswer
+	71,  // 100: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 101: quern.Recall.mode:type_name -> quern.Mode
+	70,  // 102: quern.FromClient.hello:type_name -> quern.Hello
+	76,  // 103: quern.FromClient.recalled:type_name -> quern.Recalled
+	77,  // 104: quern.FromClient.renew:type_name -> quern.Renew
+	78,  // 105: quern.FromClient.release:type_name -> quern.Release
+	0,   // 106: quern.Recalled.mode:type_name -> quern.Mode
+	40,  // 107: quern.Release.grants:type_name -> quern.Grant
+	79,  // 108: quern.LockCall.lock:type_name -> quern.Lock
+	79,  // 109: quern.LockReply.conflict:type_name -> quern.Lock
+	79,  // 110: quern.LockClaim.lock:type_name -> quern.Lock
+	91,  // 111: quern.Heartbeat.bad:type_name -> quern.ShardID
+	95,  // 112: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	91,  // 113: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	91,  // 114: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	91,  // 115: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	91,  // 116: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	91,  // 117: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	94,  // 118: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	64,  // 119: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	8,   // 120: quern.Rebuild.block:type_name -> quern.Block
+	7,   // 121: quern.Rebuilt.shard:type_name -> quern.Shard
+	14,  // 122: quern.Job.cred:type_name -> quern.Cred
+	101, // 123: quern.Job.events:type_name -> quern.JobEvent
+	100, // 124: quern.Job.kernels:type_name -> quern.KernelRef
+	99,  // 125: quern.Job.after:type_name -> quern.After
+	1,   // 126: quern.Job.if_exists:type_name -> quern.IfExists
+	103, // 127: quern.Task.inputs:type_name -> quern.TaskInput
+	104, // 128: quern.TaskInput.ranges:type_name -> quern.FileRange
+	98,  // 129: quern.SubmitJob.job:type_name -> quern.Job
+	102, // 130: quern.SubmitJob.tasks:type_name -> quern.Task
+	102, // 131: quern.UpdateTask.task:type_name -> quern.Task
+	108, // 132: quern.UpdateTask.files:type_name -> quern.OutputFile
+	102, // 133: quern.UpdateJob.tasks:type_name -> quern.Task
+	98,  // 134: quern.JobsAnswer.jobs:type_name -> quern.Job
+	102, // 135: quern.JobsAnswer.tasks:type_name -> quern.Task
+	115, // 136: quern.Poll.running:type_name -> quern.RunningTask
+	114, // 137: quern.Poll.ended:type_name -> quern.EndedTask
+	115, // 138: quern.EndedTask.task:type_name -> quern.RunningTask
+	117, // 139: quern.PollReply.start:type_name -> quern.Assignment
+	115, // 140: quern.PollReply.stop:type_name -> quern.RunningTask
+	98,  // 141: quern.Assignment.job:type_name -> quern.Job
+	102, // 142: quern.Assignment.task:type_name -> quern.Task
+	11,  // 143: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	144, // [144:144] is the sub-list for method output_type
+	144, // [144:144] is the sub-list for method input_type
+	144, // [144:144] is the sub-list for extension type_name
+	144, // [144:144] is the sub-list for extension extendee
+	0,   // [0:144] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -10173,6 +10519,7 @@ func file_quern_proto_init() {
 		(*Command_SubmitJob)(nil),
 		(*Command_UpdateTask)(nil),
 		(*Command_UpdateJob)(nil),
+		(*Command_RemoveJob)(nil),
 	}
 	file_quern_proto_msgTypes[39].OneofWrappers = []any{
 		(*Query_Lookup)(nil),
@@ -10220,8 +10567,8 @@ func file_quern_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   117,
+			NumEnums:      2,
+			NumMessages:   119,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

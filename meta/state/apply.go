@@ -79,6 +79,8 @@ func (t *tx) dispatch(c *wire.Command) *wire.Result {
 		return t.updateTask(op.UpdateTask)
 	case *wire.Command_UpdateJob:
 		return t.updateJob(op.UpdateJob)
+	case *wire.Command_RemoveJob:
+		return t.removeJob(op.RemoveJob)
 	}
 	if c.Op != nil && t.session != 0 {
 		return failf(wire.Perm, "a session cannot give this command")

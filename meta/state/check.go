@@ -72,6 +72,8 @@ type jobTally struct {
 	tasks, done, failed uint32
 	open                map[uint32]bool // by their state
 	index               map[uint32]bool // by the index
+	user                []uint32        // owners that the index has
+	due                 []int64         // when it is to be removed, by the index
 }
 
 type checker struct {

@@ -32,6 +32,10 @@ func (c *checker) seeJob(key, value []byte) {
 		c.names[string(key[2:])] = num64(value)
 	case len(key) == 10 && key[1] == jActive:
 		c.job(num64(key[2:])).active = true
+	case len(key) == 14 && key[1] == jUser:
+		c.job(num64(key[6:])).user = append(c.job(num64(key[6:])).user, num32(key[2:]))
+	case len(key) == 18 && key[1] == jDue:
+		c.job(num64(key[10:])).due = append(c.job(num64(key[10:])).due, unordered(num64(key[2:])))
 	case len(key) == 14 && key[1] == jOpen:
 		c.job(num64(key[2:])).index[num32(key[10:])] = true
 	default:
@@ -51,6 +55,12 @@ func (c *checker) checkJobs() {
 		}
 		if t.active == ended(j.State) {
 			c.bad(object, "is %s, among the jobs that have not ended: %v", j.State, t.active)
+		}
+		if owned := len(t.user) == 1 && t.user[0] == j.Cred.GetUid(); ended(j.State) != (len(t.user) == 0) || len(t.user) > 0 && !owned {
+			c.bad(object, "is %s, and in the index of users %v", j.State, t.user)
+		}
+		if at := due(j); at == 0 && len(t.due) > 0 || at != 0 && (len(t.due) != 1 || t.due[0] != at) {
+			c.bad(object, "is to be removed at %d, and in the index at %v", at, t.due)
 		}
 		if j.Tasks != t.tasks || j.TasksDone != t.done || j.TasksFailed != t.failed || j.NextTask != uint64(t.tasks) {
 			c.bad(object, "counts %d tasks, %d done, %d failed; has %d, %d, %d", j.Tasks, j.TasksDone, j.TasksFailed, t.tasks, t.done, t.failed)

@@ -140,4 +140,11 @@
 // UpdateJob to add it. UpdateJob to an ended state ends the open tasks as
 // cancelled; to pending, of a job that has not succeeded, starts
 // all its unfinished tasks again.
+//
+// A job that names others (after) is waiting until UpdateJob makes it pending;
+// its tasks may come then. Where a job names a directory (out_parent), the results
+// of its last step go there instead of to out_dir, as its owner may: they
+// replace what has their name, are refused (Exists), or are left out, as if_exists
+// says. RemoveJob forgets a job that has ended, a thousand outputs and tasks
+// at once; those that have another name elsewhere live on.
 package state

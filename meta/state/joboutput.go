@@ -12,9 +12,9 @@ func (t *tx) checkOutputs(j *wire.Job, op *wire.UpdateTask) *wire.Result {
 	if len(op.Files) == 0 || op.Task.State != stateSucceeded {
 		return nil
 	}
-	dir, code := t.dir(j.OutDir)
-	if code != wire.OK {
-		return failf(code, "the output directory of the job: %v", code)
+	dir, r := t.resultDir(j, t.task(j.Id, op.Task.N))
+	if r != nil {
+		return r
 	}
 	limit := max(dir.Policy.GetInlineMax(), wire.InlineMax)
 	for _, f := range op.Files {
@@ -23,6 +23,12 @@ func (t *tx) checkOutputs(j *wire.Job, op *wire.UpdateTask) *wire.Result {
 		}
 		if len(f.Content) > int(limit) {
 			return failf(wire.Invalid, "output %s: %d bytes, at most %d go with the report", f.Name, len(f.Content), limit)
+		}
+		if dir.Attr.Ino != j.OutDir {
+			if r := t.mayTake(j, dir, f.Name); r != nil {
+				return r
+			}
+			continue
 		}
 		d := t.dentry(j.OutDir, f.Name)
 		if d == nil {
@@ -49,8 +55,16 @@ func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) {
 	cred := t.cred
 	defer func() { t.cred = cred }()
 	t.cred = nil // its outputs are the job's right
+	at := j.OutDir
+	if toParent(j, t.task(j.Id, op.Task.N)) {
+		at = j.OutParent
+	}
 	for _, f := range op.Files {
-		dir := t.touch(t.inode(j.OutDir))
+		d := t.dentry(at, f.Name)
+		if d != nil && at != j.OutDir && j.IfExists == wire.IfExists_SKIP {
+			continue
+		}
+		dir := t.touch(t.inode(at))
 		c := &wire.Create{Mode: outputMode}
 		in, acls, _ := t.newInode(c, dir, sIFREG)
 		in.Attr.Uid = j.Cred.GetUid()
@@ -60,12 +74,12 @@ func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) {
 		in.Inline, in.HasInline = f.Content, true
 		in.Attr.Size, in.Attr.Allocated = uint64(len(f.Content)), uint64(len(f.Content))
 		t.addInode(c, in, acls)
-		if d := t.dentry(j.OutDir, f.Name); d != nil {
-			t.dropName(t.inode(d.Ino), nil)
+		if d != nil {
+			t.dropName(t.inode(d.Ino), op.OpenSessions)
 		} else {
 			dir.Entries++
 		}
-		t.putDentry(j.OutDir, f.Name, in.Attr.Ino, sIFREG)
+		t.putDentry(at, f.Name, in.Attr.Ino, sIFREG)
 		t.putInode(dir)
 	}
 }

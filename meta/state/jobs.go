@@ -78,10 +78,13 @@ func (t *tx) submitJob(op *wire.SubmitJob) *wire.Result {
 	if outputs == nil {
 		return failf(wire.NotFound, "the cluster has not been set up")
 	}
+	if r := t.overQuota(op); r != nil {
+		return r
+	}
 
 	j := proto.Clone(op.Job).(*wire.Job)
 	j.Id, j.Digest, j.Cred = t.take(nextJob, 1), digest[:], t.owner(op.Job.Cred)
-	j.State, j.Reason = statePending, "waiting for a host"
+	t.begin(j)
 	j.SubmittedNs, j.StartedNs, j.EndedNs = t.now, 0, 0
 	j.Tasks, j.TasksDone, j.TasksFailed, j.NextTask = 0, 0, 0, 0
 	j.Events = nil
@@ -154,13 +157,16 @@ func (t *tx) putTask(task *wire.Task) {
 	}
 }
 
-// putJob also keeps the index of jobs that have not ended.
+// putJob also keeps the indices of jobs that have not ended, and of those that
+// are to be removed.
 func (t *tx) putJob(j *wire.Job) {
+	t.unindex(j.Id)
 	t.set(jobKey(nil, j.Id), j)
-	if ended(j.State) {
-		t.del(jobActiveKey(nil, j.Id))
-	} else {
+	if !ended(j.State) {
 		t.setRaw(jobActiveKey(nil, j.Id), nil)
+		t.setRaw(jobUserKey(nil, j.Cred.GetUid(), j.Id), nil)
+	} else if at := due(j); at != 0 {
+		t.setRaw(jobDueKey(nil, at, j.Id), nil)
 	}
 }
 
@@ -210,19 +216,28 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 		if out, code = t.dir(op.OutIno); code != wire.OK {
 			return failf(code, "the output directory of the attempt: %v", code)
 		}
-		if dst, code = t.dir(j.OutDir); code != wire.OK {
-			return failf(code, "the output directory of the job: %v", code)
+		var r *wire.Result
+		if dst, r = t.resultDir(j, old); r != nil {
+			return r
 		}
 		if op.OutIno == j.OutDir || t.below(dst, op.OutIno) {
 			return failf(wire.Invalid, "the output directory of an attempt cannot hold that of its job")
 		}
-		if code := t.mayMerge(out, dst); code != wire.OK {
-			return failf(code, "an output of the attempt and one of the job are not of one type")
+		if dst.Attr.Ino == j.OutDir {
+			if code := t.mayMerge(out, dst); code != wire.OK {
+				return failf(code, "an output of the attempt and one of the job are not of one type")
+			}
+		} else if r := t.mayPlace(j, out, dst); r != nil {
+			return r
 		}
 	}
 
-	if out != nil {
+	switch {
+	case out == nil:
+	case dst.Attr.Ino == j.OutDir:
 		t.merge(out, dst)
+	default:
+		t.place(j, out, dst, op.OpenSessions)
 	}
 	t.putOutputs(j, op)
 	task := t.nextTask(old, op.Task)
@@ -349,8 +364,12 @@ func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
 	if op.Event != "" {
 		t.event(j, op.Event)
 	}
+	t.control(j, op)
 	t.addTasks(j, op.Tasks)
 	switch {
+	case retry && j.NextTask == 0:
+		t.begin(j)
+		j.EndedNs = 0
 	case retry:
 		t.resetTasks(j.Id, statePending, "to be tried again", func(s string) bool { return s != stateSucceeded })
 		j.State, j.Reason, j.EndedNs = statePending, "to be tried again", 0

@@ -31,6 +31,8 @@ const (
 	jName   = 2 // name → id
 	jActive = 3 // id → nothing: jobs that have not ended
 	jOpen   = 4 // id n → nothing: tasks that have not ended
+	jUser   = 5 // uid id → nothing: jobs that have not ended, by owner
+	jDue    = 6 // time id → nothing: jobs that have ended, by when they are removed
 )
 
 // Names of the kParam keys.
@@ -92,6 +94,12 @@ func taskOpenKey(b []byte, id uint64, n uint32) []byte {
 	return be32(be64(append(b, kJob, jOpen), id), n)
 }
 func jobNameKey(b []byte, name string) []byte { return append(append(b, kJob, jName), name...) }
+func jobUserKey(b []byte, uid uint32, id uint64) []byte {
+	return be64(be32(append(b, kJob, jUser), uid), id)
+}
+func jobDueKey(b []byte, ns int64, id uint64) []byte {
+	return be64(be64(append(b, kJob, jDue), ordered(ns)), id)
+}
 func jobActiveKey(b []byte, id uint64) []byte { return be64(append(b, kJob, jActive), id) }
 
 // after returns the first key that does not start with prefix; nil if there

@@ -261,6 +261,15 @@ func (v *view) getBlocks(op *wire.GetBlocks) *wire.Answer {
 
 func (v *view) listJobs(op *wire.ListJobs) *wire.Answer {
 	out := new(wire.JobsAnswer)
+	if op.DueNs != 0 {
+		v.scan([]byte{kJob, jDue}, jobDueKey(nil, op.DueNs, 0), func(key, _ []byte) bool {
+			if j := v.job(num64(key[10:])); j != nil {
+				out.Jobs = append(out.Jobs, j)
+			}
+			return len(out.Jobs) < int(min(max(op.Limit, 1), maxJobs))
+		})
+		return &wire.Answer{Op: &wire.Answer_Jobs{Jobs: out}}
+	}
 	if op.GetName() != "" {
 		if id, ok := v.jobNamed(op.Name); ok {
 			if j := v.job(id); j != nil {
@@ -275,6 +284,9 @@ func (v *view) listJobs(op *wire.ListJobs) *wire.Answer {
 		v.scan(jobKey(nil, op.After+1), after([]byte{kJob, jRecord}), func(key, value []byte) bool {
 			j := new(wire.Job)
 			if v.decode(key, value, j) {
+				if op.Brief {
+					j.Spec, j.Events, j.Kernels = nil, nil, nil
+				}
 				out.Jobs = append(out.Jobs, j)
 			}
 			return len(out.Jobs) < limit

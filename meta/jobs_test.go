@@ -1,0 +1,42 @@
+package meta
+
+import (
+	"testing"
+
+	"quernfs/internal/wire"
+)
+
+// TestLimited: the limit is the administrator's, whatever a client sends.
+func TestLimited(t *testing.T) {
+	submit := func(name string) *wire.Command {
+		return &wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: &wire.Job{Name: name}, Tasks: []*wire.Task{{}}, MaxOpen: 99}}}
+	}
+	own := submit("a")
+	batch := &wire.Command{Op: &wire.Command_Batch{Batch: &wire.Batch{Commands: []*wire.Command{submit("b")}}}}
+	c := limited(stamped(own, fakeTree{}, nil), 5).GetSubmitJob()
+	if c.MaxOpen != 5 || c.Job.Name != "a" || len(c.Tasks) != 1 || own.GetSubmitJob().MaxOpen != 99 {
+		t.Errorf("%v", c)
+	}
+	if c := limited(stamped(batch, fakeTree{}, nil), 5).GetBatch().Commands[0].GetSubmitJob(); c.MaxOpen != 5 {
+		t.Errorf("in a batch: %v", c)
+	}
+}
+
+// TestResultTargets: the names that results get in a directory of the mount, and
+// what had them, are claimed; who has it open is noted.
+func TestResultTargets(t *testing.T) {
+	tree := fakeTree{"job/5": 50, "results/5": 60, "60/a": 61}
+	cmd := &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{
+		Task: &wire.Task{Job: 5}, OutIno: 70, Names: []string{"a", "b"},
+	}}}
+	if got := showClaims(targets(cmd, tree)); got != "change 50, change 70, names 60 a b, victim 61" {
+		t.Error(got)
+	}
+	u := stamped(cmd, tree, func(ino uint64) []uint64 { return []uint64{ino, 3, 3} }).GetUpdateTask()
+	if len(u.OpenSessions) != 2 || u.OpenSessions[0] != 3 || u.OpenSessions[1] != 61 || u.OutIno != 70 {
+		t.Errorf("%v", u)
+	}
+	if got := showClaims(targets(&wire.Command{Op: &wire.Command_RemoveJob{RemoveJob: &wire.RemoveJob{Id: 5}}}, tree)); got != "change 5, change 50" {
+		t.Error(got)
+	}
+}
