@@ -43,7 +43,7 @@ type Config struct {
 
 	Jobs        JobScheduler // nil: jobs wait
 	JobsPerUser uint32       // that have not ended; 0: any number; root has no limit
-	Log  *slog.Logger
+	Log         *slog.Logger
 
 	// For tests; zero gives the defaults of raft.go.
 	Timing Timing

@@ -50,9 +50,15 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 	}
 	u := &wire.UpdateTask{Task: t, OutIno: out}
 	if err == nil {
-		u.Files = r.small
+		u.Files, u.Names = r.small, r.names
 	}
 	stale, err := a.tell(ctx, u)
+	if t.State == StateSucceeded && refused(err) {
+		// The results cannot have their places, now or later.
+		t.Failures++
+		t.State, t.Reason = StateFailed, sentence(err)
+		stale, err = a.tell(ctx, &wire.UpdateTask{Task: t})
+	}
 	// Whether the files were renamed away or not: what is left is of no use.
 	r.remove()
 	if err != nil {
@@ -65,6 +71,15 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 		end.State, end.Reason, end.Failures = t.State, t.Reason, t.Failures
 	}
 	return end
+}
+
+// refused says whether meta does not take the results of a task.
+func refused(err error) bool {
+	switch wire.CodeOf(err) {
+	case wire.Exists, wire.NotFound, wire.NotDir, wire.Denied, wire.Invalid, wire.Quota:
+		return true
+	}
+	return false
 }
 
 // tell reports the end of an attempt. It is repeated until meta has answered:
@@ -108,8 +123,9 @@ type attemptRun struct {
 	stderr  *worker.Tail
 	dir     uint64 // the attempt directory; 0: not made
 	small   []*wire.OutputFile
-	lost    bool // the error is not the task's own fault
-	retries int  // as the job file says
+	names   []string // of the results that leave the job's own directory
+	lost    bool     // the error is not the task's own fault
+	retries int      // as the job file says
 	meter   traffic.Meter
 }
 
@@ -147,7 +163,11 @@ func (r *attemptRun) run(ctx context.Context) error {
 		return err
 	}
 	defer inputs.close()
-	out := r.output(ctx, outputName(spec, r.task, r.job))
+	name, elsewhere := outputName(spec, r.task, r.job)
+	if elsewhere {
+		r.names = []string{name}
+	}
+	out := r.output(ctx, name)
 	defer out.close()
 
 	p, err := r.agent.take(ctx)
@@ -247,17 +267,20 @@ func (r *attemptRun) args(ref *wire.KernelRef, step jobfile.Step) []string {
 	return args
 }
 
-// outputName is what the file of a task is called in the job's directory.
-func outputName(spec *jobfile.Spec, t *wire.Task, j *wire.Job) string {
+// outputName is what the file of a task is called, and whether it goes to the
+// directory that the job names.
+func outputName(spec *jobfile.Spec, t *wire.Task, j *wire.Job) (name string, elsewhere bool) {
+	input := ""
+	if len(t.Inputs) > 0 {
+		input = t.Inputs[0].Path
+	}
 	switch {
 	case t.Phase == "reduce":
-		return spec.Output
+		return spec.OutputName(j.Name, "", 0, false), j.OutParent != 0
 	case spec.Reduce != nil:
-		return partName(t.N)
-	case j.Tasks == 1:
-		return spec.Output
+		return partName(t.N), false
 	}
-	return fmt.Sprintf("%s.%05d", spec.Output, t.N)
+	return spec.OutputName(j.Name, input, t.N, j.Tasks > 1), j.OutParent != 0
 }
 
 func partName(n uint32) string { return fmt.Sprintf(".part.%05d", n) }

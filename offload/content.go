@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
 )
 
 // OverlayFor is an Overlay whose Open returns the file type of another package,
@@ -199,7 +200,7 @@ type ctlFile struct {
 }
 
 func (c *ctlFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	return textFile("write one of: cancel, retry\n").ReadAt(ctx, p, off)
+	return textFile("write one of: "+verbs+"\n").ReadAt(ctx, p, off)
 }
 
 func (c *ctlFile) Write(ctx context.Context, p []byte) (int, error) {
@@ -224,35 +225,30 @@ func (o *Overlay) control(ctx context.Context, cred *wire.Cred, job *wire.Job, v
 	if !owns(cred, job) {
 		return problem(wire.Perm, job.Name, 0, "job %d belongs to uid %d", job.Id, job.Cred.GetUid())
 	}
-	switch verb {
+	by := fmt.Sprintf("uid %d", cred.GetUid())
+	word, arg, _ := strings.Cut(verb, " ")
+	arg = strings.TrimSpace(arg)
+	if arg != "" && word != "priority" {
+		return problem(wire.Invalid, job.Name, 0, "%q: %s takes no argument", verb, word)
+	}
+	switch word {
 	case "cancel":
-		return Cancel(ctx, o.meta, cred, job.Id, fmt.Sprintf("cancelled by uid %d: %s", cred.GetUid(), why))
+		return Cancel(ctx, o.meta, cred, job.Id, fmt.Sprintf("cancelled by %s: %s", by, why))
 	case "retry":
-		return Retry(ctx, o.meta, cred, job.Id, fmt.Sprintf("retried by uid %d", cred.GetUid()))
+		return Retry(ctx, o.meta, cred, job.Id, "retried by "+by)
+	case "pause":
+		return Pause(ctx, o.meta, cred, job.Id, "paused by "+by)
+	case "resume":
+		return Resume(ctx, o.meta, cred, job.Id, "resumed by "+by)
+	case "priority":
+		n, err := strconv.Atoi(arg)
+		if err != nil || n < -jobfile.MaxPriority || n > jobfile.MaxPriority {
+			return problem(wire.Invalid, job.Name, 0, "priority takes a number from %d to %d, not %q", -jobfile.MaxPriority, jobfile.MaxPriority, arg)
+		}
+		return SetPriority(ctx, o.meta, cred, job.Id, n, fmt.Sprintf("priority %d, set by %s", n, by))
 	}
-	return problem(wire.Invalid, job.Name, 0, "%q is not something a job can be told: cancel, retry", verb)
+	return problem(wire.Invalid, job.Name, 0, "%q is not something a job can be told: %s", verb, verbs)
 }
 
-// Cancel ends a job that has not ended. Its running tasks are stopped.
-func Cancel(ctx context.Context, m Meta, cred *wire.Cred, id uint64, reason string) error {
-	_, err := m.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{
-		Id: id, State: StateCancelled, Reason: reason, Event: reason,
-	}}})
-	return err
-}
-
-// Retry starts the tasks of a failed or cancelled job that have not succeeded
-// once more.
-func Retry(ctx context.Context, m Meta, cred *wire.Cred, id uint64, reason string) error {
-	job, _, err := getJob(ctx, m, id, false)
-	if err != nil {
-		return err
-	}
-	if job.State != StateFailed && job.State != StateCancelled && job.State != StateExpired {
-		return problem(wire.Invalid, job.Name, 0, "job %d is %s: only a job that failed or was cancelled can be retried", id, job.State)
-	}
-	_, err = m.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{
-		Id: id, State: StatePending, Reason: reason, Event: reason,
-	}}})
-	return err
-}
+// verbs is what ctl takes.
+const verbs = "cancel, retry, pause, resume, priority N"

@@ -29,7 +29,14 @@ type stretch struct {
 type rangeView struct {
 	parts []stretch
 	size  int64
+
+	window   []byte // bytes of the file that were read last
+	windowAt int64
 }
+
+// windowSize is how much of a file is read at once. Windows begin at multiples
+// of it, which are borders of leaves: so no leaf is read twice.
+const windowSize = 256 << 10
 
 // How the beginning of a line is looked for: backwards, in steps that grow.
 const (
@@ -149,6 +156,22 @@ func readExactly(ctx context.Context, f File, p []byte, off int64) (int, error) 
 	return total, nil
 }
 
+// load reads the window around at, as far as it lies in s.
+func (v *rangeView) load(ctx context.Context, f File, s stretch, at int64) error {
+	start := at / windowSize * windowSize
+	end := min(start+windowSize, s.off+s.len)
+	start = max(start, s.off)
+	if int64(cap(v.window)) < end-start {
+		v.window = make([]byte, windowSize)
+	}
+	v.window, v.windowAt = v.window[:end-start], start
+	if _, err := readExactly(ctx, f, v.window, start); err != nil {
+		v.window = v.window[:0]
+		return err
+	}
+	return nil
+}
+
 // readAt reads what the task sees; io.EOF at its end.
 func (v *rangeView) readAt(ctx context.Context, f File, p []byte, off int64) (int, error) {
 	total := 0
@@ -161,10 +184,15 @@ func (v *rangeView) readAt(ctx context.Context, f File, p []byte, off int64) (in
 			total += copy(want, s.mem[skip:])
 			continue
 		}
-		n, err := readExactly(ctx, f, want, s.off+skip)
-		total += n
-		if err != nil {
-			return total, err
+		for len(want) > 0 {
+			at := s.off + skip
+			if at < v.windowAt || at >= v.windowAt+int64(len(v.window)) {
+				if err := v.load(ctx, f, s, at); err != nil {
+					return total, err
+				}
+			}
+			n := copy(want, v.window[at-v.windowAt:])
+			want, total, skip = want[n:], total+n, skip+int64(n)
 		}
 	}
 	if total < len(p) {

@@ -150,6 +150,7 @@ func (t *term) round(ctx context.Context, now time.Time) error {
 	t.mu.Unlock()
 	err := errors.Join(
 		t.lose(ctx, now),
+		t.life(ctx, now),
 		t.advance(ctx),
 		t.assign(ctx, now),
 	)

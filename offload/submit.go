@@ -75,37 +75,6 @@ func (s *Submitter) Submit(ctx context.Context, cred *wire.Cred, name string, sp
 	return r.Value, nil
 }
 
-// plan resolves kernels, pins inputs and makes the map tasks.
-func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec *jobfile.Spec) (*wire.Job, []*wire.Task, error) {
-	if err := s.Files.Sync(ctx); err != nil {
-		return nil, nil, problem(wire.CodeOf(err), name, 0, "storing what was written before: %v", err)
-	}
-	e := &expander{files: s.Files, meta: s.Meta, cred: cred, job: name}
-	first, err := e.resolve(ctx, spec.Map)
-	if err != nil {
-		return nil, nil, err
-	}
-	job := &wire.Job{Kernel: first.Name, Kernels: []*wire.KernelRef{first}}
-	if spec.Reduce != nil {
-		second := first
-		if r := jobfile.Inherit(*spec.Reduce, spec.Map); r.Kernel != spec.Map.Kernel || r.Wasm != spec.Map.Wasm {
-			if second, err = e.resolve(ctx, r); err != nil {
-				return nil, nil, err
-			}
-		}
-		job.Kernels = append(job.Kernels, second)
-	}
-	files, err := e.expand(ctx, spec.Inputs)
-	if err != nil {
-		return nil, nil, err
-	}
-	tasks, err := split(ctx, s.Files, files, spec)
-	if err != nil {
-		return nil, nil, problem(wire.CodeOf(err), name, 0, "finding out where the inputs lie: %v", err)
-	}
-	return job, tasks, nil
-}
-
 // findJob returns the job of that name, or nil.
 func findJob(ctx context.Context, m Meta, name string) (*wire.Job, error) {
 	ans, err := ask(ctx, m, &wire.Query{Cred: rootCred, Op: &wire.Query_ListJobs{ListJobs: &wire.ListJobs{Name: name, Limit: 1}}})

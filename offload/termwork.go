@@ -155,11 +155,14 @@ func (t *term) advance(ctx context.Context) error {
 
 // next is the update that a job needs now, or nil.
 func next(j *jobState) *wire.UpdateJob {
-	if j.stale {
+	if j.stale || j.job.State == StateWaiting {
 		return nil
 	}
 	if j.spec == nil {
 		return &wire.UpdateJob{Id: j.job.Id, State: StateFailed, Reason: "its job file cannot be read by this version of quern"}
+	}
+	if len(j.tasks) == 0 && j.job.IfExists == wire.IfExists_SKIP {
+		return &wire.UpdateJob{Id: j.job.Id, State: StateSucceeded, Reason: nothingToDo}
 	}
 	if len(j.tasks) == 0 {
 		return &wire.UpdateJob{Id: j.job.Id, State: StateFailed, Reason: "it has no tasks"}
@@ -206,13 +209,20 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 	for _, j := range t.jobs {
 		jobs = append(jobs, j)
 	}
-	slices.SortFunc(jobs, func(a, b *jobState) int { return cmp.Compare(a.job.Id, b.job.Id) })
+	slices.SortFunc(jobs, func(a, b *jobState) int {
+		return cmp.Or(cmp.Compare(b.job.Priority, a.job.Priority), cmp.Compare(a.job.Id, b.job.Id))
+	})
+	var ordered []place.Task // of higher priorities
+	urgency := int32(0)
 	for _, j := range jobs {
+		if j.job.Priority != urgency {
+			ordered, queues, urgency = append(ordered, place.Interleave(queues)...), nil, j.job.Priority
+		}
 		if len(t.agents) == 0 && !j.alone && !j.stale && now.Sub(t.began) > t.s.cfg.LostAfter {
 			j.alone = true
 			alone = append(alone, &wire.UpdateJob{Id: j.job.Id, Reason: "waiting: no host that runs wasm is connected"})
 		}
-		if j.stale || j.spec == nil || free == 0 {
+		if j.stale || j.spec == nil || free == 0 || j.job.Paused || j.job.State == StateWaiting {
 			continue
 		}
 		// No more than could start, and some that may rather wait.
@@ -225,7 +235,7 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 		}
 		queues = append(queues, q)
 	}
-	decisions := place.Place(place.Interleave(queues), agents, t.s.cfg.Model)
+	decisions := place.Place(append(ordered, place.Interleave(queues)...), agents, t.s.cfg.Model)
 	t.mu.Unlock()
 
 	var g errgroup.Group

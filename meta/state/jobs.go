@@ -297,6 +297,9 @@ func (t *tx) derive(j *wire.Job, old, task *wire.Task) {
 		if active(task.State) || j.TasksDone > 0 {
 			j.State = stateRunning
 			j.Reason = fmt.Sprintf("%d of %d tasks done", j.TasksDone, j.Tasks)
+			if j.Paused {
+				j.Reason = "paused; " + j.Reason
+			}
 		} else if ended(was) {
 			j.State, j.Reason = statePending, "to be tried again"
 		}

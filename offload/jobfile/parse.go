@@ -40,6 +40,7 @@ func Parse(data []byte) (*Spec, error) {
 	version := false
 	known := stepFields(&s.Map, "")
 	maps.Copy(known, splitFields(s))
+	maps.Copy(known, lifeFields(s))
 	known["version"] = func(n *yaml.Node) error {
 		version = true
 		return versionOne(n)
@@ -64,15 +65,6 @@ func Parse(data []byte) (*Spec, error) {
 			return err
 		}
 		return s.Reduce.check("reduce ")
-	}
-	known["output"] = func(n *yaml.Node) (err error) {
-		if s.Output, err = text(n, "output"); err != nil {
-			return err
-		}
-		if strings.HasPrefix(s.Output, ".") {
-			return Errorf(n.Line, "output must not begin with a dot, %q does", shorten(s.Output))
-		}
-		return fileName(n.Line, "output", s.Output)
 	}
 	known["timeout"] = func(n *yaml.Node) (err error) {
 		s.Timeout, err = duration(n, "timeout")
@@ -102,8 +94,11 @@ func Parse(data []byte) (*Spec, error) {
 	if s.Map.KernelLine == 0 {
 		return nil, Errorf(0, "the job names no kernel: give \"kernel: NAME\" or \"wasm: /PATH\"")
 	}
-	if len(s.Inputs) == 0 {
+	if len(s.Inputs) == 0 && s.Array == 0 {
 		return nil, Errorf(0, "the job has no inputs: give \"inputs:\" and a list of paths")
+	}
+	if err := s.checkLife(); err != nil {
+		return nil, err
 	}
 	return s, nil
 }

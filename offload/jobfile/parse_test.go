@@ -42,6 +42,7 @@ func TestParse(t *testing.T) {
 		Split:  SplitNone,
 		Reduce: &Step{Kernel: "merge", KernelLine: 11, Args: []string{"x"}},
 		Output: "result.txt", Timeout: 90 * time.Second, Retries: 0, Memory: 3 << 29,
+		Life: Life{IfExists: Replace}, OutputLine: 13,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -59,6 +60,7 @@ func TestParseDefaults(t *testing.T) {
 	want := &Spec{
 		Map: Step{Wasm: "/k.wasm", KernelLine: 2}, Inputs: []Input{{"/a/b", 3}},
 		Split: SplitFile, Output: "output", Timeout: 10 * time.Minute, Retries: 2, Memory: 256 << 20,
+		Life: Life{IfExists: Replace},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -203,7 +205,7 @@ func TestSchema(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := []string{"args", "inputs", "kernel", "memory", "name", "output", "params", "reduce", "retries", "split", "task_bytes", "timeout", "version", "wasm"}
+	want := []string{"after", "args", "array", "deadline", "if_exists", "inputs", "kernel", "memory", "name", "output", "params", "priority", "reduce", "retries", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the schema has the fields %v", names)
 	}
@@ -271,6 +273,7 @@ func TestMatch(t *testing.T) {
 // sentence.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
+	f.Add([]byte("version: 1\nkernel: k\ninputs: [/a]\nafter: {a: ok, b: any}\noutput: /r/{name}.{ext}\nttl: 7d\ndeadline: 2026-01-31T18:00:00Z\n"))
 	f.Add([]byte("version: 1\nkernel: &x k\ninputs: [*x, <<: *x]\n"))
 	f.Add([]byte("a: &a [*a]"))
 	f.Add([]byte("version: 1\nkernel: !!binary aGk=\ninputs: [!<tag:x> /a]\n"))
@@ -286,8 +289,12 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if s.Map.KernelLine == 0 || len(s.Inputs) == 0 || s.Timeout < time.Second || s.Timeout > MaxTimeout ||
-			s.Memory < MinMemory || s.Memory > MaxMemory || s.Output == "" || strings.Contains(s.Output, "/") {
+		dir, name := s.OutputDir()
+		if out := s.OutputName("job", "/in/a.b", 7, true); out == "" || strings.Contains(out, "/") || dir != "" && dir[0] != '/' {
+			t.Errorf("the output %q, %q is called %q", dir, name, out)
+		}
+		if s.Map.KernelLine == 0 || len(s.Inputs) == 0 && s.Array == 0 || s.Timeout < time.Second || s.Timeout > MaxTimeout ||
+			s.Memory < MinMemory || s.Memory > MaxMemory || name == "" || strings.Contains(name, "/") {
 			t.Errorf("%+v", s)
 		}
 		for _, in := range s.Inputs {

@@ -59,7 +59,9 @@ type Spec struct {
 	Retries   int
 	Memory    int64 // bytes
 
-	NameLine int
+	Life
+
+	NameLine, OutputLine int
 }
 
 // Error is what is wrong with a job file.

@@ -1,0 +1,311 @@
+package offload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"quernfs/internal/wire"
+)
+
+// list is what lies in a directory: names and contents.
+func (r *rig) list(path string) map[string]string {
+	r.t.Helper()
+	entries, err := r.ReadDir(context.Background(), path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, d := range entries {
+		in, err := r.inode(d.Ino)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if in.HasInline {
+			out[d.Name] = string(in.Inline)
+			continue
+		}
+		r.mu.Lock()
+		out[d.Name] = string(r.content[d.Ino])
+		r.mu.Unlock()
+	}
+	return out
+}
+
+func (r *rig) state(id uint64) string {
+	r.t.Helper()
+	j, _, err := getJob(context.Background(), r, id, false)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return j.State + ": " + j.Reason
+}
+
+// TestAfter: a job begins when those before have ended, with what they left as
+// its inputs.
+func TestAfter(t *testing.T) {
+	r := newRig(t)
+	r.write("/in/a.txt", "x y\n")
+	r.write("/results/.keep", "")
+	r.lead(SchedulerConfig{})
+	first := r.submit("first", "version: 1\nkernel: wordcount\ninputs: /in\noutput: /results/first\n")
+	second := r.submit("second", "version: 1\nkernel: grep\nargs: [x]\ninputs: /results/*\nafter: first\noutput: /results/second\n")
+	never := r.submit("never", "version: 1\nkernel: grep\nargs: [x]\ninputs: /in\nafter: {first: failed}\n")
+	lost := r.submit("lost", "version: 1\nkernel: grep\nargs: [x]\ninputs: /nowhere\nafter: {first: any}\n")
+	if s := r.state(second); s != "waiting: waiting for first" {
+		t.Error(s)
+	}
+	r.startAgent("a", nil)
+	for id, want := range map[uint64]string{
+		first:  "succeeded: all tasks done",
+		second: "succeeded: all tasks done",
+		never:  "failed: it was to run after first (failed), and that job is succeeded",
+		lost:   "failed: line 4: there is no /nowhere",
+	} {
+		if r.wait(id); r.state(id) != want {
+			t.Errorf("job %d: %s", id, r.state(id))
+		}
+	}
+	got := r.list("/results")
+	if got["first"] != "1 x\n1 y\n" || got["second"] != "/results/first:1:1 x\n" || len(got) != 3 {
+		t.Errorf("%q", got)
+	}
+	s := Submitter{Files: r.files(), Meta: r}
+	_, err := s.Submit(context.Background(), rootCred, "x", []byte("version: 1\nkernel: grep\ninputs: /in\nafter: [first, nobody]\n"))
+	if !errors.Is(err, wire.NotFound) || sentence(err) != `line 4: there is no job "nobody" to wait for; submit it first` {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestResultsInTheMount has a result for each input, and looks at what is there.
+func TestResultsInTheMount(t *testing.T) {
+	r := newRig(t)
+	for i := range 5 {
+		r.write(fmt.Sprintf("/in/%d.txt", i), strings.Repeat("x ", i+1))
+	}
+	r.write("/results/2.count.txt", "old")
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", nil)
+	job := func(name, how string) string {
+		return fmt.Sprintf("version: 1\nkernel: wordcount\ninputs: /in\noutput: '/results/{name}.%s.{ext}'\nif_exists: %s\n", name, how)
+	}
+	s := Submitter{Files: r.files(), Meta: r}
+	_, err := s.Submit(context.Background(), rootCred, "count", []byte(job("count", "fail")))
+	if !errors.Is(err, wire.Exists) || !strings.Contains(sentence(err), "/results/2.count.txt exists already") {
+		t.Errorf("%v", err)
+	}
+	id := r.submit("skip", job("count", "skip"))
+	if _, tasks := r.wait(id); len(tasks) != 4 || r.state(id) != "succeeded: all tasks done" {
+		t.Errorf("%d tasks, %s", len(tasks), r.state(id))
+	}
+	if got := r.list("/results"); len(got) != 5 || got["2.count.txt"] != "old" || got["4.count.txt"] != "5 x\n" {
+		t.Errorf("%q", got)
+	}
+	id = r.submit("skip again", job("count", "skip"))
+	if r.wait(id); r.state(id) != "succeeded: "+nothingToDo {
+		t.Error(r.state(id))
+	}
+	id = r.submit("replace", job("count", "replace"))
+	if r.wait(id); r.state(id) != "succeeded: all tasks done" {
+		t.Error(r.state(id))
+	}
+	if got := r.list("/results"); len(got) != 5 || got["2.count.txt"] != "3 x\n" {
+		t.Errorf("%q", got)
+	}
+	// It appears while the job is under way.
+	r.mu.Lock()
+	r.fail = func(cmd *wire.Command) error {
+		for _, u := range updates(cmd) {
+			if u.Task.State == StateSucceeded && slices.Contains(u.Names, "3.late.txt") {
+				r.mu.Lock()
+				r.fail = nil
+				r.mu.Unlock()
+				r.write("/results/3.late.txt", "mine")
+			}
+		}
+		return nil
+	}
+	r.mu.Unlock()
+	id = r.submit("late", job("late", "fail"))
+	if r.wait(id); r.state(id) != "failed: task 3: the result 3.late.txt exists already (if_exists: fail)" && !strings.Contains(r.state(id), "3.late.txt exists already") {
+		t.Error(r.state(id))
+	}
+	if got := r.list("/results")["3.late.txt"]; got != "mine" {
+		t.Errorf("%q", got)
+	}
+	if left := r.attempts(); len(left) > 0 {
+		t.Errorf("attempts are left: %v", left)
+	}
+	_, err = s.Submit(context.Background(), &wire.Cred{Uid: 5, Gid: 5}, "denied", []byte(job("denied", "replace")))
+	if !errors.Is(err, wire.Denied) || !strings.Contains(sentence(err), "no permission to write to /results") {
+		t.Errorf("%v", err)
+	}
+}
+
+// updates are the reports in a command.
+func updates(cmd *wire.Command) (out []*wire.UpdateTask) {
+	if u := cmd.GetUpdateTask(); u != nil {
+		return []*wire.UpdateTask{u}
+	}
+	for _, c := range cmd.GetBatch().GetCommands() {
+		out = append(out, updates(c)...)
+	}
+	return out
+}
+
+// TestArray runs one task for each number.
+func TestArray(t *testing.T) {
+	r := newRig(t)
+	r.write("/in/a", "x\n")
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", nil)
+	id := r.submit("a", "version: 1\nkernel: wordcount\ninputs: /in\narray: 12\n")
+	r.wait(id)
+	got := r.outputs(id)
+	names := slices.Sorted(maps.Keys(got))
+	if len(names) != 12 || names[11] != "output.00011" || got["output.00005"] != "1 x\n" {
+		t.Errorf("%q", got)
+	}
+	id = r.submit("none", "version: 1\nkernel: wordcount\narray: 2\n")
+	if r.wait(id); r.state(id) != "succeeded: all tasks done" {
+		t.Error(r.state(id))
+	}
+}
+
+// TestPriorityPauseDeadline: the urgent job is served first, a paused one not
+// at all, and one that is late expires.
+func TestPriorityPauseDeadline(t *testing.T) {
+	r := newRig(t)
+	r.write("/in/a", "x\n")
+	r.lead(SchedulerConfig{})
+	spec := "version: 1\nkernel: wordcount\ninputs: /in\narray: 3\n"
+	low := r.submit("low", spec+"priority: -1\n")
+	mid := r.submit("mid", spec)
+	high := r.submit("high", spec)
+	paused := r.submit("paused", spec+"priority: 9\n")
+	late := r.submit("late", spec+"deadline: 1s\n")
+	ctx := context.Background()
+	if err := SetPriority(ctx, r, rootCred, high, 7, "now"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Pause(ctx, r, rootCred, paused, "paused"); err != nil {
+		t.Fatal(err)
+	}
+	r.wait(late)
+	if s := r.state(late); !strings.HasPrefix(s, "expired: its deadline, 20") {
+		t.Error(s)
+	}
+	r.startAgent("a", func(c *AgentConfig) { c.Slots = 1 })
+	_, tasks := r.wait(low)
+	first := tasks[0].StartedNs
+	for _, id := range []uint64{mid, high} {
+		_, tasks := r.wait(id)
+		for _, x := range tasks {
+			if x.StartedNs > first {
+				t.Errorf("a task of job %d starts after one of lower priority", id)
+			}
+		}
+	}
+	if s := r.state(paused); s != "pending: paused" {
+		t.Error(s)
+	}
+	if err := Resume(ctx, r, rootCred, paused, "resumed"); err != nil {
+		t.Fatal(err)
+	}
+	if r.wait(paused); r.state(paused) != "succeeded: all tasks done" {
+		t.Error(r.state(paused))
+	}
+	if err := Pause(ctx, r, rootCred, paused, "late"); !errors.Is(err, wire.Invalid) {
+		t.Errorf("a pause of what has ended: %v", err)
+	}
+}
+
+// TestTTL: a job that has ended is forgotten, what was linked elsewhere is kept.
+func TestTTL(t *testing.T) {
+	r := newRig(t)
+	r.write("/in/a", "x\n")
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", nil)
+	id := r.submit("a", "version: 1\nkernel: wordcount\ninputs: /in\narray: 3\nttl: 1s\n")
+	kept := r.submit("b", "version: 1\nkernel: wordcount\ninputs: /in\n")
+	job, _ := r.wait(id)
+	entries, err := r.ReadDirInode(context.Background(), job.OutDir)
+	if err != nil || len(entries) != 3 {
+		t.Fatal(entries, err)
+	}
+	r.must(&wire.Command{Op: &wire.Command_Link{Link: &wire.Link{Ino: entries[0].Ino, NewParent: wire.RootIno, NewName: "kept"}}})
+	r.until("the job is forgotten", func() bool {
+		_, _, err := getJob(context.Background(), r, id, false)
+		return errors.Is(err, wire.NotFound)
+	})
+	if _, err := r.inode(entries[0].Ino); err != nil {
+		t.Errorf("the output with another name: %v", err)
+	}
+	if _, err := r.inode(entries[1].Ino); err == nil {
+		t.Error("an output is left")
+	}
+	r.wait(kept)
+	if at := time.Now(); at.IsZero() || r.state(kept) != "succeeded: all tasks done" {
+		t.Error(r.state(kept))
+	}
+}
+
+// TestNoHostCouldRunIt: a job that none of the hosts could ever run is refused;
+// without any host it waits.
+func TestNoHostCouldRunIt(t *testing.T) {
+	r := newRig(t)
+	r.write("/in/a", "x\n")
+	const spec = "version: 1\nkernel: wordcount\ninputs: /in\n"
+	r.submit("early", spec)
+	r.addNode("agent", "gpu", "h")
+	r.mu.Lock()
+	r.nodes[0].Node.Runtimes = []string{"cuda"}
+	r.mu.Unlock()
+	s := Submitter{Files: r.files(), Meta: r}
+	_, err := s.Submit(context.Background(), rootCred, "a", []byte(spec))
+	if !errors.Is(err, wire.Unsupported) || sentence(err) != "line 2: none of the 1 host of this cluster runs wasm" {
+		t.Errorf("%v", err)
+	}
+	r.addNode("agent", "cpu", "h2")
+	r.submit("b", spec)
+}
+
+// TestCtl writes everything that ctl takes, and what it does not.
+func TestCtl(t *testing.T) {
+	r := newRig(t)
+	r.write("/in/a", "x\n")
+	id := r.submit("a", "version: 1\nkernel: wordcount\ninputs: /in\n")
+	o := NewOverlay(OverlayConfig{Files: r.files(), Meta: r})
+	ctx := context.Background()
+	f, err := o.Open(ctx, rootCred, node{kind: kindJobFile0, job: id}.ino(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ write, state string }{
+		{"pause\n", "pending: paused by uid 0"},
+		{"resume\n", "pending: resumed by uid 0"},
+		{"priority  -12\n", "pending: resumed by uid 0"},
+		{"cancel\n", "cancelled: cancelled by uid 0: written to ctl"},
+		{"retry\n", "pending: retried by uid 0"},
+	} {
+		if n, err := f.Write(ctx, []byte(c.write)); err != nil || n != len(c.write) {
+			t.Errorf("%q: %v", c.write, err)
+		}
+		if s := r.state(id); s != c.state {
+			t.Errorf("after %q: %s", c.write, s)
+		}
+	}
+	if j, _, _ := getJob(ctx, r, id, false); j.Priority != -12 {
+		t.Errorf("priority %d", j.Priority)
+	}
+	for _, bad := range []string{"stop", "pause now", "priority", "priority high", "priority 1001", "retry"} {
+		if _, err := f.Write(ctx, []byte(bad)); !errors.Is(err, wire.Invalid) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}

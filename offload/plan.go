@@ -1,0 +1,192 @@
+package offload
+
+import (
+	"context"
+	"errors"
+	"path"
+	"slices"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
+)
+
+// plan resolves kernels, pins inputs and makes the map tasks. Those of a job
+// that waits for others are made when these have ended: what they leave may be
+// its inputs.
+func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec *jobfile.Spec) (*wire.Job, []*wire.Task, error) {
+	if err := s.Files.Sync(ctx); err != nil {
+		return nil, nil, problem(wire.CodeOf(err), name, 0, "storing what was written before: %v", err)
+	}
+	e := &expander{files: s.Files, meta: s.Meta, cred: cred, job: name}
+	first, err := e.resolve(ctx, spec.Map)
+	if err != nil {
+		return nil, nil, err
+	}
+	job := &wire.Job{Kernel: first.Name, Kernels: []*wire.KernelRef{first}}
+	if spec.Reduce != nil {
+		second := first
+		if r := jobfile.Inherit(*spec.Reduce, spec.Map); r.Kernel != spec.Map.Kernel || r.Wasm != spec.Map.Wasm {
+			if second, err = e.resolve(ctx, r); err != nil {
+				return nil, nil, err
+			}
+		}
+		job.Kernels = append(job.Kernels, second)
+	}
+	if err := e.runs(ctx, "wasm", spec.Map.KernelLine); err != nil {
+		return nil, nil, err
+	}
+	if err := s.life(ctx, e, spec, job); err != nil {
+		return nil, nil, err
+	}
+	if len(job.After) > 0 {
+		return job, nil, nil
+	}
+	tasks, err := e.tasks(ctx, spec)
+	return job, tasks, err
+}
+
+// runs refuses a job that needs a runtime which none of the cluster's hosts has.
+// Where no host has registered yet, the job waits for one.
+func (e *expander) runs(ctx context.Context, runtime string, line int) error {
+	ans, err := ask(ctx, e.meta, &wire.Query{Cred: rootCred, Op: &wire.Query_ListNodes{ListNodes: &wire.ListNodes{}}})
+	if err != nil {
+		return problem(wire.CodeOf(err), e.job, line, "looking for hosts: %v", err)
+	}
+	hosts := 0
+	for _, n := range ans.GetNodes().GetNodes() {
+		if n.GetNode().GetKind() != "agent" {
+			continue
+		}
+		if slices.Contains(n.Node.Runtimes, runtime) {
+			return nil
+		}
+		hosts++
+	}
+	if hosts == 0 {
+		return nil
+	}
+	return problem(wire.Unsupported, e.job, line, "none of the %s of this cluster runs %s", count(hosts, "host"), runtime)
+}
+
+// life fills in what the job waits for, how urgent it is, and where its results
+// go.
+func (s *Submitter) life(ctx context.Context, e *expander, spec *jobfile.Spec, job *wire.Job) error {
+	for _, a := range spec.After {
+		other, err := findJob(ctx, s.Meta, a.Name)
+		if err != nil {
+			return problem(wire.CodeOf(err), e.job, a.Line, "looking for the job %s: %v", a.Name, err)
+		}
+		if other == nil {
+			return problem(wire.NotFound, e.job, a.Line, "there is no job %q to wait for; submit it first", a.Name)
+		}
+		job.After = append(job.After, &wire.After{Job: other.Id, Name: a.Name, When: a.When})
+	}
+	job.Priority = int32(spec.Priority)
+	job.DeadlineAfterNs, job.TtlNs = int64(spec.DeadlineAfter), int64(spec.TTL)
+	if !spec.Deadline.IsZero() {
+		job.DeadlineNs = spec.Deadline.UnixNano()
+	}
+	job.IfExists = map[jobfile.IfExists]wire.IfExists{jobfile.Fail: wire.IfExists_FAIL, jobfile.Skip: wire.IfExists_SKIP}[spec.IfExists]
+	dir, _ := spec.OutputDir()
+	if dir == "" {
+		return nil
+	}
+	inode, err := e.reach(ctx, dir, spec.OutputLine)
+	if err != nil {
+		return err
+	}
+	if !isDir(inode.GetAttr().GetMode()) {
+		return problem(wire.NotDir, e.job, spec.OutputLine, "%s, where the results are to go, is not a directory", dir)
+	}
+	if err := e.may(ctx, inode, 2|1, dir, spec.OutputLine); err != nil {
+		if errors.Is(err, wire.Denied) {
+			return problem(wire.Denied, e.job, spec.OutputLine, "no permission to write to %s, where the results are to go", dir)
+		}
+		return err
+	}
+	job.OutParent = inode.Attr.Ino
+	return nil
+}
+
+// tasks expands the inputs of a job and makes its map tasks.
+func (e *expander) tasks(ctx context.Context, spec *jobfile.Spec) ([]*wire.Task, error) {
+	var files []*wire.TaskInput
+	var err error
+	if len(spec.Inputs) > 0 {
+		if files, err = e.expand(ctx, spec.Inputs); err != nil {
+			return nil, err
+		}
+	}
+	var tasks []*wire.Task
+	switch {
+	case spec.Array > 0:
+		if len(files)*spec.Array > maxFiles*4 {
+			return nil, problem(wire.Invalid, e.job, 0, "an array of %d tasks with %d input files each is too large", spec.Array, len(files))
+		}
+		one := &wire.Task{Inputs: files, Phase: "map"}
+		locate(ctx, e.files, []*wire.Task{one})
+		for n := range spec.Array {
+			tasks = append(tasks, &wire.Task{N: uint32(n), Inputs: files, Phase: "map"})
+		}
+	case spec.OutputPerFile():
+		tasks = pack(files, 0, 1)
+		if len(tasks) >= maxTasks {
+			return nil, problem(wire.Invalid, e.job, 0, "%d files, each a task with a result of its own, are more than %d", len(files), maxTasks)
+		}
+		locate(ctx, e.files, tasks)
+	default:
+		if tasks, err = split(ctx, e.files, files, spec); err != nil {
+			return nil, problem(wire.CodeOf(err), e.job, 0, "finding out where the inputs lie: %v", err)
+		}
+	}
+	return e.unlessThere(ctx, spec, tasks)
+}
+
+// unlessThere leaves out the tasks whose results are there already, or refuses
+// the job, as the job file has it. What appears until a task has ended is the
+// state machine's to see.
+func (e *expander) unlessThere(ctx context.Context, spec *jobfile.Spec, tasks []*wire.Task) ([]*wire.Task, error) {
+	dir, _ := spec.OutputDir()
+	if dir == "" || spec.IfExists == jobfile.Replace {
+		return tasks, nil
+	}
+	entries, err := e.files.ReadDir(ctx, dir)
+	if err != nil {
+		return nil, e.statError(err, dir, spec.OutputLine)
+	}
+	there := map[string]bool{}
+	for _, d := range entries {
+		there[d.Name] = true
+	}
+	taken := func(name string) error {
+		return problem(wire.Exists, e.job, spec.OutputLine, "the result %s exists already (if_exists: fail)", path.Join(dir, name))
+	}
+	if spec.Reduce != nil {
+		name := spec.OutputName(e.job, "", 0, false)
+		switch {
+		case !there[name]:
+			return tasks, nil
+		case spec.IfExists == jobfile.Fail:
+			return nil, taken(name)
+		}
+		return nil, nil
+	}
+	var left []*wire.Task
+	for _, t := range tasks {
+		input := ""
+		if len(t.Inputs) > 0 {
+			input = t.Inputs[0].Path
+		}
+		name := spec.OutputName(e.job, input, t.N, len(tasks) > 1)
+		switch {
+		case !there[name]:
+		case spec.IfExists == jobfile.Fail:
+			return nil, taken(name)
+		case spec.OutputPerFile():
+			continue // its number is in no name
+		}
+		t.N = uint32(len(left))
+		left = append(left, t)
+	}
+	return left, nil
+}
