@@ -3,7 +3,6 @@ package integration
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 )
@@ -116,8 +115,11 @@ func main() {
 
 func testGit(t *testing.T, c *cluster) {
 	needTool(t, "git")
-	_, here, _, _ := runtime.Caller(0)
-	repo := filepath.Dir(filepath.Dir(here))
+	here, err := os.Getwd() // go test runs in the package's directory
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo := filepath.Dir(here)
 	if _, err := os.Stat(filepath.Join(repo, ".git")); err != nil {
 		t.Skip("needs the repository that this source is in, to clone it")
 	}
