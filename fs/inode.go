@@ -40,6 +40,7 @@ type inode struct {
 	dirOps   int // operations on this directory under way that hold its lock in the kernel
 	naming   int // recalls of names under way
 
+	at      place             // a name of it, as last seen here
 	entries dirCache          // directories
 	xattrs  map[string][]byte // nil value: no such attribute; valid as sure is
 

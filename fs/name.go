@@ -46,6 +46,7 @@ func (fs *FS) lookup(ctx context.Context, cred *wire.Cred, dir uint64, name stri
 		}
 		err := fs.know(ctx, cred, f.in)
 		if err == nil {
+			f.in.seenAt(dir, name)
 			return f, nil
 		}
 		if !errors.Is(err, wire.NotFound) {
@@ -62,6 +63,7 @@ func (fs *FS) lookup(ctx context.Context, cred *wire.Cred, dir uint64, name stri
 		f.in = fs.inode(rec.Attr.Ino)
 		f.in.mu.Lock()
 		f.in.learn(rec, grantOf(ans.Grants, rec.Attr.Ino))
+		f.in.at = place{dir, name}
 		f.in.mu.Unlock()
 		c = child{rec.Attr.Ino, rec.Attr.Mode & typeMask}
 	}
@@ -204,6 +206,7 @@ func (fs *FS) create(ctx context.Context, cred *wire.Cred, q *wire.Create) (f fo
 	}
 	in := fs.inode(rec.Attr.Ino)
 	in.mu.Lock()
+	in.at = place{q.Parent, q.Name}
 	if in.learn(rec, grantOf(r.Grants, in.ino)) && r.Created && in.isDir() {
 		in.entries.created()
 	}
@@ -275,6 +278,7 @@ func (fs *FS) rename(ctx context.Context, cred *wire.Cred, q *wire.Rename) error
 		in := fs.inode(rec.Attr.Ino)
 		in.mu.Lock()
 		in.learn(rec, grantOf(r.Grants, in.ino))
+		in.at = place{q.NewParent, q.NewName}
 		in.mu.Unlock()
 		moved, left := child{rec.Attr.Ino, rec.Attr.Mode & typeMask}, child{}
 		if v := r.Victim; v != nil && v.Attr.Ino == rec.Attr.Ino {

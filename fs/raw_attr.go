@@ -140,7 +140,7 @@ func (r *raw) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string, de
 	}
 	ctx, done := r.fs.bound()
 	defer done()
-	v, err := r.fs.getxattr(ctx, r.fs.inode(h.NodeId), cred(h), name)
+	v, err := r.fs.getAttribute(ctx, r.fs.inode(h.NodeId), cred(h), name)
 	if err != nil {
 		return 0, r.gone(err)
 	}
@@ -161,7 +161,7 @@ func (r *raw) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (
 	}
 	ctx, done := r.fs.bound()
 	defer done()
-	names, err := r.fs.listxattr(ctx, r.fs.inode(h.NodeId), cred(h))
+	names, err := r.fs.listAttributes(ctx, r.fs.inode(h.NodeId), cred(h))
 	if err != nil {
 		return 0, r.gone(err)
 	}
@@ -192,7 +192,7 @@ func (r *raw) changeXattr(h *fuse.InHeader, q *wire.SetXattr) fuse.Status {
 	ctx, done := r.fs.bound()
 	defer done()
 	in := r.fs.inode(h.NodeId)
-	err := r.fs.setxattr(ctx, in, cred(h), q)
+	err := r.fs.setAttribute(ctx, in, cred(h), q)
 	if strings.HasPrefix(q.Name, "system.") && err == nil {
 		r.conn.forgetAttrs(in.ino) // an ACL changes the mode
 	}

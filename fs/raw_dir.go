@@ -212,6 +212,7 @@ func (l *lister) one(dir *inode, e *wire.DirEntry) {
 		return
 	}
 	f.in.mu.Lock()
+	f.in.at = place{dir.ino, e.Name}
 	known := f.in.believed() || e.Inode != nil && f.in.rec != nil
 	f.in.mu.Unlock()
 	if known {

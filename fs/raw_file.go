@@ -241,14 +241,17 @@ func (r *raw) Flush(cancel <-chan struct{}, q *fuse.FlushIn) fuse.Status {
 	h.wrote = false
 	h.mu.Unlock()
 	queued := false
-	if wrote {
-		_, queued = r.fs.queue.of(h.in.ino)
-	}
-	if !locked && !late && !queued {
-		return fuse.OK
-	}
+	var rule []byte
 	ctx, done := r.fs.bound()
 	defer done()
+	if wrote {
+		if _, queued = r.fs.queue.of(h.in.ino); !queued {
+			rule = r.fs.landing(ctx, h.in)
+		}
+	}
+	if !locked && !late && !queued && rule == nil {
+		return fuse.OK
+	}
 	var err error
 	if late {
 		err = r.fs.flush(ctx, h.in)
@@ -259,6 +262,9 @@ func (r *raw) Flush(cancel <-chan struct{}, q *fuse.FlushIn) fuse.Status {
 	}
 	if queued {
 		err = errors.Join(err, r.fs.enqueueWritten(ctx, cred(&q.InHeader), h.in))
+	}
+	if rule != nil {
+		err = errors.Join(err, r.fs.landed(ctx, cred(&q.InHeader), h.in, rule))
 	}
 	return r.gone(err)
 }

@@ -161,9 +161,14 @@ func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) 
 	defer r.dirOp(q.NodeId, q.Newdir)()
 	ctx, done := r.fs.bound()
 	defer done()
-	return r.status(r.fs.renameQueued(ctx, cred(&q.InHeader), &wire.Rename{
+	c := cred(&q.InHeader)
+	err := r.fs.renameQueued(ctx, c, &wire.Rename{
 		Parent: q.NodeId, Name: from, NewParent: q.Newdir, NewName: to, Flags: q.Flags,
-	}))
+	})
+	if err == nil {
+		err = r.fs.renamedUnderRule(ctx, c, q.Newdir, to)
+	}
+	return r.status(err)
 }
 
 func (r *raw) Link(cancel <-chan struct{}, q *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {

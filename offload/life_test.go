@@ -268,15 +268,15 @@ func TestNoHostCouldRunIt(t *testing.T) {
 	r.mu.Unlock()
 	s := Submitter{Files: r.files(), Meta: r}
 	_, err := s.Submit(context.Background(), rootCred, "a", []byte(spec))
-	if !errors.Is(err, wire.Unsupported) || sentence(err) != "line 2: none of the 1 host of this cluster runs wasm" {
+	if !errors.Is(err, wire.Unsupported) || sentence(err) != "line 2: no host of this cluster runs wasm" {
 		t.Errorf("%v", err)
 	}
 	r.addNode("agent", "cpu", "h2")
 	r.submit("b", spec)
 }
 
-// TestCtl writes everything that ctl takes, and what it does not.
-func TestCtl(t *testing.T) {
+// TestCtlVerbs writes everything that ctl takes, and what it does not.
+func TestCtlVerbs(t *testing.T) {
 	r := newRig(t)
 	r.write("/in/a", "x\n")
 	id := r.submit("a", "version: 1\nkernel: wordcount\ninputs: /in\n")

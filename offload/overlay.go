@@ -49,6 +49,7 @@ type shape struct {
 type refusal struct {
 	number   uint64
 	name     string
+	ino      uint64 // of the file that was refused
 	text     string
 	uid, gid uint32
 	at       int64
@@ -319,15 +320,16 @@ func (o *Overlay) Enqueue(ctx context.Context, cred *wire.Cred, name string, ino
 	key, ok := JobName(name)
 	if !ok {
 		err := problem(wire.Invalid, name, 0, "a job file's name ends in .yaml; %q does not", name)
-		o.refuse(cred, name, err)
+		o.refuse(cred, name, ino, err)
 		return err
 	}
 	id, err := o.enqueue(ctx, cred, key, ino)
 	if err != nil {
-		o.refuse(cred, key, err)
+		o.refuse(cred, key, ino, err)
 		return err
 	}
 	o.accept(key)
+	o.acceptAt(ino)
 	o.log.Info("job submitted", "job", id, "name", key)
 	return nil
 }
@@ -359,13 +361,13 @@ func (o *Overlay) Dequeue(ctx context.Context, cred *wire.Cred, name string) err
 }
 
 // refuse keeps the sentence of a refused file.
-func (o *Overlay) refuse(cred *wire.Cred, name string, err error) {
+func (o *Overlay) refuse(cred *wire.Cred, name string, ino uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.drop(name)
 	o.nextErr++
 	o.errs = append(o.errs, refusal{
-		number: o.nextErr, name: name, text: sentence(err) + "\n",
+		number: o.nextErr, name: name, ino: ino, text: sentence(err) + "\n",
 		uid: cred.GetUid(), gid: cred.GetGid(), at: time.Now().UnixNano(),
 	})
 	if len(o.errs) > maxRefusals {

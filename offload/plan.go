@@ -65,7 +65,7 @@ func (e *expander) runs(ctx context.Context, runtime string, line int) error {
 	if hosts == 0 {
 		return nil
 	}
-	return problem(wire.Unsupported, e.job, line, "none of the %s of this cluster runs %s", count(hosts, "host"), runtime)
+	return problem(wire.Unsupported, e.job, line, "no host of this cluster runs %s", runtime)
 }
 
 // life fills in what the job waits for, how urgent it is, and where its results

@@ -49,3 +49,5 @@ func asJobFile(f fs.File, err error) (offload.File, error) {
 	}
 	return jobFile{f}, nil
 }
+
+var _ fs.Attributes = (*offload.Overlay)(nil)

@@ -1,0 +1,384 @@
+package offload
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
+)
+
+// The attributes of a file or directory that drive jobs.
+const (
+	attrRun        = "user.compute.run"
+	attrParams     = "user.compute.params"
+	attrOnClose    = "user.compute.on_close"
+	attrCancel     = "user.compute.cancel"
+	attrJob        = "user.compute.job"
+	attrState      = "user.compute.state"
+	attrResult     = "user.compute.result"
+	attrError      = "user.compute.error"
+	attrWhere      = "user.compute.where"
+	attrProvenance = "user.compute.provenance"
+)
+
+// Target is a file or directory whose attribute is asked for or set; fs.Target
+// is the same.
+type Target = struct {
+	Ino    uint64
+	Inode  *wire.Inode
+	Path   string // "": not known
+	Stored func(ctx context.Context, name string) ([]byte, error)
+}
+
+func noAttr(name string) error { return &wire.Error{Code: wire.NoAttr, Op: "getxattr", Object: name} }
+
+// GetAttribute implements fs.Attributes.
+func (o *Overlay) GetAttribute(ctx context.Context, cred *wire.Cred, t *Target, name string) ([]byte, error) {
+	switch name {
+	case attrState, attrResult, attrError:
+	case attrWhere:
+		return o.where(ctx, t)
+	case attrCancel:
+		return nil, noAttr(name)
+	default:
+		return t.Stored(ctx, name)
+	}
+	if name == attrError {
+		if text := o.refusalAt(t.Ino); text != "" {
+			return []byte(text), nil
+		}
+	}
+	job, err := o.jobOf(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case name == attrState:
+		return []byte(job.State + ": " + job.Reason), nil
+	case name == attrError && (job.State == StateFailed || job.State == StateExpired || job.State == StateCancelled):
+		return []byte(job.Reason), nil
+	case name == attrResult && job.State == StateSucceeded:
+		return []byte(resultPath(job)), nil
+	}
+	return nil, noAttr(name)
+}
+
+// resultPath is where the results of a job lie, below the mount.
+func resultPath(job *wire.Job) string {
+	dir := fmt.Sprintf("/.compute/jobs/%d/out", job.Id)
+	spec, err := jobfile.Parse(job.Spec)
+	if err != nil {
+		return dir
+	}
+	where, _ := spec.OutputDir()
+	if where == "" {
+		where = dir
+	}
+	if spec.Reduce != nil || job.Tasks == 1 && !spec.OutputPerFile() {
+		return path.Join(where, spec.OutputName(job.Name, "", 0, false))
+	}
+	if job.Tasks == 1 && len(spec.Inputs) == 1 && !jobfile.Wild(spec.Inputs[0].Pattern) {
+		return path.Join(where, spec.OutputName(job.Name, spec.Inputs[0].Pattern, 0, false))
+	}
+	return where
+}
+
+// jobOf is the job that an attribute of t has submitted last.
+func (o *Overlay) jobOf(ctx context.Context, t *Target) (*wire.Job, error) {
+	v, err := t.Stored(ctx, attrJob)
+	if err != nil {
+		return nil, err
+	}
+	id, err := strconv.ParseUint(string(v), 10, 64)
+	if err != nil {
+		return nil, noAttr(attrJob)
+	}
+	job, _, err := getJob(ctx, o.meta, id, false)
+	if errors.Is(err, wire.NotFound) {
+		return nil, noAttr(attrJob)
+	}
+	return job, err
+}
+
+// ListAttributes implements fs.Attributes.
+func (o *Overlay) ListAttributes(ctx context.Context, cred *wire.Cred, t *Target) []string {
+	var out []string
+	for _, name := range []string{attrState, attrResult, attrError} {
+		if _, err := o.GetAttribute(ctx, cred, t, name); err == nil {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// SetAttribute implements fs.Attributes.
+func (o *Overlay) SetAttribute(ctx context.Context, cred *wire.Cred, t *Target, name string, value []byte) (map[string][]byte, error) {
+	value = bytes.TrimSpace(value)
+	switch name {
+	case attrRun:
+		return o.run(ctx, cred, t, value)
+	case attrParams:
+		if _, err := paramsOf(value); err != nil {
+			return nil, o.refuseAt(cred, t, problem(wire.Invalid, t.Path, 0, "%v", err))
+		}
+		return map[string][]byte{name: value}, nil
+	case attrOnClose:
+		if !isDir(t.Inode.GetAttr().GetMode()) {
+			return nil, o.refuseAt(cred, t, problem(wire.NotDir, t.Path, 0, "a standing rule belongs to a directory"))
+		}
+		if len(value) == 0 {
+			return map[string][]byte{name: nil}, nil
+		}
+		// The files that are to come may be called anything.
+		text, err := specFor("/file", value, nil)
+		if err == nil {
+			_, err = jobfile.Parse(text)
+		}
+		if err != nil {
+			return nil, o.refuseAt(cred, t, problem(wire.Invalid, t.Path, 0, "%v", err))
+		}
+		o.acceptAt(t.Ino)
+		return map[string][]byte{name: value}, nil
+	case attrCancel:
+		job, err := o.jobOf(ctx, t)
+		if err != nil || Ended(job.State) {
+			return nil, err
+		}
+		return nil, o.control(ctx, cred, job, "cancel", attrCancel+" was set")
+	}
+	return nil, &wire.Error{Code: wire.Perm, Op: "setxattr", Object: name, Err: errors.New("this attribute is only read")}
+}
+
+// run submits a job over t.
+func (o *Overlay) run(ctx context.Context, cred *wire.Cred, t *Target, value []byte) (map[string][]byte, error) {
+	id, err := o.submitFor(ctx, cred, t, value, isDir(t.Inode.GetAttr().GetMode()))
+	if err != nil {
+		return nil, o.refuseAt(cred, t, err)
+	}
+	o.acceptAt(t.Ino)
+	return map[string][]byte{attrRun: value, attrJob: strconv.AppendUint(nil, id, 10)}, nil
+}
+
+// Landed implements fs.Attributes: it submits the job of a standing rule. The
+// job's name has the file's version, so that it is submitted once for each. A
+// rule that does not fit the file is told in errors/ and in the file's
+// user.compute.error; only where no answer comes the close fails.
+func (o *Overlay) Landed(ctx context.Context, cred *wire.Cred, t *Target, rule []byte) error {
+	id, err := o.submitFor(ctx, cred, t, rule, false)
+	switch wire.CodeOf(err) {
+	case wire.OK:
+		o.acceptAt(t.Ino)
+		o.log.Info("a rule has fired", "file", t.Path, "job", id)
+		return nil
+	case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown:
+		return err
+	}
+	_ = o.refuseAt(cred, t, err)
+	o.log.Warn("a rule could not fire", "file", t.Path, "err", err)
+	return nil
+}
+
+// submitFor submits the job that value describes, over t. again: also if the
+// same was submitted before.
+func (o *Overlay) submitFor(ctx context.Context, cred *wire.Cred, t *Target, value []byte, again bool) (uint64, error) {
+	if t.Path == "" {
+		return 0, problem(wire.NotFound, "", 0, "the path of this file is not known here; open it by its path and try again")
+	}
+	params, err := t.Stored(ctx, attrParams)
+	if err != nil && !errors.Is(err, wire.NoAttr) {
+		return 0, err
+	}
+	spec, err := specFor(t.Path, value, params)
+	if err != nil {
+		return 0, problem(wire.Invalid, t.Path, 0, "%v", err)
+	}
+	return o.submit.Submit(ctx, cred, nameFor(t, spec, again), spec)
+}
+
+// nameFor names the job of an attribute: the file, and a digest of its version and
+// of what is to be done.
+func nameFor(t *Target, spec []byte, again bool) string {
+	a := t.Inode.GetAttr()
+	h := sha256.New()
+	fmt.Fprintf(h, "%d %d %d\n%s", t.Ino, a.GetSize(), a.GetMtimeNs(), spec)
+	if again {
+		fmt.Fprint(h, time.Now().UnixNano())
+	}
+	base := strings.TrimLeft(path.Base(t.Path), ".")
+	if len(base) > 150 {
+		base = base[:150]
+	}
+	return fmt.Sprintf("%s-%.6x", strings.ToValidUTF8(strings.Map(printable, base), "_"), h.Sum(nil))
+}
+
+func printable(r rune) rune {
+	if r < ' ' || r == '/' || r == 0x7f {
+		return '_'
+	}
+	return r
+}
+
+// specFor makes the job file of an attribute: value is the name of a kernel, or
+// the fields of a job file without version and inputs.
+func specFor(input string, value, params []byte) ([]byte, error) {
+	if len(value) == 0 {
+		return nil, errors.New("it is empty: name a kernel, or give the fields of a job file")
+	}
+	if len(value) > jobfile.MaxFile {
+		return nil, fmt.Errorf("it is larger than %d KiB", jobfile.MaxFile>>10)
+	}
+	fields := &yaml.Node{Kind: yaml.MappingNode}
+	if !bytes.ContainsAny(value, ":\n") {
+		add(fields, "kernel", &yaml.Node{Kind: yaml.ScalarNode, Value: string(value)})
+	} else {
+		var doc yaml.Node
+		if err := yaml.Unmarshal(value, &doc); err != nil {
+			return nil, fmt.Errorf("not valid YAML: %s", strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", " "))
+		}
+		if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
+			return nil, errors.New("it is the name of a kernel, or the fields of a job file such as \"kernel: wordcount\"")
+		}
+		fields = doc.Content[0]
+	}
+	for i := 0; i+1 < len(fields.Content); i += 2 {
+		switch f := fields.Content[i].Value; f {
+		case "version", "inputs", "name":
+			return nil, fmt.Errorf("%s is not given here: the input is the file itself", f)
+		case "params":
+			params = nil
+		}
+	}
+	if len(params) > 0 {
+		p, err := paramsOf(params)
+		if err != nil {
+			return nil, err
+		}
+		add(fields, "params", p)
+	}
+	add(fields, "version", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: "1"})
+	add(fields, "inputs", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: literal(input), Style: yaml.DoubleQuotedStyle}}})
+	return yaml.Marshal(fields)
+}
+
+// literal is the pattern that matches exactly this path.
+func literal(p string) string {
+	var b strings.Builder
+	for _, r := range []byte(p) {
+		if strings.IndexByte("*?[", r) >= 0 {
+			b.WriteString("[" + string(rune(r)) + "]")
+			continue
+		}
+		b.WriteByte(r)
+	}
+	return b.String()
+}
+
+func add(fields *yaml.Node, name string, value *yaml.Node) {
+	fields.Content = append(fields.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: name}, value)
+}
+
+// paramsOf reads user.compute.params: NAME=VALUE, one a line, or a YAML mapping.
+func paramsOf(value []byte) (*yaml.Node, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(value, &doc); err == nil && len(doc.Content) == 1 && doc.Content[0].Kind == yaml.MappingNode {
+		return doc.Content[0], nil
+	}
+	out := &yaml.Node{Kind: yaml.MappingNode}
+	for line := range strings.Lines(string(value)) {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		k, v, ok := strings.Cut(line, "=")
+		if !ok {
+			return nil, fmt.Errorf("parameters are NAME=VALUE, one a line, or a mapping such as {top: 20}, not %q", line)
+		}
+		add(out, k, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: v, Style: yaml.DoubleQuotedStyle})
+	}
+	return out, nil
+}
+
+// where says which hosts hold a file's bytes, and what a task over them would
+// have to fetch on each host that runs tasks.
+func (o *Overlay) where(ctx context.Context, t *Target) ([]byte, error) {
+	if !isFile(t.Inode.GetAttr().GetMode()) {
+		return nil, noAttr(attrWhere)
+	}
+	held, err := o.submit.Files.Where(ctx, t.Ino)
+	if err != nil {
+		return nil, err
+	}
+	ans, err := ask(ctx, o.meta, &wire.Query{Cred: rootCred, Op: &wire.Query_ListNodes{ListNodes: &wire.ListNodes{}}})
+	if err != nil {
+		return nil, err
+	}
+	return []byte(whereText(t.Inode.GetAttr().GetSize(), held, ans.GetNodes().GetNodes())), nil
+}
+
+// The rates behind the costs that where shows, in bytes a second.
+const (
+	networkRate = 100e6
+	processRate = 50e6
+)
+
+func whereText(size uint64, held map[uint32]uint64, nodes []*wire.NodeStatus) string {
+	nodes = slices.Clone(nodes)
+	slices.SortFunc(nodes, func(a, b *wire.NodeStatus) int { return strings.Compare(a.Node.Name, b.Node.Name) })
+	var b strings.Builder
+	near := map[string]uint64{}
+	for _, n := range nodes {
+		if bytes := held[n.Node.Id]; bytes > 0 {
+			fmt.Fprintf(&b, "holds %s bytes=%d\n", n.Node.Name, bytes)
+			near[n.Node.GetEndpoint().GetHost()] += bytes
+		}
+	}
+	for _, n := range nodes {
+		if n.Node.Kind != "agent" {
+			continue
+		}
+		local := min(near[n.Node.GetEndpoint().GetHost()], size)
+		seconds := float64(size)/processRate + float64(size-local)/networkRate
+		fmt.Fprintf(&b, "candidate %s local=%d remote=%d seconds=%.2f\n", n.Node.Name, local, size-local, seconds)
+	}
+	return b.String()
+}
+
+// refuseAt keeps why the attribute of t was refused, and returns err.
+func (o *Overlay) refuseAt(cred *wire.Cred, t *Target, err error) error {
+	name := strings.TrimLeft(path.Base(t.Path), "./")
+	if name == "" {
+		name = strconv.FormatUint(t.Ino, 10)
+	}
+	o.refuse(cred, name, t.Ino, err)
+	return err
+}
+
+// refusalAt is the last refusal about a file, without the newline at its end.
+func (o *Overlay) refusalAt(ino uint64) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range slices.Backward(o.errs) {
+		if r.ino == ino {
+			return strings.TrimSuffix(r.text, "\n")
+		}
+	}
+	return ""
+}
+
+// acceptAt forgets what was refused about a file.
+func (o *Overlay) acceptAt(ino uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.errs = slices.DeleteFunc(o.errs, func(r refusal) bool { return r.ino == ino })
+}
