@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +14,7 @@ import (
 	"quernfs/internal/wire"
 	"quernfs/meta/client"
 	"quernfs/offload"
+	jobclient "quernfs/offload/client"
 )
 
 func newJob() *cobra.Command {
@@ -23,7 +24,8 @@ func newJob() *cobra.Command {
 		Long: `Submit jobs and look at them. The mount itself does the same, by any program: see
 README in its directory .compute.`,
 	}
-	job.AddCommand(newJobLs(), newJobShow(), newJobWait(), newJobSubmit(), newJobCancel())
+	job.AddCommand(newJobSubmit(), newJobLs(), newJobShow(), newJobWait(), newJobLogs(), newJobTop())
+	job.AddCommand(jobVerbs()...)
 	return job
 }
 
@@ -51,6 +53,9 @@ type jobInfo struct {
 	Tasks     uint32     `json:"tasks"`
 	Done      uint32     `json:"tasks_done"`
 	Failed    uint32     `json:"tasks_failed"`
+	User      uint32     `json:"uid"`
+	Priority  int32      `json:"priority"`
+	Paused    bool       `json:"paused"`
 	Submitted time.Time  `json:"submitted"`
 	Ended     time.Time  `json:"ended,omitzero"`
 	TaskList  []taskInfo `json:"task_list,omitempty"`
@@ -67,6 +72,8 @@ type taskInfo struct {
 	Inputs   int     `json:"inputs"`
 	BytesIn  uint64  `json:"bytes_in"`
 	BytesOut uint64  `json:"bytes_out"`
+	Local    uint64  `json:"bytes_local"`
+	Remote   uint64  `json:"bytes_remote"`
 	Seconds  float64 `json:"seconds"`
 }
 
@@ -74,6 +81,7 @@ func jobOf(j *wire.Job, tasks []*wire.Task) jobInfo {
 	info := jobInfo{
 		ID: j.GetId(), Name: j.GetName(), Kernel: j.GetKernel(), State: j.GetState(), Reason: j.GetReason(),
 		Tasks: j.GetTasks(), Done: j.GetTasksDone(), Failed: j.GetTasksFailed(), Submitted: time.Unix(0, j.GetSubmittedNs()).UTC(),
+		User: j.GetCred().GetUid(), Priority: j.GetPriority(), Paused: j.GetPaused(),
 	}
 	if j.GetEndedNs() != 0 {
 		info.Ended = time.Unix(0, j.GetEndedNs()).UTC()
@@ -82,6 +90,7 @@ func jobOf(j *wire.Job, tasks []*wire.Task) jobInfo {
 		ti := taskInfo{
 			N: t.GetN(), Phase: t.GetPhase(), State: t.GetState(), Reason: t.GetReason(), Attempt: t.GetAttempt(), Host: t.GetHost(),
 			Device: t.GetDevice(), Inputs: len(t.GetInputs()), BytesIn: t.GetBytesIn(), BytesOut: t.GetBytesOut(),
+			Local: t.GetBytesLocal(), Remote: t.GetBytesRemote(),
 		}
 		if t.GetEndedNs() > t.GetStartedNs() && t.GetStartedNs() != 0 {
 			ti.Seconds = time.Duration(t.GetEndedNs() - t.GetStartedNs()).Seconds()
@@ -92,11 +101,19 @@ func jobOf(j *wire.Job, tasks []*wire.Task) jobInfo {
 }
 
 func newJobLs() *cobra.Command {
-	return withJobs(&cobra.Command{
-		Use: "ls", Short: "List jobs", Example: `  quern job ls --data ~/quern`, Args: cobra.NoArgs,
+	var states []string
+	cmd := withJobs(&cobra.Command{
+		Use: "ls", Short: "List jobs", Args: cobra.NoArgs, Example: `  quern job ls --data ~/quern
+  quern job ls --state failed,expired --json --data ~/quern`,
 	}, func(ctx context.Context, c *client.Client, out io.Writer, _ []string, asJSON bool) error {
 		jobs := []jobInfo{}
-		if err := offload.EachJob(ctx, c, func(j *wire.Job) error { jobs = append(jobs, jobOf(j, nil)); return nil }); err != nil {
+		err := offload.EachJob(ctx, c, func(j *wire.Job) error {
+			if len(states) == 0 || slices.Contains(states, j.State) {
+				jobs = append(jobs, jobOf(j, nil))
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 		if asJSON {
@@ -108,6 +125,8 @@ func newJobLs() *cobra.Command {
 		}
 		return t.flush()
 	})
+	cmd.Flags().StringSliceVar(&states, "state", nil, "only jobs in these states: waiting, pending, running, succeeded, failed, cancelled, expired")
+	return cmd
 }
 
 func newJobShow() *cobra.Command {
@@ -124,9 +143,9 @@ func newJobShow() *cobra.Command {
 			return printJSON(out, info)
 		}
 		fmt.Fprintf(out, "job %d, %s: %s (%s); %d of %d tasks done, %d failed\n\n", info.ID, info.Name, info.State, info.Reason, info.Done, info.Tasks, info.Failed)
-		t := newTable(out, "TASK", "PHASE", "STATE", "HOST", "DEVICE", "INPUTS", "READ", "WRITTEN", "SECONDS", "REASON")
+		t := newTable(out, "TASK", "PHASE", "STATE", "HOST", "DEVICE", "INPUTS", "READ", "REMOTE", "WRITTEN", "SECONDS", "REASON")
 		for _, k := range info.TaskList {
-			t.row(k.N, k.Phase, k.State, k.Host, k.Device, k.Inputs, size(k.BytesIn), size(k.BytesOut), fmt.Sprintf("%.1f", k.Seconds), k.Reason)
+			t.row(k.N, k.Phase, k.State, k.Host, k.Device, k.Inputs, size(k.BytesIn), size(k.Remote), size(k.BytesOut), fmt.Sprintf("%.1f", k.Seconds), k.Reason)
 		}
 		return t.flush()
 	})
@@ -156,59 +175,58 @@ func newJobWait() *cobra.Command {
 	})
 }
 
-func newJobCancel() *cobra.Command {
-	return withJobs(&cobra.Command{
-		Use: "cancel JOB", Short: "End a job that has not ended", Example: `  quern job cancel top --data ~/quern`,
-		Args: exactArgs(1, "a job's name or number"),
-	}, func(ctx context.Context, c *client.Client, out io.Writer, args []string, _ bool) error {
-		j, _, err := offload.GetJob(ctx, c, args[0])
-		if err != nil {
-			return err
-		}
-		cred := &wire.Cred{Uid: uint32(os.Geteuid()), Gid: uint32(os.Getegid())}
-		return offload.Cancel(ctx, c, cred, j.GetId(), "cancelled by quern job cancel")
-	})
-}
-
 // newJobSubmit goes through a mount, since that is who checks paths and
 // permissions: it does what README in .compute tells people to do.
 func newJobSubmit() *cobra.Command {
 	var mount string
+	var wait, asJSON bool
 	cmd := &cobra.Command{
-		Use: "submit FILE --mount MNT", Short: "Submit a job file through a mount", Example: `  quern job submit top.yaml --mount ~/q`,
+		Use: "submit FILE --mount MNT", Short: "Submit a job file through a mount",
+		Example: `  quern job submit top.yaml --mount ~/q
+  quern job submit top.yaml --mount ~/q --wait && cat ~/q/.compute/by-name/top/out/output`,
 		Args: exactArgs(1, "a job file, NAME.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if mount == "" {
 				return usagef("--mount MNT is needed: where the filesystem is mounted")
 			}
-			return submit(args[0], filepath.Join(mount, ".compute"))
+			name, ok := offload.JobName(filepath.Base(args[0]))
+			if !ok {
+				return usagef("%s: a job file is called NAME.yaml", args[0])
+			}
+			raw, err := os.ReadFile(args[0])
+			if err != nil {
+				return err
+			}
+			job, err := jobclient.At(mount).Submit(name, raw)
+			if err != nil {
+				return err
+			}
+			var state, reason string
+			if wait {
+				_, err = job.Wait(cmd.Context())
+			}
+			if err == nil {
+				state, reason, err = job.State()
+			}
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = printJSON(cmd.OutOrStdout(), map[string]string{"name": name, "state": state, "reason": reason})
+			} else {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s (%s)\n", name, state, reason)
+			}
+			if err == nil && wait && state != offload.StateSucceeded {
+				err = fmt.Errorf("the job %s is %s: %s", name, state, reason)
+			}
+			return err
 		},
 	}
-	cmd.Flags().StringVar(&mount, "mount", "", "where the filesystem is mounted")
+	flags := cmd.Flags()
+	flags.StringVar(&mount, "mount", "", "where the filesystem is mounted")
+	flags.BoolVar(&wait, "wait", false, "wait until the job has ended; fail if it has not succeeded")
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-func submit(file, compute string) (err error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return err
-	}
-	name := filepath.Base(file)
-	aside := filepath.Join(compute, "queue", "."+name+".new")
-	if err := os.WriteFile(aside, raw, 0o644); err != nil {
-		return err
-	}
-	err = os.Rename(aside, filepath.Join(compute, "queue", name))
-	if err == nil {
-		return nil
-	}
-	_ = os.Remove(aside)
-	stem := name[:len(name)-len(filepath.Ext(name))]
-	why, readErr := os.ReadFile(filepath.Join(compute, "errors", stem))
-	if readErr != nil {
-		return err
-	}
-	return errors.New(string(why))
 }
 
 func newWorker() *cobra.Command {
