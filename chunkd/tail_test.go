@@ -53,11 +53,11 @@ func TestTailOfServer(t *testing.T) {
 	data := shardBytes(id, 3*block.LeafSize+100)
 	put(t, s, id, data)
 	for _, q := range []*wire.GetShard{
-		{Len: block.LeafSize, Tail: block.LeafSize},          // all of it
-		{Len: block.LeafSize, Tail: 1 << 31},                 // more than there is
-		{Len: 2 * block.LeafSize, Tail: 10},                  // of two leaves
-		{Off: 3 * block.LeafSize, Len: block.LeafSize},       // none
-		{Off: 3 * block.LeafSize, Len: 100, Tail: 100 - 100}, // none
+		{Len: block.LeafSize, Tail: block.LeafSize},    // all of it
+		{Len: block.LeafSize, Tail: 1 << 31},           // more than there is
+		{Len: 2 * block.LeafSize, Tail: 10},            // of two leaves
+		{Off: 3 * block.LeafSize, Len: block.LeafSize}, // none
+		{Off: 3 * block.LeafSize, Len: 100},            // none
 	} {
 		r, err := s.get(id, q)
 		if err != nil {

@@ -29,11 +29,12 @@ func Ended(state string) bool {
 	return false
 }
 
-// EachJob calls f with every job, by number, until it returns an error.
+// EachJob calls f with every job, by number, until it returns an error. The
+// records lack spec, events and kernels.
 func EachJob(ctx context.Context, m Meta, f func(*wire.Job) error) error {
 	const page = 200
 	for after := uint64(0); ; {
-		ans, err := ask(ctx, m, &wire.Query{Cred: rootCred, Op: &wire.Query_ListJobs{ListJobs: &wire.ListJobs{After: after, Limit: page}}})
+		ans, err := ask(ctx, m, &wire.Query{Cred: rootCred, Op: &wire.Query_ListJobs{ListJobs: &wire.ListJobs{After: after, Limit: page, Brief: true}}})
 		if err != nil {
 			return err
 		}

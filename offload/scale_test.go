@@ -1,0 +1,65 @@
+package offload
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"quernfs/internal/wire"
+)
+
+// TestManyTasks submits a job of 100,000 tasks: the first begins soon after.
+func TestManyTasks(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("100,000 tasks take too long under the race detector")
+	}
+	r := newRig(t)
+	r.write("/in/a", "x\n")
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", nil)
+	id := r.submit("warm", "version: 1\nkernel: wordcount\ninputs: /in\n")
+	r.wait(id) // the kernel is compiled
+	start := time.Now()
+	id = r.submit("many", "version: 1\nkernel: wordcount\ninputs: /in\narray: 100000\n")
+	submitted := time.Since(start)
+	r.until("a task has succeeded", func() bool {
+		j, _, err := getJob(context.Background(), r, id, false)
+		return err == nil && j.TasksDone > 0
+	})
+	took := time.Since(start)
+	t.Logf("submitted in %v, the first task has ended after %v", submitted, took)
+	if limit := 10 * time.Second; took > limit { // 2 s are wanted; this machine may be busy
+		t.Errorf("the first task ended after %v", took)
+	}
+	if err := Cancel(context.Background(), r, rootCred, id, "enough"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestTenThousandJobs lists 10,000 jobs as `ls /.compute/jobs` does.
+func TestTenThousandJobs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("10,000 jobs take some seconds")
+	}
+	r := newRig(t)
+	spec := []byte("version: 1\nkernel: wordcount\ninputs: /in\n# " + string(make([]byte, 500)))
+	for i := range 10_000 {
+		r.must(&wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{
+			Job: &wire.Job{Name: fmt.Sprint("job-", i), Spec: spec}, Tasks: []*wire.Task{{Phase: "map"}},
+		}}})
+	}
+	o := NewOverlay(OverlayConfig{Files: r.files(), Meta: r})
+	for _, k := range []kind{kindJobs, kindByName} {
+		start := time.Now()
+		entries, err := o.ReadDir(context.Background(), rootCred, node{kind: k}.ino())
+		took := time.Since(start)
+		if err != nil || len(entries) != 10_000 {
+			t.Fatal(len(entries), err)
+		}
+		t.Logf("%d entries in %v", len(entries), took)
+		if took > 3*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	}
+}
