@@ -11,12 +11,18 @@ import (
 // the long version.
 func goSource(t *testing.T) string {
 	t.Helper()
+	if long {
+		return goRoot(t)
+	}
+	return filepath.Join(goRoot(t), "net")
+}
+
+// goRoot is all of the Go toolchain's source.
+func goRoot(t *testing.T) string {
+	t.Helper()
 	src := filepath.Join(strings.TrimSpace(shell(t, ".", "go env GOROOT")), "src")
 	if real, err := filepath.EvalSymlinks(src); err == nil {
 		src = real
-	}
-	if !long {
-		src = filepath.Join(src, "net")
 	}
 	return src
 }

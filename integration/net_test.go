@@ -35,7 +35,8 @@ func TestQUIC(t *testing.T) {
 	c := newCluster(t, "--processes")
 	c.env = []string{"QUERN_TRANSPORT=quic"}
 	c.start()
-	shell(t, c.mnt, "cp -a "+filepath.Join(goSource(t), "http")+" copy && diff -r "+filepath.Join(goSource(t), "http")+" copy")
+	src := filepath.Join(goRoot(t), "net", "http")
+	shell(t, c.mnt, "cp -a "+src+" copy && diff -r "+src+" copy")
 	want := pattern(5, 9<<20)
 	if err := writeSynced(filepath.Join(c.mnt, "big"), want); err != nil {
 		t.Fatal(err)
