@@ -9,11 +9,14 @@ import (
 	"quernfs/offload/place/assign"
 )
 
-// Up to denseCells pairs of task and slot a batch is solved as a matrix, and up
-// to exactSteps (tasks³ · slots) exactly.
+// Up to denseCells pairs of task and slot a batch is solved as a matrix. What
+// that may cost is in proportion to the tasks that are due: up to exactSteps for
+// each (tasks³ · slots) it is solved exactly, up to searchCells (pairs) by
+// sufferage and local search.
 const (
-	denseCells = 4096
-	exactSteps = 1 << 20
+	denseCells  = 4096
+	exactSteps  = 1 << 15
+	searchCells = 256
 )
 
 // matrix is a batch as a problem of package assign: a column is one slot of a
@@ -80,24 +83,30 @@ func (r *round) matrix(batch []int) (m matrix, ok bool) {
 	return m, true
 }
 
-// dense places a batch as a matrix, if it can be one.
-func (r *round) dense(batch []int, want Objective) bool {
+// dense places a batch, so many tasks of which are due, as a matrix for the least
+// sum, if it can be one.
+func (r *round) dense(batch []int, due int) bool {
+	n := len(batch)
+	slots := 0
+	for dev := range r.devices {
+		slots += int(min(r.devices[dev].Capacity.Slots, int64(n)))
+	}
+	exact := n*n*n*slots <= due*exactSteps
+	if !exact && n*slots > due*searchCells {
+		return false
+	}
 	m, ok := r.matrix(batch)
 	if !ok {
 		return false
 	}
-	n := len(m.tasks)
 	var s assign.Schedule
-	switch {
-	case want == Makespan:
-		s = m.problem.Makespan()
-	case n*n*n*len(m.slots) <= exactSteps:
+	if exact {
 		s = m.problem.Completion()
-	default:
+	} else {
 		s = m.problem.Improve(m.problem.Sufferage(), 3)
 	}
 	s = m.even(s)
-	tables := make([][]Row, n)
+	tables := make([][]Row, len(m.tasks))
 	for k := range m.tasks {
 		tables[k] = r.tableOf(m, k)
 	}
@@ -145,8 +154,13 @@ func (m matrix) even(s assign.Schedule) assign.Schedule {
 	return s
 }
 
-// spanTasks is how many tasks of one job are balanced at once.
-const spanTasks = 128
+// Of one job so many tasks are balanced at once, for each that is due, with so
+// many steps of assign.LowerBound.
+const (
+	spanTasks = 16
+	spanMost  = 128
+	spanSteps = 10
+)
 
 // span places tasks of one job whose last finish counts. As many of its further
 // tasks as can be are balanced with them, and of all those the longest that
@@ -154,7 +168,7 @@ const spanTasks = 128
 // batch, which is what fairness allows.
 func (r *round) span(batch []int) {
 	job := r.tasks[batch[0]].ID.Job
-	all := append(slices.Clone(batch), r.order.peek(job, spanTasks-len(batch))...)
+	all := append(slices.Clone(batch), r.order.peek(job, min(spanTasks*len(batch), spanMost)-len(batch))...)
 	m, ok := r.matrix(all)
 	for !ok && len(all) > len(batch) {
 		all = all[:max(len(batch), len(all)/2)]
@@ -164,7 +178,7 @@ func (r *round) span(batch []int) {
 		r.sparse(batch)
 		return
 	}
-	s := m.even(m.problem.Makespan())
+	s := m.even(m.problem.Makespan(min(spanSteps*len(batch), 100)))
 	type start struct {
 		k, c int
 		run  float64
@@ -178,7 +192,6 @@ func (r *round) span(batch []int) {
 	slices.SortFunc(starts, func(a, b start) int { return cmp.Or(cmp.Compare(b.run, a.run), cmp.Compare(a.k, b.k)) })
 	for _, x := range starts[:min(len(starts), len(batch))] {
 		o := m.options[x.k][m.slots[x.c].dev]
-		r.order.taken[m.tasks[x.k]] = true
 		r.decide(m.tasks[x.k], o, 0, r.tableOf(m, x.k))
 	}
 }

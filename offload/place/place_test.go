@@ -314,3 +314,68 @@ func valid(tasks []Task, agents []Agent, plan Plan) error {
 	}
 	return nil
 }
+
+// TestSumIsOptimal: on 1,000 random instances small enough to try everything, a
+// round's Σ T_ij is the least of all assignments and orders.
+func TestSumIsOptimal(t *testing.T) {
+	rnd := seeded(t)
+	for range 1000 {
+		var agents []Agent
+		var slots []struct {
+			agent int
+			ready time.Duration
+		}
+		for i := range 1 + rnd.Intn(3) {
+			a := agent(uint32(i+1), fmt.Sprint("h", i), 1)
+			if rnd.Intn(3) == 0 {
+				a = agent(uint32(i+1), fmt.Sprint("h", i), 1, time.Duration(1+rnd.Intn(5000))*time.Millisecond)
+			}
+			a.Devices[0].Process = float64(1+rnd.Intn(4)) * 25e6
+			agents = append(agents, a)
+			for _, at := range newProfile(a.Devices[0].Free, a.Devices[0].Running, Amount.device).slots(5) {
+				slots = append(slots, struct {
+					agent int
+					ready time.Duration
+				}{i, at})
+			}
+		}
+		var tasks []Task
+		for i := range 1 + rnd.Intn(min(5, len(agents)+2)) {
+			bytes := uint64(rnd.Intn(1 << 29))
+			tasks = append(tasks, task(1, uint32(i), bytes, Held{fmt.Sprint("h", rnd.Intn(3)), bytes}))
+		}
+		least := never
+		place := make([][]time.Duration, len(slots))
+		var try func(i int)
+		try = func(i int) {
+			if i < len(tasks) {
+				for s := range slots {
+					a := &agents[slots[s].agent]
+					c := Default.estimate(&tasks[i], &tasks[i].Alternatives[0], a, &a.Devices[0], predict.Fit{})
+					place[s] = append(place[s], c.Busy())
+					try(i + 1)
+					place[s] = place[s][:len(place[s])-1]
+				}
+				return
+			}
+			var sum time.Duration
+			for s := range slots {
+				at := slots[s].ready
+				for _, long := range slices.Sorted(slices.Values(place[s])) {
+					at += long
+					sum += at
+				}
+			}
+			least = min(least, sum)
+		}
+		try(0)
+		var sum time.Duration
+		plan := Place(tasks, agents, Options{Model: Default})
+		for _, c := range plan.Choices {
+			sum += c.Cost.Total()
+		}
+		if off := sum - least; len(plan.Choices) != len(tasks) || off < -time.Microsecond || off > time.Microsecond {
+			t.Fatalf("%d of %d tasks planned, %v in all, the optimum is %v\n%+v\n%+v", len(plan.Choices), len(tasks), sum, least, tasks, agents)
+		}
+	}
+}

@@ -74,6 +74,7 @@ func Place(tasks []Task, agents []Agent, o Options) Plan {
 		}
 		window -= len(batch)
 		r.place(batch)
+		r.unbook()
 	}
 	return r.plan
 }
@@ -83,6 +84,7 @@ const (
 	// wait for a device that is busy.
 	windowFactor = 2
 	leastWindow  = 32
+	mostFurther  = 256 // tasks that are placed with those that are due
 	ageing       = 10 * time.Minute
 )
 
@@ -101,6 +103,9 @@ type round struct {
 	fitted  []bool
 	probing map[predict.Key]bool // a task runs there to find out
 	order   *fair
+	quota   map[uint64]int // of each job of the batch: how many of its tasks may start now
+	extra   map[int]bool   // tasks of the batch that are not due
+	shadow  []booking      // of these
 	plan    Plan
 }
 
@@ -200,28 +205,71 @@ func (r *round) batch(n int) (tasks []int) {
 	return tasks
 }
 
-// place decides for a batch, each objective on its own.
+// place decides for a batch, each objective on its own. Fairness says how many
+// tasks of each job are due; which of its tasks they are is open: so further
+// tasks of the job are placed with them, and those start that lose most if they
+// do not.
 func (r *round) place(batch []int) {
+	r.quota, r.extra = map[uint64]int{}, map[int]bool{}
 	var sum []int
-	spans := map[uint64][]int{}
-	var jobs []uint64
+	var jobs, spans []uint64
+	byJob := map[uint64][]int{}
 	for _, i := range batch {
 		t := &r.tasks[i]
-		if t.Objective == Sum {
+		if r.quota[t.ID.Job]++; r.quota[t.ID.Job] == 1 {
+			if t.Objective == Makespan {
+				spans = append(spans, t.ID.Job)
+			} else {
+				jobs = append(jobs, t.ID.Job)
+			}
+		}
+		if t.Objective == Makespan {
+			byJob[t.ID.Job] = append(byJob[t.ID.Job], i)
+		} else {
 			sum = append(sum, i)
-			continue
 		}
-		if spans[t.ID.Job] == nil {
-			jobs = append(jobs, t.ID.Job)
-		}
-		spans[t.ID.Job] = append(spans[t.ID.Job], i)
 	}
+	for _, j := range spans {
+		r.span(byJob[j])
+	}
+	if len(sum) == 0 {
+		return
+	}
+	due := len(sum)
+	each := min(max(len(sum), leastWindow), mostFurther) / len(jobs)
 	for _, j := range jobs {
-		r.span(spans[j])
+		for _, i := range r.further(j, each) {
+			r.extra[i] = true
+			sum = append(sum, i)
+		}
 	}
-	if len(sum) > 0 && !r.dense(sum, Sum) {
+	// Of one job the exact solution may start any tasks; of several it would
+	// rather start the short ones of all than those that are due.
+	if len(jobs) > 1 && len(sum) > due || !r.dense(sum, due) {
 		r.sparse(sum)
 	}
+}
+
+// further is up to n more tasks of a job: first those with bytes on a host that
+// has room now, then the next in order.
+func (r *round) further(job uint64, n int) (out []int) {
+	list := r.order.peek(job, max(8*n, 256))
+	for _, i := range list {
+		if len(out) < n && slices.ContainsFunc(r.tasks[i].Local, func(h Held) bool { return r.room(h.Host) }) {
+			out = append(out, i)
+		}
+	}
+	for _, i := range list {
+		if len(out) < n && !slices.Contains(out, i) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// room says whether a device of a host has a free slot.
+func (r *round) room(host string) bool {
+	return slices.ContainsFunc(r.byHost[host], func(dev int) bool { return r.devices[dev].profile[0].free.Slots > 0 })
 }
 
 // wait is when a device, and its host, have room for a task for so long.
@@ -251,16 +299,45 @@ func (r *round) book(dev int, need Amount, start, long time.Duration) {
 	r.ranks[d.class].moved(dev)
 }
 
-// decide notes the choice for a task, and books its place.
+// decide notes the choice for a task, and books its place. A task that could
+// start but is one too many of its job stays as it is.
 func (r *round) decide(task int, o option, start time.Duration, rows []Row) {
 	t := &r.tasks[task]
 	alt := &t.Alternatives[o.alt]
 	d := &r.devices[o.dev]
+	if start == 0 && t.Gang <= 1 {
+		if left, limited := r.quota[t.ID.Job]; limited && left == 0 {
+			return
+		} else if limited {
+			r.quota[t.ID.Job]--
+		}
+	}
+	r.order.taken[task] = true // it is not looked at again in this round
 	o.cost.Wait = start
 	r.book(o.dev, alt.need(), start, o.busy)
 	r.plan.Choices = append(r.plan.Choices, Choice{
 		Task: t.ID, Now: start == 0, Node: d.agent.Node, Device: d.Name, Alt: o.alt, Cost: o.cost, Others: rows,
 	})
+	if start > 0 && r.extra[task] {
+		r.shadow = append(r.shadow, booking{o.dev, alt.need(), start, o.busy})
+	}
+}
+
+// booking is a place that was booked.
+type booking struct {
+	dev   int
+	need  Amount
+	start time.Duration
+	long  time.Duration
+}
+
+// unbook frees what tasks of a batch have booked for later that are not due: they
+// only showed each other the way.
+func (r *round) unbook() {
+	for _, b := range r.shadow {
+		r.book(b.dev, Amount{}.Minus(b.need), b.start, b.long)
+	}
+	r.shadow = r.shadow[:0]
 }
 
 // hopeless notes that nothing can run a task.

@@ -191,7 +191,7 @@ func TestSmall(t *testing.T) {
 		if bound, _ := p.LowerBound(100); bound > finish*(1+1e-9) {
 			t.Fatalf("the bound %v is above the optimum %v\n%+v", bound, finish, p)
 		}
-		ms := p.Makespan()
+		ms := p.Makespan(100)
 		if err := check(p, ms); err != nil {
 			t.Fatal(err)
 		}
@@ -207,18 +207,19 @@ func TestSmall(t *testing.T) {
 	}
 }
 
-// TestMakespanBound: on 1,000 random instances of 2 to 12 columns with 10 to 20
-// rows a column, of three families in turn, the last finish is within 10 % of
-// the Lagrangian lower bound.
+// TestMakespanBound: on 1,000 random instances of 2 to 8 columns with 10 to 16
+// rows a column, of three families, the last finish is within 10 % of the
+// Lagrangian lower bound. (With fewer rows a column the bound itself may lie more
+// than 10 % below the optimum: TestSmall compares with the optimum there.)
 func TestMakespanBound(t *testing.T) {
 	rnd := seeded(t)
 	for _, f := range families {
 		worst, total := 1.0, 0.0
 		for range 334 {
-			m := 2 + rnd.Intn(11)
-			p := problem(rnd, f, m*(10+rnd.Intn(11)), m)
-			bound, _ := p.LowerBound(300)
-			s := p.Makespan()
+			m := 2 + rnd.Intn(7)
+			p := problem(rnd, f, m*(10+rnd.Intn(7)), m)
+			bound, _ := p.LowerBound(200)
+			s := p.Makespan(100)
 			if err := check(p, s); err != nil {
 				t.Fatal(err)
 			}
@@ -260,20 +261,20 @@ func TestImpossible(t *testing.T) {
 	inf := math.Inf(1)
 	p := Problem{Run: [][]float64{{inf, 1}, {inf, inf}, {2, 2}}, Ready: []float64{0, 0}}
 	for name, s := range map[string]Schedule{
-		"completion": p.Completion(), "sufferage": p.Sufferage(), "improve": p.Improve(p.Sufferage(), 5), "makespan": p.Makespan(),
+		"completion": p.Completion(), "sufferage": p.Sufferage(), "improve": p.Improve(p.Sufferage(), 5), "makespan": p.Makespan(100),
 	} {
 		if len(s[0]) != 1 || s[0][0] != 2 || len(s[1]) != 1 || s[1][0] != 0 {
 			t.Errorf("%s: %v", name, s)
 		}
 	}
-	if s := (Problem{}).Makespan(); len(s) != 0 {
+	if s := (Problem{}).Makespan(1); len(s) != 0 {
 		t.Error(s)
 	}
 }
 
 func BenchmarkCompletion16x16(b *testing.B) { bench(b, 16, 16, Problem.Completion) }
 func BenchmarkSufferage200x40(b *testing.B) { bench(b, 200, 40, Problem.Sufferage) }
-func BenchmarkMakespan200x40(b *testing.B)  { bench(b, 200, 40, Problem.Makespan) }
+func BenchmarkMakespan200x40(b *testing.B)  { bench(b, 200, 40, func(p Problem) Schedule { return p.Makespan(100) }) }
 func BenchmarkImprove200x40(b *testing.B) {
 	bench(b, 200, 40, func(p Problem) Schedule { return p.Improve(p.Sufferage(), 3) })
 }

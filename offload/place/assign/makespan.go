@@ -11,8 +11,9 @@ import (
 // that the prices of LowerBound prefer), each improved by moves and swaps away
 // from the column that finishes last, then by moves of pairs; up to a dozen rows
 // all schedules are searched. Each column's rows come longest first.
-func (p Problem) Makespan() Schedule {
-	bound, prices := p.LowerBound(100)
+// steps are those of LowerBound: 100 find good prices, fewer take less time.
+func (p Problem) Makespan(steps int) Schedule {
+	bound, prices := p.LowerBound(steps)
 	starts := []func() Schedule{
 		p.Sufferage,
 		func() Schedule { return p.listed(true) },
