@@ -48,6 +48,17 @@ output: words.txt
 	if !strings.Contains(out, "count") || !strings.Contains(out, "succeeded") {
 		t.Errorf("quern job ls:\n%s", out)
 	}
+	// Why it ran where it did.
+	for what, text := range map[string]string{
+		"plan": readFile(t, filepath.Join(job, "plan")), "quern job explain": mustQuern(t, "job", "explain", "count", "--data", c.data),
+	} {
+		if !strings.Contains(text, "RUN FROM") || !strings.Contains(text, "/cpu") || !strings.Contains(text, "expected to take") {
+			t.Errorf("%s has no table of costs:\n%s", what, text)
+		}
+	}
+	if out := mustQuern(t, "job", "explain", "count", "--task", "1", "--json", "--data", c.data); !strings.Contains(out, `"chosen"`) {
+		t.Errorf("quern job explain --json:\n%s", out)
+	}
 
 	t.Run("typo", func(t *testing.T) {
 		path := filepath.Join(c.mnt, "bad.yaml")

@@ -46,6 +46,21 @@ func limited(cmd *wire.Command, jobs uint32) *wire.Command {
 	return cmd
 }
 
+// explain asks the scheduler why tasks of a job wait.
+func (s *Server) explain(ctx context.Context, op *wire.ExplainJob) (*wire.Answer, error) {
+	e, ok := s.cfg.Jobs.(interface {
+		Explain(ctx context.Context, job uint64) (*wire.JobsAnswer, error)
+	})
+	if !ok {
+		return nil, wire.Errorf(wire.Unsupported, "explain", "", "this cluster runs no jobs")
+	}
+	a, err := e.Explain(ctx, op.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return &wire.Answer{Op: &wire.Answer_Jobs{Jobs: a}}, nil
+}
+
 // jobView is the JobView of one term.
 type jobView struct {
 	l       *leader

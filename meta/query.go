@@ -33,6 +33,8 @@ func (s *Server) query(ctx context.Context, _ transport.Peer, q *wire.Query) (*w
 		return l.status(op.Status)
 	case *wire.Query_StatFs:
 		return l.statFS(q)
+	case *wire.Query_ExplainJob:
+		return s.explain(ctx, op.ExplainJob)
 	}
 	ctx, done := context.WithTimeout(ctx, s.cfg.Timing.OpTimeout)
 	defer done()

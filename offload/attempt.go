@@ -69,6 +69,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 	end := &wire.EndedTask{Task: &wire.RunningTask{Job: id.job, N: id.n, Attempt: id.attempt}}
 	if !stale {
 		end.State, end.Reason, end.Failures = t.State, t.Reason, t.Failures
+		end.Timing, end.BytesIn, end.BytesOut, end.BytesLocal, end.BytesRemote = t.Timing, t.BytesIn, t.BytesOut, t.BytesLocal, t.BytesRemote
 	}
 	return end
 }
@@ -149,6 +150,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 	case spec.Reduce != nil:
 		phase = "map"
 	}
+	began := time.Now()
 	module, err := r.agent.module(ctx, ref)
 	if err != nil {
 		r.lost = !errors.Is(err, errModule)
@@ -175,6 +177,9 @@ func (r *attemptRun) run(ctx context.Context) error {
 		r.lost = true
 		return err
 	}
+	timing := &wire.Timing{WarmNs: time.Since(began).Nanoseconds()}
+	r.report.Timing = timing
+	began = time.Now()
 	timeout := fmt.Errorf("time-out: stopped after %s", spec.Timeout)
 	rctx, cancel := context.WithTimeoutCause(ctx, spec.Timeout, timeout)
 	exit, err := p.Run(rctx, &worker.Task{
@@ -189,12 +194,16 @@ func (r *attemptRun) run(ctx context.Context) error {
 		Stdout: out, Stderr: r.stderr,
 	})
 	cancel()
+	timing.ReadNs = inputs.took.Nanoseconds()
+	timing.RunNs = max(0, time.Since(began).Nanoseconds()-timing.ReadNs)
 	r.agent.give(p)
 	r.report.Exit, r.report.PeakMemory, r.report.CpuNs = int32(exit.Code), uint64(exit.PeakMemory), exit.CPU
 	r.report.BytesIn, r.report.BytesOut = uint64(inputs.read), uint64(out.size)
 	if err := r.judge(exit, err, spec, timeout); err != nil {
 		return err
 	}
+	began = time.Now()
+	defer func() { timing.WriteNs = time.Since(began).Nanoseconds() }()
 	if err := out.finish(ctx); err != nil {
 		r.lost = true
 		return fmt.Errorf("storing the output: %w", err)

@@ -82,7 +82,16 @@ func (o *Overlay) content(ctx context.Context, n node) (string, error) {
 			return "", err
 		}
 		o.learn(job)
-		return jobText(what, job, tasks, time.Now()), nil
+		text := jobText(what, job, tasks, time.Now())
+		switch what {
+		case "plan":
+			costs, err := planCosts(ctx, o.meta, job, tasks)
+			return text + costs, err
+		case "reason":
+			wait, _ := waitText(ctx, o.meta, job) // the rest can be said without
+			return strings.TrimSuffix(text, "\n") + wait + "\n", nil
+		}
+		return text, nil
 	case k >= kindTaskFile0 && k < kindTaskFile0+kind(len(taskFiles)):
 		task, err := o.task(ctx, n.job, n.task)
 		if err != nil {

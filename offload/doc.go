@@ -53,7 +53,8 @@
 // # Packages
 //
 //	jobfile   the job file: parsing, checking, sentences        (pure)
-//	place     which task goes to which host, and when to retry  (pure)
+//	place     which task goes to which device, at what cost     (pure)
+//	place/…   predictions, assignment, a simulator              (pure)
 //	kernels   the kernels inside the binary, and their sources
 //	worker    the worker process, its frames, and its keeper
 //	offload   overlay, submission, scheduler, agent

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/worker"
@@ -25,6 +26,7 @@ type taskInputs struct {
 	list  []worker.Input
 	open  []openInput // the oldest first
 	read  int64       // bytes
+	took  time.Duration
 }
 
 type openInput struct {
@@ -56,6 +58,8 @@ func (r *attemptRun) inputs(ctx context.Context) (*taskInputs, error) {
 		in.list = append(in.list, worker.Input{
 			Path: t.Path, Size: int64(t.Size),
 			ReadAt: func(ctx context.Context, p []byte, off int64) (int, error) {
+				began := time.Now()
+				defer func() { in.took += time.Since(began) }()
 				f, err := in.file(ctx, i, t)
 				if err != nil {
 					return 0, err

@@ -146,9 +146,19 @@ func (r *rig) Do(ctx context.Context, cmd *wire.Command) (*wire.Result, error) {
 	return r.apply(cmd)
 }
 
-func (r *rig) Ask(_ context.Context, q *wire.Query) (*wire.Answer, error) {
+func (r *rig) Ask(ctx context.Context, q *wire.Query) (*wire.Answer, error) {
 	if _, ok := q.Op.(*wire.Query_ListNodes); ok {
 		return &wire.Answer{Op: &wire.Answer_Nodes{Nodes: &wire.NodesAnswer{Nodes: r.Nodes()}}}, nil
+	}
+	if op, ok := q.Op.(*wire.Query_ExplainJob); ok {
+		r.mu.Lock()
+		s := r.sched
+		r.mu.Unlock()
+		if s == nil {
+			return nil, wire.Errorf(wire.Unavailable, "explain", "", "nobody leads")
+		}
+		a, err := s.Explain(ctx, op.ExplainJob.Id)
+		return &wire.Answer{Op: &wire.Answer_Jobs{Jobs: a}}, err
 	}
 	a, err := r.st.Query(q)
 	if err == nil && a.Code != 0 {

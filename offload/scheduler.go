@@ -39,8 +39,9 @@ type SchedulerConfig struct {
 // has the truth; what a Scheduler remembers lasts for one term and is read
 // anew whenever a command is refused.
 type Scheduler struct {
-	cfg SchedulerConfig
-	log *slog.Logger
+	cfg   SchedulerConfig
+	log   *slog.Logger
+	known *knowledge
 
 	mu   sync.Mutex
 	term *term // guarded by mu; nil: not leading
@@ -57,7 +58,7 @@ func NewScheduler(cfg SchedulerConfig) *Scheduler {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Scheduler{cfg: cfg, log: cfg.Log}
+	return &Scheduler{cfg: cfg, log: cfg.Log, known: newKnowledge(cfg.Model)}
 }
 
 // SchedulerFor is a Scheduler whose Lead takes the view type of another
@@ -109,6 +110,34 @@ func (s *Scheduler) Poll(ctx context.Context, p *wire.Poll) (*wire.PollReply, er
 	return t.poll(ctx, p, time.Now())
 }
 
+// Explain answers for the tasks of a job that wait and are among the next of
+// all jobs: with where they would go as of now, and what that is chosen from.
+func (s *Scheduler) Explain(_ context.Context, job uint64) (*wire.JobsAnswer, error) {
+	s.mu.Lock()
+	t := s.term
+	s.mu.Unlock()
+	if t == nil {
+		return nil, wire.Errorf(wire.Unavailable, "explain", "", "this server does not schedule jobs now")
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	a := new(wire.JobsAnswer)
+	j := t.jobs[job]
+	if j == nil {
+		return a, nil // it has ended: its records say all
+	}
+	if len(j.pending) == 0 {
+		return a, nil
+	}
+	ahead := t.look(time.Now())
+	for _, n := range j.pending {
+		if p := ahead[place.ID{Job: job, N: n}]; p != nil {
+			a.Tasks = append(a.Tasks, &wire.Task{Job: job, N: n, State: j.tasks[n].t.State, Placement: p})
+		}
+	}
+	return a, nil
+}
+
 // term is what a scheduler remembers while its server leads. Only Lead's
 // goroutine runs rounds.
 type term struct {
@@ -122,6 +151,7 @@ type term struct {
 	jobs   map[uint64]*jobState   // guarded by mu: those that have not ended
 	agents map[uint32]*agentState // guarded by mu
 	parked map[*parked]bool       // guarded by mu: polls that wait
+	hosts  map[uint32]string      // guarded by mu: the host of each node, as of the last round
 
 	synced time.Time // when all tasks were last read; used by rounds only
 }

@@ -28,7 +28,7 @@ func (t *term) poll(ctx context.Context, p *wire.Poll, now time.Time) (*wire.Pol
 		return nil, wire.Errorf(wire.Unavailable, "poll", "", "this server has only begun to lead")
 	}
 	a := t.agent(p.Node)
-	a.seen, a.runtimes = now, p.Runtimes
+	a.seen, a.runtimes, a.slots = now, p.Runtimes, int(p.Slots)+len(p.Running)
 	k := &parked{agent: a, free: int(p.Slots), running: map[attemptID]bool{}, reply: new(wire.PollReply), ready: make(chan struct{})}
 	for _, r := range p.Running {
 		k.running[attemptID{r.Job, r.N, r.Attempt}] = true
@@ -76,6 +76,9 @@ func (t *term) learn(e *wire.EndedTask) {
 		j.stale = true
 		delete(t.agent(x.t.Agent).tasks, x.id())
 	default:
+		if e.State == StateSucceeded {
+			t.observe(j, x.t, ended{bytes: x.bytes, in: e.BytesIn, out: e.BytesOut, local: e.BytesLocal, remote: e.BytesRemote, timing: e.Timing})
+		}
 		t.settle(j, x, e.State, e.Reason, e.Failures)
 	}
 }

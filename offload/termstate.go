@@ -6,6 +6,7 @@ import (
 
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
+	"quernfs/offload/place"
 )
 
 // jobState is one job that has not ended, as the term knows it.
@@ -14,6 +15,8 @@ type jobState struct {
 	spec    *jobfile.Spec // nil: the job file cannot be read
 	tasks   []*taskState  // by number
 	pending []uint32      // numbers of pending tasks, in order
+	queue   *place.Queue  // the same as place wants them; nil: not made yet
+	served  time.Time     // when one of its tasks was last started, or it began to wait; zero: it has not
 	done    int
 	failed  int  // tasks that have failed for good
 	stale   bool // read the tasks again before deciding anything
@@ -25,7 +28,8 @@ type jobState struct {
 type taskState struct {
 	t       *wire.Task
 	bytes   uint64
-	started time.Time // of the running attempt, as this term knows it
+	started time.Time     // of the running attempt, as this term knows it
+	expect  time.Duration // how long that was predicted to take
 }
 
 func (x *taskState) id() attemptID { return attemptID{x.t.Job, x.t.N, x.t.Attempt} }
@@ -44,6 +48,7 @@ func (x *taskState) active() bool {
 type agentState struct {
 	node     uint32
 	runtimes []string
+	slots    int // in all, by its last poll
 	seen     time.Time
 	tasks    map[attemptID]*taskState // under way there
 }
@@ -116,15 +121,16 @@ func (t *term) load(job *wire.Job, tasks []*wire.Task, now time.Time) {
 	old := j.tasks
 	t.unlink(j)
 	j.job, j.stale, j.done, j.failed = job, false, 0, 0
-	j.tasks, j.pending = make([]*taskState, len(tasks)), nil
+	if len(old) == 0 {
+		t.remember(j, tasks)
+	}
+	j.tasks, j.pending, j.queue = make([]*taskState, len(tasks)), nil, nil
 	for i, x := range tasks {
-		s := &taskState{t: shallowTask(x), started: now}
-		for _, in := range x.Inputs {
-			s.bytes += inputBytes(in)
-		}
+		s := &taskState{t: shallowTask(x), started: now, bytes: inputsSize(x)}
 		if i < len(old) && old[i].t.Attempt == x.Attempt {
 			s.started = old[i].started
 		}
+		s.expect = took(x.Placement)
 		j.tasks[i] = s
 		switch {
 		case x.State == StatePending:
@@ -139,11 +145,20 @@ func (t *term) load(job *wire.Job, tasks []*wire.Task, now time.Time) {
 	}
 }
 
+// inputsSize is how many bytes a task's inputs have.
+func inputsSize(x *wire.Task) (n uint64) {
+	for _, in := range x.Inputs {
+		n += inputBytes(in)
+	}
+	return n
+}
+
 // shallowTask copies the record, so that its own fields can be changed.
 func shallowTask(x *wire.Task) *wire.Task {
 	return &wire.Task{
 		Job: x.Job, N: x.N, Inputs: x.Inputs, State: x.State, Reason: x.Reason, Attempt: x.Attempt, Agent: x.Agent,
 		Host: x.Host, Device: x.Device, StartedNs: x.StartedNs, Phase: x.Phase, Failures: x.Failures,
+		Placement: x.Placement,
 	}
 }
 
@@ -166,6 +181,9 @@ func (t *term) settle(j *jobState, x *taskState, state, reason string, failures 
 	case StatePending:
 		if i, found := slices.BinarySearch(j.pending, x.t.N); !found {
 			j.pending = slices.Insert(j.pending, i, x.t.N)
+		}
+		if j.queue != nil {
+			j.queue.Put(placeTask(x, t.hosts), true)
 		}
 	case StateSucceeded:
 		j.done++

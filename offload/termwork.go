@@ -53,6 +53,7 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 		j    *jobState
 		x    *taskState
 		next *wire.Task
+		lost bool // it was not the task's fault
 	}
 	var losses []loss
 	take := func(j *jobState, x *taskState, fault bool, reason string) {
@@ -66,7 +67,7 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 			retries = j.spec.Retries
 		}
 		next.State, next.Reason = afterFailure(next.Attempt, next.Failures, retries, fault, reason)
-		losses = append(losses, loss{j, x, next})
+		losses = append(losses, loss{j, x, next, !fault})
 	}
 	t.mu.Lock()
 	for node, a := range t.agents {
@@ -99,6 +100,9 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 			l.j.stale = true
 		} else {
 			if l.x.active() && l.x.t.Attempt == next.Attempt {
+				if l.lost {
+					t.s.known.lost(l.x.t.Agent)
+				}
 				t.settle(l.j, l.x, next.State, next.Reason, next.Failures)
 			}
 			t.s.log.Info("task taken back", "job", next.Job, "task", next.N, "attempt", next.Attempt, "reason", next.Reason)
@@ -197,45 +201,20 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 		names[n.GetNode().GetId()] = n.GetNode().GetName()
 	}
 	t.mu.Lock()
-	agents, polls := t.offers(hosts, now)
-	free := 0
-	for _, a := range agents {
-		free += a.Slots
-	}
-	var queues [][]place.Task
-	byID := map[place.ID]*taskState{}
-	jobs := make([]*jobState, 0, len(t.jobs))
+	t.hosts = hosts
+	agents, polls := t.offers(now)
 	var alone []*wire.UpdateJob
-	for _, j := range t.jobs {
-		jobs = append(jobs, j)
-	}
-	slices.SortFunc(jobs, func(a, b *jobState) int {
-		return cmp.Or(cmp.Compare(b.job.Priority, a.job.Priority), cmp.Compare(a.job.Id, b.job.Id))
-	})
-	var ordered []place.Task // of higher priorities
-	urgency := int32(0)
+	jobs := t.inOrder()
 	for _, j := range jobs {
-		if j.job.Priority != urgency {
-			ordered, queues, urgency = append(ordered, place.Interleave(queues)...), nil, j.job.Priority
-		}
 		if len(t.agents) == 0 && !j.alone && !j.stale && now.Sub(t.began) > t.s.cfg.LostAfter {
 			j.alone = true
 			alone = append(alone, &wire.UpdateJob{Id: j.job.Id, Reason: "waiting: no host that runs wasm is connected"})
 		}
-		if j.stale || j.spec == nil || free == 0 || j.job.Paused || j.job.State == StateWaiting {
-			continue
-		}
-		// No more than could start, and some that may rather wait.
-		var q []place.Task
-		for _, n := range j.pending[:min(len(j.pending), 4*free)] {
-			x := j.tasks[n]
-			id := place.ID{Job: j.job.Id, N: n}
-			byID[id] = x
-			q = append(q, place.Task{ID: id, Runtime: "wasm", Bytes: x.bytes, Local: local(x.t, hosts), Avoid: avoid(x.t)})
-		}
-		queues = append(queues, q)
 	}
-	decisions := place.Place(append(ordered, place.Interleave(queues)...), agents, t.s.cfg.Model)
+	var starts []start
+	if len(polls) > 0 {
+		starts = t.choose(t.waiting(jobs, agents, now), agents, now)
+	}
 	t.mu.Unlock()
 
 	var g errgroup.Group
@@ -245,50 +224,85 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 			return t.propose(ctx, &wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: u}})
 		})
 	}
-	for _, d := range decisions {
+	for _, s := range starts {
 		g.Go(func() error {
-			return t.startTask(ctx, d, byID[d.Task], polls[d.Node], names[d.Node], now)
+			return t.startTask(ctx, s, polls[s.node], names[s.node], now)
 		})
 	}
 	return g.Wait()
 }
 
-// offers are the agents as place wants them, and the poll of each that has
-// slots. mu is held.
-func (t *term) offers(hosts map[uint32]string, now time.Time) ([]place.Agent, map[uint32]*parked) {
-	polls := map[uint32]*parked{}
-	for k := range t.parked {
-		if !k.closed && k.free > 0 {
-			polls[k.agent.node] = k
-		}
+// inOrder are the jobs by number. mu is held.
+func (t *term) inOrder() []*jobState {
+	jobs := make([]*jobState, 0, len(t.jobs))
+	for _, j := range t.jobs {
+		jobs = append(jobs, j)
 	}
-	var out []place.Agent
-	for node, a := range t.agents {
-		o := place.Agent{Node: node, Host: cmp.Or(hosts[node], fmt.Sprint("node ", node)), Runtimes: a.runtimes}
-		if k := polls[node]; k != nil {
-			o.Slots = k.free
-		}
-		for _, x := range a.tasks {
-			rest := t.s.cfg.Model.Run(x.bytes, 0) - now.Sub(x.started)
-			o.Busy = append(o.Busy, max(rest, 10*time.Millisecond))
-		}
-		out = append(out, o)
-	}
-	return out, polls
+	slices.SortFunc(jobs, func(a, b *jobState) int { return cmp.Compare(a.job.Id, b.job.Id) })
+	return jobs
 }
 
-// startTask records the next attempt of x and hands it to the poll k.
-func (t *term) startTask(ctx context.Context, d place.Decision, x *taskState, k *parked, name string, now time.Time) error {
+// start is a task that is about to start.
+type start struct {
+	x         *taskState
+	node      uint32
+	device    string
+	placement *wire.Placement
+}
+
+// choose places tasks. mu is held.
+func (t *term) choose(tasks []place.Task, agents []place.Agent, now time.Time) (starts []start) {
+	alts := alternativesOf(tasks)
+	plan := place.Place(tasks, agents, place.Options{Model: t.s.cfg.Model, Fit: t.s.known.fit, Rows: placeRows})
+	for i := range plan.Choices {
+		if c := &plan.Choices[i]; c.Now {
+			j := t.jobs[c.Task.Job]
+			j.served = now
+			starts = append(starts, start{j.tasks[c.Task.N], c.Node, c.Device, placementOf(c, alts[c.Task])})
+		}
+	}
+	return starts
+}
+
+// lookAhead is how many tasks of all jobs explain looks at.
+const lookAhead = 256
+
+// look says where the next tasks of all jobs would go, and when. mu is held.
+func (t *term) look(now time.Time) map[place.ID]*wire.Placement {
+	agents, _ := t.offers(now)
+	tasks := t.waiting(t.inOrder(), agents, now)
+	alts := alternativesOf(tasks)
+	out := map[place.ID]*wire.Placement{}
+	for _, c := range place.Look(tasks, agents, lookAhead, place.Options{Model: t.s.cfg.Model, Fit: t.s.known.fit, Rows: placeRows}) {
+		if c.Node != 0 {
+			out[c.Task] = placementOf(&c, alts[c.Task])
+		}
+	}
+	return out
+}
+
+func alternativesOf(tasks []place.Task) map[place.ID][]place.Alternative {
+	alts := make(map[place.ID][]place.Alternative, len(tasks))
+	for i := range tasks {
+		alts[tasks[i].ID] = tasks[i].Alternatives
+	}
+	return alts
+}
+
+// startTask records the next attempt of a task and hands it to the poll k.
+func (t *term) startTask(ctx context.Context, s start, k *parked, name string, now time.Time) error {
+	x := s.x
 	next := shallowTask(x.t)
 	next.Attempt++
-	next.State, next.Reason = StateRunning, "running on "+cmp.Or(name, fmt.Sprint("node ", d.Node))
-	next.Agent, next.Host, next.Device, next.StartedNs = d.Node, name, "cpu", 0
+	next.State, next.Reason = StateRunning, "running on "+cmp.Or(name, fmt.Sprint("node ", s.node))
+	next.Agent, next.Host, next.Device, next.StartedNs = s.node, name, s.device, 0
+	next.Placement = s.placement
 	update := shallowTask(next)
 	update.Inputs = nil
 	err := t.propose(ctx, &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: update}}})
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	j := t.jobs[d.Task.Job]
+	j := t.jobs[x.t.Job]
 	if j == nil {
 		return nil // it ended meanwhile
 	}
@@ -302,8 +316,12 @@ func (t *term) startTask(ctx context.Context, d place.Decision, x *taskState, k 
 	if i, found := slices.BinarySearch(j.pending, x.t.N); found {
 		j.pending = slices.Delete(j.pending, i, i+1)
 	}
+	if j.queue != nil {
+		j.queue.Take(x.t.N)
+	}
 	j.alone = false
 	x.t, x.started = next, now
+	x.expect = took(next.Placement)
 	k.agent.tasks[x.id()] = x
 	if t.parked[k] && !k.closed {
 		k.give(j, x)

@@ -24,7 +24,7 @@ func newJob() *cobra.Command {
 		Long: `Submit jobs and look at them. The mount itself does the same, by any program: see
 README in its directory .compute.`,
 	}
-	job.AddCommand(newJobSubmit(), newJobLs(), newJobShow(), newJobWait(), newJobLogs(), newJobTop())
+	job.AddCommand(newJobSubmit(), newJobLs(), newJobShow(), newJobWait(), newJobLogs(), newJobTop(), newJobExplain(), newJobSimulate())
 	job.AddCommand(jobVerbs()...)
 	return job
 }

@@ -3418,6 +3418,7 @@ type Query struct {
 	//	*Query_ListNodes
 	//	*Query_Status
 	//	*Query_Access
+	//	*Query_ExplainJob
 	Op            isQuery_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3616,6 +3617,15 @@ func (x *Query) GetAccess() *Access {
 	return nil
 }
 
+func (x *Query) GetExplainJob() *ExplainJob {
+	if x != nil {
+		if x, ok := x.Op.(*Query_ExplainJob); ok {
+			return x.ExplainJob
+		}
+	}
+	return nil
+}
+
 type isQuery_Op interface {
 	isQuery_Op()
 }
@@ -3680,6 +3690,10 @@ type Query_Access struct {
 	Access *Access `protobuf:"bytes,24,opt,name=access,proto3,oneof"`
 }
 
+type Query_ExplainJob struct {
+	ExplainJob *ExplainJob `protobuf:"bytes,40,opt,name=explain_job,json=explainJob,proto3,oneof"`
+}
+
 func (*Query_Lookup) isQuery_Op() {}
 
 func (*Query_GetInode) isQuery_Op() {}
@@ -3709,6 +3723,8 @@ func (*Query_ListNodes) isQuery_Op() {}
 func (*Query_Status) isQuery_Op() {}
 
 func (*Query_Access) isQuery_Op() {}
+
+func (*Query_ExplainJob) isQuery_Op() {}
 
 type Answer struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
@@ -8043,6 +8059,8 @@ type Task struct {
 	CpuNs         int64                  `protobuf:"fixed64,20,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"`                  // of the last attempt
 	BytesLocal    uint64                 `protobuf:"varint,70,opt,name=bytes_local,json=bytesLocal,proto3" json:"bytes_local,omitempty"`    // read from chunk servers of the same host, of the last attempt
 	BytesRemote   uint64                 `protobuf:"varint,71,opt,name=bytes_remote,json=bytesRemote,proto3" json:"bytes_remote,omitempty"` // read over the network
+	Placement     *Placement             `protobuf:"bytes,40,opt,name=placement,proto3" json:"placement,omitempty"`                         // of the running or last attempt: what it was chosen from
+	Timing        *Timing                `protobuf:"bytes,41,opt,name=timing,proto3" json:"timing,omitempty"`                               // of the last attempt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8231,6 +8249,300 @@ func (x *Task) GetBytesRemote() uint64 {
 	return 0
 }
 
+func (x *Task) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *Task) GetTiming() *Timing {
+	if x != nil {
+		return x.Timing
+	}
+	return nil
+}
+
+// Placement is why a task runs where it does, or waits.
+type Placement struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Places        []*Place               `protobuf:"bytes,1,rep,name=places,proto3" json:"places,omitempty"`  // the best of those that were compared, in the order of their predicted end
+	Chosen        uint32                 `protobuf:"varint,2,opt,name=chosen,proto3" json:"chosen,omitempty"` // index
+	Waits         bool                   `protobuf:"varint,3,opt,name=waits,proto3" json:"waits,omitempty"`   // it was not started there yet
+	Probe         bool                   `protobuf:"varint,4,opt,name=probe,proto3" json:"probe,omitempty"`   // it runs there to find out how long it takes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Placement) Reset() {
+	*x = Placement{}
+	mi := &file_quern_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Placement) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Placement) ProtoMessage() {}
+
+func (x *Placement) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Placement.ProtoReflect.Descriptor instead.
+func (*Placement) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{101}
+}
+
+func (x *Placement) GetPlaces() []*Place {
+	if x != nil {
+		return x.Places
+	}
+	return nil
+}
+
+func (x *Placement) GetChosen() uint32 {
+	if x != nil {
+		return x.Chosen
+	}
+	return 0
+}
+
+func (x *Placement) GetWaits() bool {
+	if x != nil {
+		return x.Waits
+	}
+	return false
+}
+
+func (x *Placement) GetProbe() bool {
+	if x != nil {
+		return x.Probe
+	}
+	return false
+}
+
+// Place is one place where a task could run. Times are predictions, in
+// microseconds.
+type Place struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Device        string                 `protobuf:"bytes,2,opt,name=device,proto3" json:"device,omitempty"`
+	Runtime       string                 `protobuf:"bytes,3,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	WaitUs        uint64                 `protobuf:"varint,4,opt,name=wait_us,json=waitUs,proto3" json:"wait_us,omitempty"`
+	FetchUs       uint64                 `protobuf:"varint,5,opt,name=fetch_us,json=fetchUs,proto3" json:"fetch_us,omitempty"` // of the bytes that lie elsewhere
+	WarmUs        uint64                 `protobuf:"varint,6,opt,name=warm_us,json=warmUs,proto3" json:"warm_us,omitempty"`
+	RunUs         uint64                 `protobuf:"varint,7,opt,name=run_us,json=runUs,proto3" json:"run_us,omitempty"`
+	WriteUs       uint64                 `protobuf:"varint,8,opt,name=write_us,json=writeUs,proto3" json:"write_us,omitempty"`
+	RedoUs        uint64                 `protobuf:"varint,9,opt,name=redo_us,json=redoUs,proto3" json:"redo_us,omitempty"` // expected for attempts that are lost
+	P95Us         uint64                 `protobuf:"varint,10,opt,name=p95_us,json=p95Us,proto3" json:"p95_us,omitempty"`   // 95th percentile of run_us
+	Missing       uint64                 `protobuf:"varint,11,opt,name=missing,proto3" json:"missing,omitempty"`            // bytes that lie elsewhere
+	Source        string                 `protobuf:"bytes,12,opt,name=source,proto3" json:"source,omitempty"`               // of run_us: learned, hint, bandwidth, guess
+	Avoid         bool                   `protobuf:"varint,13,opt,name=avoid,proto3" json:"avoid,omitempty"`                // the task has failed there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Place) Reset() {
+	*x = Place{}
+	mi := &file_quern_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Place) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Place) ProtoMessage() {}
+
+func (x *Place) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Place.ProtoReflect.Descriptor instead.
+func (*Place) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{102}
+}
+
+func (x *Place) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *Place) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *Place) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *Place) GetWaitUs() uint64 {
+	if x != nil {
+		return x.WaitUs
+	}
+	return 0
+}
+
+func (x *Place) GetFetchUs() uint64 {
+	if x != nil {
+		return x.FetchUs
+	}
+	return 0
+}
+
+func (x *Place) GetWarmUs() uint64 {
+	if x != nil {
+		return x.WarmUs
+	}
+	return 0
+}
+
+func (x *Place) GetRunUs() uint64 {
+	if x != nil {
+		return x.RunUs
+	}
+	return 0
+}
+
+func (x *Place) GetWriteUs() uint64 {
+	if x != nil {
+		return x.WriteUs
+	}
+	return 0
+}
+
+func (x *Place) GetRedoUs() uint64 {
+	if x != nil {
+		return x.RedoUs
+	}
+	return 0
+}
+
+func (x *Place) GetP95Us() uint64 {
+	if x != nil {
+		return x.P95Us
+	}
+	return 0
+}
+
+func (x *Place) GetMissing() uint64 {
+	if x != nil {
+		return x.Missing
+	}
+	return 0
+}
+
+func (x *Place) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Place) GetAvoid() bool {
+	if x != nil {
+		return x.Avoid
+	}
+	return false
+}
+
+// Timing is where the time of an attempt went.
+type Timing struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RunNs         int64                  `protobuf:"varint,1,opt,name=run_ns,json=runNs,proto3" json:"run_ns,omitempty"`       // of the kernel, without waiting for inputs
+	ReadNs        int64                  `protobuf:"varint,2,opt,name=read_ns,json=readNs,proto3" json:"read_ns,omitempty"`    // waiting for inputs
+	WarmNs        int64                  `protobuf:"varint,3,opt,name=warm_ns,json=warmNs,proto3" json:"warm_ns,omitempty"`    // until the kernel could begin
+	WriteNs       int64                  `protobuf:"varint,4,opt,name=write_ns,json=writeNs,proto3" json:"write_ns,omitempty"` // storing what it wrote
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Timing) Reset() {
+	*x = Timing{}
+	mi := &file_quern_proto_msgTypes[103]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Timing) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Timing) ProtoMessage() {}
+
+func (x *Timing) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[103]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Timing.ProtoReflect.Descriptor instead.
+func (*Timing) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{103}
+}
+
+func (x *Timing) GetRunNs() int64 {
+	if x != nil {
+		return x.RunNs
+	}
+	return 0
+}
+
+func (x *Timing) GetReadNs() int64 {
+	if x != nil {
+		return x.ReadNs
+	}
+	return 0
+}
+
+func (x *Timing) GetWarmNs() int64 {
+	if x != nil {
+		return x.WarmNs
+	}
+	return 0
+}
+
+func (x *Timing) GetWriteNs() int64 {
+	if x != nil {
+		return x.WriteNs
+	}
+	return 0
+}
+
 type TaskInput struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
@@ -8247,7 +8559,7 @@ type TaskInput struct {
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8259,7 +8571,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8272,7 +8584,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -8342,7 +8654,7 @@ type FileRange struct {
 
 func (x *FileRange) Reset() {
 	*x = FileRange{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8354,7 +8666,7 @@ func (x *FileRange) String() string {
 func (*FileRange) ProtoMessage() {}
 
 func (x *FileRange) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8367,7 +8679,7 @@ func (x *FileRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRange.ProtoReflect.Descriptor instead.
 func (*FileRange) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *FileRange) GetOff() uint64 {
@@ -8395,7 +8707,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8407,7 +8719,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8420,7 +8732,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -8456,7 +8768,7 @@ type RemoveJob struct {
 
 func (x *RemoveJob) Reset() {
 	*x = RemoveJob{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8468,7 +8780,7 @@ func (x *RemoveJob) String() string {
 func (*RemoveJob) ProtoMessage() {}
 
 func (x *RemoveJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8481,7 +8793,7 @@ func (x *RemoveJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveJob.ProtoReflect.Descriptor instead.
 func (*RemoveJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *RemoveJob) GetId() uint64 {
@@ -8506,7 +8818,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8518,7 +8830,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8531,7 +8843,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -8581,7 +8893,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8593,7 +8905,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8606,7 +8918,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *OutputFile) GetName() string {
@@ -8641,7 +8953,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8653,7 +8965,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8666,7 +8978,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -8745,7 +9057,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8757,7 +9069,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8770,7 +9082,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -8818,7 +9130,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8830,7 +9142,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8843,7 +9155,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -8860,6 +9172,52 @@ func (x *GetJob) GetTasks() bool {
 	return false
 }
 
+// ExplainJob asks the leader's scheduler for the tasks of a job that wait and
+// that it has looked at, with their placement. The answer is a JobsAnswer.
+type ExplainJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainJob) Reset() {
+	*x = ExplainJob{}
+	mi := &file_quern_proto_msgTypes[113]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainJob) ProtoMessage() {}
+
+func (x *ExplainJob) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[113]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainJob.ProtoReflect.Descriptor instead.
+func (*ExplainJob) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{113}
+}
+
+func (x *ExplainJob) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
 type JobsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Jobs          []*Job                 `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
@@ -8870,7 +9228,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8882,7 +9240,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8895,7 +9253,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -8928,7 +9286,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8940,7 +9298,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8953,7 +9311,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -9005,13 +9363,18 @@ type EndedTask struct {
 	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Failures      uint32                 `protobuf:"varint,4,opt,name=failures,proto3" json:"failures,omitempty"`
+	Timing        *Timing                `protobuf:"bytes,40,opt,name=timing,proto3" json:"timing,omitempty"`
+	BytesIn       uint64                 `protobuf:"varint,41,opt,name=bytes_in,json=bytesIn,proto3" json:"bytes_in,omitempty"`
+	BytesOut      uint64                 `protobuf:"varint,42,opt,name=bytes_out,json=bytesOut,proto3" json:"bytes_out,omitempty"`
+	BytesLocal    uint64                 `protobuf:"varint,43,opt,name=bytes_local,json=bytesLocal,proto3" json:"bytes_local,omitempty"`
+	BytesRemote   uint64                 `protobuf:"varint,44,opt,name=bytes_remote,json=bytesRemote,proto3" json:"bytes_remote,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9023,7 +9386,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9036,7 +9399,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -9067,6 +9430,41 @@ func (x *EndedTask) GetFailures() uint32 {
 	return 0
 }
 
+func (x *EndedTask) GetTiming() *Timing {
+	if x != nil {
+		return x.Timing
+	}
+	return nil
+}
+
+func (x *EndedTask) GetBytesIn() uint64 {
+	if x != nil {
+		return x.BytesIn
+	}
+	return 0
+}
+
+func (x *EndedTask) GetBytesOut() uint64 {
+	if x != nil {
+		return x.BytesOut
+	}
+	return 0
+}
+
+func (x *EndedTask) GetBytesLocal() uint64 {
+	if x != nil {
+		return x.BytesLocal
+	}
+	return 0
+}
+
+func (x *EndedTask) GetBytesRemote() uint64 {
+	if x != nil {
+		return x.BytesRemote
+	}
+	return 0
+}
+
 type RunningTask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           uint64                 `protobuf:"varint,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -9078,7 +9476,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9090,7 +9488,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9103,7 +9501,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -9137,7 +9535,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9149,7 +9547,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9162,7 +9560,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -9189,7 +9587,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9201,7 +9599,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9214,7 +9612,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -9243,7 +9641,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9255,7 +9653,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9268,7 +9666,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{116}
+	return file_quern_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -9307,7 +9705,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9319,7 +9717,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9332,7 +9730,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{117}
+	return file_quern_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -9377,7 +9775,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9389,7 +9787,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9402,7 +9800,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{118}
+	return file_quern_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -9711,7 +10109,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05Grant\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x1f\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\v.quern.ModeR\x04mode\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\x04R\x02id\"\x9c\x06\n" +
+	"\x02id\x18\x03 \x01(\x04R\x02id\"\xd2\x06\n" +
 	"\x05Query\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x1f\n" +
@@ -9735,7 +10133,9 @@ const file_quern_proto_rawDesc = "" +
 	"\n" +
 	"list_nodes\x18\x16 \x01(\v2\x10.quern.ListNodesH\x00R\tlistNodes\x12'\n" +
 	"\x06status\x18\x17 \x01(\v2\r.quern.StatusH\x00R\x06status\x12'\n" +
-	"\x06access\x18\x18 \x01(\v2\r.quern.AccessH\x00R\x06accessB\x04\n" +
+	"\x06access\x18\x18 \x01(\v2\r.quern.AccessH\x00R\x06access\x124\n" +
+	"\vexplain_job\x18( \x01(\v2\x11.quern.ExplainJobH\x00R\n" +
+	"explainJobB\x04\n" +
 	"\x02op\"\xc0\x04\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
@@ -10066,7 +10466,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04args\x18\x05 \x03(\tR\x04args\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xd0\x04\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xa7\x05\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -10095,7 +10495,34 @@ const file_quern_proto_rawDesc = "" +
 	"\x06cpu_ns\x18\x14 \x01(\x10R\x05cpuNs\x12\x1f\n" +
 	"\vbytes_local\x18F \x01(\x04R\n" +
 	"bytesLocal\x12!\n" +
-	"\fbytes_remote\x18G \x01(\x04R\vbytesRemote\"\xd8\x01\n" +
+	"\fbytes_remote\x18G \x01(\x04R\vbytesRemote\x12.\n" +
+	"\tplacement\x18( \x01(\v2\x10.quern.PlacementR\tplacement\x12%\n" +
+	"\x06timing\x18) \x01(\v2\r.quern.TimingR\x06timing\"u\n" +
+	"\tPlacement\x12$\n" +
+	"\x06places\x18\x01 \x03(\v2\f.quern.PlaceR\x06places\x12\x16\n" +
+	"\x06chosen\x18\x02 \x01(\rR\x06chosen\x12\x14\n" +
+	"\x05waits\x18\x03 \x01(\bR\x05waits\x12\x14\n" +
+	"\x05probe\x18\x04 \x01(\bR\x05probe\"\xc4\x02\n" +
+	"\x05Place\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\rR\x04node\x12\x16\n" +
+	"\x06device\x18\x02 \x01(\tR\x06device\x12\x18\n" +
+	"\aruntime\x18\x03 \x01(\tR\aruntime\x12\x17\n" +
+	"\await_us\x18\x04 \x01(\x04R\x06waitUs\x12\x19\n" +
+	"\bfetch_us\x18\x05 \x01(\x04R\afetchUs\x12\x17\n" +
+	"\awarm_us\x18\x06 \x01(\x04R\x06warmUs\x12\x15\n" +
+	"\x06run_us\x18\a \x01(\x04R\x05runUs\x12\x19\n" +
+	"\bwrite_us\x18\b \x01(\x04R\awriteUs\x12\x17\n" +
+	"\aredo_us\x18\t \x01(\x04R\x06redoUs\x12\x15\n" +
+	"\x06p95_us\x18\n" +
+	" \x01(\x04R\x05p95Us\x12\x18\n" +
+	"\amissing\x18\v \x01(\x04R\amissing\x12\x16\n" +
+	"\x06source\x18\f \x01(\tR\x06source\x12\x14\n" +
+	"\x05avoid\x18\r \x01(\bR\x05avoid\"l\n" +
+	"\x06Timing\x12\x15\n" +
+	"\x06run_ns\x18\x01 \x01(\x03R\x05runNs\x12\x17\n" +
+	"\aread_ns\x18\x02 \x01(\x03R\x06readNs\x12\x17\n" +
+	"\awarm_ns\x18\x03 \x01(\x03R\x06warmNs\x12\x19\n" +
+	"\bwrite_ns\x18\x04 \x01(\x03R\awriteNs\"\xd8\x01\n" +
 	"\tTaskInput\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
 	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12\x12\n" +
@@ -10144,7 +10571,10 @@ const file_quern_proto_rawDesc = "" +
 	"\x05brief\x18G \x01(\bR\x05brief\".\n" +
 	"\x06GetJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
-	"\x05tasks\x18\x02 \x01(\bR\x05tasks\"O\n" +
+	"\x05tasks\x18\x02 \x01(\bR\x05tasks\"\x1c\n" +
+	"\n" +
+	"ExplainJob\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"O\n" +
 	"\n" +
 	"JobsAnswer\x12\x1e\n" +
 	"\x04jobs\x18\x01 \x03(\v2\n" +
@@ -10156,12 +10586,18 @@ const file_quern_proto_rawDesc = "" +
 	"\bruntimes\x18\x03 \x03(\tR\bruntimes\x12\x17\n" +
 	"\await_ms\x18\x04 \x01(\rR\x06waitMs\x12,\n" +
 	"\arunning\x18\x05 \x03(\v2\x12.quern.RunningTaskR\arunning\x12&\n" +
-	"\x05ended\x18\x06 \x03(\v2\x10.quern.EndedTaskR\x05ended\"}\n" +
+	"\x05ended\x18\x06 \x03(\v2\x10.quern.EndedTaskR\x05ended\"\xa0\x02\n" +
 	"\tEndedTask\x12&\n" +
 	"\x04task\x18\x01 \x01(\v2\x12.quern.RunningTaskR\x04task\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
-	"\bfailures\x18\x04 \x01(\rR\bfailures\"G\n" +
+	"\bfailures\x18\x04 \x01(\rR\bfailures\x12%\n" +
+	"\x06timing\x18( \x01(\v2\r.quern.TimingR\x06timing\x12\x19\n" +
+	"\bbytes_in\x18) \x01(\x04R\abytesIn\x12\x1b\n" +
+	"\tbytes_out\x18* \x01(\x04R\bbytesOut\x12\x1f\n" +
+	"\vbytes_local\x18+ \x01(\x04R\n" +
+	"bytesLocal\x12!\n" +
+	"\fbytes_remote\x18, \x01(\x04R\vbytesRemote\"G\n" +
 	"\vRunningTask\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12\x18\n" +
@@ -10212,7 +10648,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 119)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 123)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(IfExists)(0),          // 1: quern.IfExists
@@ -10317,24 +10753,28 @@ var file_quern_proto_goTypes = []any{
 	(*KernelRef)(nil),      // 100: quern.KernelRef
 	(*JobEvent)(nil),       // 101: quern.JobEvent
 	(*Task)(nil),           // 102: quern.Task
-	(*TaskInput)(nil),      // 103: quern.TaskInput
-	(*FileRange)(nil),      // 104: quern.FileRange
-	(*SubmitJob)(nil),      // 105: quern.SubmitJob
-	(*RemoveJob)(nil),      // 106: quern.RemoveJob
-	(*UpdateTask)(nil),     // 107: quern.UpdateTask
-	(*OutputFile)(nil),     // 108: quern.OutputFile
-	(*UpdateJob)(nil),      // 109: quern.UpdateJob
-	(*ListJobs)(nil),       // 110: quern.ListJobs
-	(*GetJob)(nil),         // 111: quern.GetJob
-	(*JobsAnswer)(nil),     // 112: quern.JobsAnswer
-	(*Poll)(nil),           // 113: quern.Poll
-	(*EndedTask)(nil),      // 114: quern.EndedTask
-	(*RunningTask)(nil),    // 115: quern.RunningTask
-	(*PollReply)(nil),      // 116: quern.PollReply
-	(*Assignment)(nil),     // 117: quern.Assignment
-	(*JoinMeta)(nil),       // 118: quern.JoinMeta
-	(*Opening)(nil),        // 119: quern.Opening
-	(*Failure)(nil),        // 120: quern.Failure
+	(*Placement)(nil),      // 103: quern.Placement
+	(*Place)(nil),          // 104: quern.Place
+	(*Timing)(nil),         // 105: quern.Timing
+	(*TaskInput)(nil),      // 106: quern.TaskInput
+	(*FileRange)(nil),      // 107: quern.FileRange
+	(*SubmitJob)(nil),      // 108: quern.SubmitJob
+	(*RemoveJob)(nil),      // 109: quern.RemoveJob
+	(*UpdateTask)(nil),     // 110: quern.UpdateTask
+	(*OutputFile)(nil),     // 111: quern.OutputFile
+	(*UpdateJob)(nil),      // 112: quern.UpdateJob
+	(*ListJobs)(nil),       // 113: quern.ListJobs
+	(*GetJob)(nil),         // 114: quern.GetJob
+	(*ExplainJob)(nil),     // 115: quern.ExplainJob
+	(*JobsAnswer)(nil),     // 116: quern.JobsAnswer
+	(*Poll)(nil),           // 117: quern.Poll
+	(*EndedTask)(nil),      // 118: quern.EndedTask
+	(*RunningTask)(nil),    // 119: quern.RunningTask
+	(*PollReply)(nil),      // 120: quern.PollReply
+	(*Assignment)(nil),     // 121: quern.Assignment
+	(*JoinMeta)(nil),       // 122: quern.JoinMeta
+	(*Opening)(nil),        // 123: quern.Opening
+	(*Failure)(nil),        // 124: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	3,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -10366,10 +10806,10 @@ var file_quern_proto_depIdxs = []int32{
 	39,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
 	33,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
 	34,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
-	105, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
-	107, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
-	109, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
-	106, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
+	108, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
+	110, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
+	112, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
+	109, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
 	4,   // 33: quern.Result.inode:type_name -> quern.Inode
 	4,   // 34: quern.Result.parent:type_name -> quern.Inode
 	4,   // 35: quern.Result.old_parent:type_name -> quern.Inode
@@ -10397,95 +10837,100 @@ var file_quern_proto_depIdxs = []int32{
 	56,  // 57: quern.Query.stat_fs:type_name -> quern.StatFS
 	58,  // 58: quern.Query.get_blocks:type_name -> quern.GetBlocks
 	60,  // 59: quern.Query.allocate:type_name -> quern.Allocate
-	110, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
-	111, // 61: quern.Query.get_job:type_name -> quern.GetJob
+	113, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
+	114, // 61: quern.Query.get_job:type_name -> quern.GetJob
 	63,  // 62: quern.Query.list_nodes:type_name -> quern.ListNodes
 	66,  // 63: quern.Query.status:type_name -> quern.Status
 	45,  // 64: quern.Query.access:type_name -> quern.Access
-	40,  // 65: quern.Answer.grants:type_name -> quern.Grant
-	46,  // 66: quern.Answer.inode:type_name -> quern.InodeAnswer
-	49,  // 67: quern.Answer.dir:type_name -> quern.DirAnswer
-	52,  // 68: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	54,  // 69: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	57,  // 70: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	59,  // 71: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	62,  // 72: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	112, // 73: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	65,  // 74: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	69,  // 75: quern.Answer.status:type_name -> quern.StatusAnswer
-	4,   // 76: quern.InodeAnswer.inode:type_name -> quern.Inode
-	4,   // 77: quern.InodeAnswer.parent:type_name -> quern.Inode
-	4,   // 78: quern.DirEntry.inode:type_name -> quern.Inode
-	48,  // 79: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	4,   // 80: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	6,   // 81: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	8,   // 82: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 83: quern.Acquire.mode:type_name -> quern.Mode
-	8,   // 84: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	2,   // 85: quern.Allocate.policy:type_name -> quern.Policy
-	61,  // 86: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	10,  // 87: quern.NodeStatus.node:type_name -> quern.Node
-	64,  // 88: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	12,  // 89: quern.SessionStatus.session:type_name -> quern.Session
-	67,  // 90: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	64,  // 91: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	68,  // 92: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	2,   // 93: quern.StatusAnswer.policy:type_name -> quern.Policy
-	40,  // 94: quern.Hello.held:type_name -> quern.Grant
-	82,  // 95: quern.Hello.locks:type_name -> quern.LockClaim
-	40,  // 96: quern.Welcome.held:type_name -> quern.Grant
-	73,  // 97: quern.Push.recall:type_name -> quern.Recall
-	74,  // 98: quern.Push.renewed:type_name -> quern.Renewed
-	65,  // 99: quern.Push.nodes:type_name -> quern.NodesAnswer
-	71,  // 100: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 101: quern.Recall.mode:type_name -> quern.Mode
-	70,  // 102: quern.FromClient.hello:type_name -> quern.Hello
-	76,  // 103: quern.FromClient.recalled:type_name -> quern.Recalled
-	77,  // 104: quern.FromClient.renew:type_name -> quern.Renew
-	78,  // 105: quern.FromClient.release:type_name -> quern.Release
-	0,   // 106: quern.Recalled.mode:type_name -> quern.Mode
-	40,  // 107: quern.Release.grants:type_name -> quern.Grant
-	79,  // 108: quern.LockCall.lock:type_name -> quern.Lock
-	79,  // 109: quern.LockReply.conflict:type_name -> quern.Lock
-	79,  // 110: quern.LockClaim.lock:type_name -> quern.Lock
-	91,  // 111: quern.Heartbeat.bad:type_name -> quern.ShardID
-	95,  // 112: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	91,  // 113: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	91,  // 114: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
-	91,  // 115: quern.Heartbeat.inventory:type_name -> quern.ShardID
-	91,  // 116: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	91,  // 117: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	94,  // 118: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	64,  // 119: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	8,   // 120: quern.Rebuild.block:type_name -> quern.Block
-	7,   // 121: quern.Rebuilt.shard:type_name -> quern.Shard
-	14,  // 122: quern.Job.cred:type_name -> quern.Cred
-	101, // 123: quern.Job.events:type_name -> quern.JobEvent
-	100, // 124: quern.Job.kernels:type_name -> quern.KernelRef
-	99,  // 125: quern.Job.after:type_name -> quern.After
-	1,   // 126: quern.Job.if_exists:type_name -> quern.IfExists
-	103, // 127: quern.Task.inputs:type_name -> quern.TaskInput
-	104, // 128: quern.TaskInput.ranges:type_name -> quern.FileRange
-	98,  // 129: quern.SubmitJob.job:type_name -> quern.Job
-	102, // 130: quern.SubmitJob.tasks:type_name -> quern.Task
-	102, // 131: quern.UpdateTask.task:type_name -> quern.Task
-	108, // 132: quern.UpdateTask.files:type_name -> quern.OutputFile
-	102, // 133: quern.UpdateJob.tasks:type_name -> quern.Task
-	98,  // 134: quern.JobsAnswer.jobs:type_name -> quern.Job
-	102, // 135: quern.JobsAnswer.tasks:type_name -> quern.Task
-	115, // 136: quern.Poll.running:type_name -> quern.RunningTask
-	114, // 137: quern.Poll.ended:type_name -> quern.EndedTask
-	115, // 138: quern.EndedTask.task:type_name -> quern.RunningTask
-	117, // 139: quern.PollReply.start:type_name -> quern.Assignment
-	115, // 140: quern.PollReply.stop:type_name -> quern.RunningTask
-	98,  // 141: quern.Assignment.job:type_name -> quern.Job
-	102, // 142: quern.Assignment.task:type_name -> quern.Task
-	11,  // 143: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	144, // [144:144] is the sub-list for method output_type
-	144, // [144:144] is the sub-list for method input_type
-	144, // [144:144] is the sub-list for extension type_name
-	144, // [144:144] is the sub-list for extension extendee
-	0,   // [0:144] is the sub-list for field type_name
+	115, // 65: quern.Query.explain_job:type_name -> quern.ExplainJob
+	40,  // 66: quern.Answer.grants:type_name -> quern.Grant
+	46,  // 67: quern.Answer.inode:type_name -> quern.InodeAnswer
+	49,  // 68: quern.Answer.dir:type_name -> quern.DirAnswer
+	52,  // 69: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	54,  // 70: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	57,  // 71: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	59,  // 72: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	62,  // 73: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	116, // 74: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	65,  // 75: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	69,  // 76: quern.Answer.status:type_name -> quern.StatusAnswer
+	4,   // 77: quern.InodeAnswer.inode:type_name -> quern.Inode
+	4,   // 78: quern.InodeAnswer.parent:type_name -> quern.Inode
+	4,   // 79: quern.DirEntry.inode:type_name -> quern.Inode
+	48,  // 80: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	4,   // 81: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	6,   // 82: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	8,   // 83: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 84: quern.Acquire.mode:type_name -> quern.Mode
+	8,   // 85: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	2,   // 86: quern.Allocate.policy:type_name -> quern.Policy
+	61,  // 87: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	10,  // 88: quern.NodeStatus.node:type_name -> quern.Node
+	64,  // 89: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	12,  // 90: quern.SessionStatus.session:type_name -> quern.Session
+	67,  // 91: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	64,  // 92: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	68,  // 93: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	2,   // 94: quern.StatusAnswer.policy:type_name -> quern.Policy
+	40,  // 95: quern.Hello.held:type_name -> quern.Grant
+	82,  // 96: quern.Hello.locks:type_name -> quern.LockClaim
+	40,  // 97: quern.Welcome.held:type_name -> quern.Grant
+	73,  // 98: quern.Push.recall:type_name -> quern.Recall
+	74,  // 99: quern.Push.renewed:type_name -> quern.Renewed
+	65,  // 100: quern.Push.nodes:type_name -> quern.NodesAnswer
+	71,  // 101: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 102: quern.Recall.mode:type_name -> quern.Mode
+	70,  // 103: quern.FromClient.hello:type_name -> quern.Hello
+	76,  // 104: quern.FromClient.recalled:type_name -> quern.Recalled
+	77,  // 105: quern.FromClient.renew:type_name -> quern.Renew
+	78,  // 106: quern.FromClient.release:type_name -> quern.Release
+	0,   // 107: quern.Recalled.mode:type_name -> quern.Mode
+	40,  // 108: quern.Release.grants:type_name -> quern.Grant
+	79,  // 109: quern.LockCall.lock:type_name -> quern.Lock
+	79,  // 110: quern.LockReply.conflict:type_name -> quern.Lock
+	79,  // 111: quern.LockClaim.lock:type_name -> quern.Lock
+	91,  // 112: quern.Heartbeat.bad:type_name -> quern.ShardID
+	95,  // 113: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	91,  // 114: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	91,  // 115: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	91,  // 116: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	91,  // 117: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	91,  // 118: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	94,  // 119: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	64,  // 120: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	8,   // 121: quern.Rebuild.block:type_name -> quern.Block
+	7,   // 122: quern.Rebuilt.shard:type_name -> quern.Shard
+	14,  // 123: quern.Job.cred:type_name -> quern.Cred
+	101, // 124: quern.Job.events:type_name -> quern.JobEvent
+	100, // 125: quern.Job.kernels:type_name -> quern.KernelRef
+	99,  // 126: quern.Job.after:type_name -> quern.After
+	1,   // 127: quern.Job.if_exists:type_name -> quern.IfExists
+	106, // 128: quern.Task.inputs:type_name -> quern.TaskInput
+	103, // 129: quern.Task.placement:type_name -> quern.Placement
+	105, // 130: quern.Task.timing:type_name -> quern.Timing
+	104, // 131: quern.Placement.places:type_name -> quern.Place
+	107, // 132: quern.TaskInput.ranges:type_name -> quern.FileRange
+	98,  // 133: quern.SubmitJob.job:type_name -> quern.Job
+	102, // 134: quern.SubmitJob.tasks:type_name -> quern.Task
+	102, // 135: quern.UpdateTask.task:type_name -> quern.Task
+	111, // 136: quern.UpdateTask.files:type_name -> quern.OutputFile
+	102, // 137: quern.UpdateJob.tasks:type_name -> quern.Task
+	98,  // 138: quern.JobsAnswer.jobs:type_name -> quern.Job
+	102, // 139: quern.JobsAnswer.tasks:type_name -> quern.Task
+	119, // 140: quern.Poll.running:type_name -> quern.RunningTask
+	118, // 141: quern.Poll.ended:type_name -> quern.EndedTask
+	119, // 142: quern.EndedTask.task:type_name -> quern.RunningTask
+	105, // 143: quern.EndedTask.timing:type_name -> quern.Timing
+	121, // 144: quern.PollReply.start:type_name -> quern.Assignment
+	119, // 145: quern.PollReply.stop:type_name -> quern.RunningTask
+	98,  // 146: quern.Assignment.job:type_name -> quern.Job
+	102, // 147: quern.Assignment.task:type_name -> quern.Task
+	11,  // 148: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	149, // [149:149] is the sub-list for method output_type
+	149, // [149:149] is the sub-list for method input_type
+	149, // [149:149] is the sub-list for extension type_name
+	149, // [149:149] is the sub-list for extension extendee
+	0,   // [0:149] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -10537,6 +10982,7 @@ func file_quern_proto_init() {
 		(*Query_ListNodes)(nil),
 		(*Query_Status)(nil),
 		(*Query_Access)(nil),
+		(*Query_ExplainJob)(nil),
 	}
 	file_quern_proto_msgTypes[40].OneofWrappers = []any{
 		(*Answer_Inode)(nil),
@@ -10568,7 +11014,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   119,
+			NumMessages:   123,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

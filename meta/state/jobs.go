@@ -256,6 +256,9 @@ func (t *tx) nextTask(old, update *wire.Task) *wire.Task {
 	if task.Phase == "" {
 		task.Phase = old.Phase
 	}
+	if task.Placement == nil && task.Attempt == old.Attempt {
+		task.Placement = old.Placement // the leader's word, which agents do not repeat
+	}
 	if task.Reason == "" {
 		task.Reason = task.State
 	}

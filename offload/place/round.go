@@ -79,6 +79,25 @@ func Place(tasks []Task, agents []Agent, o Options) Plan {
 	return r.plan
 }
 
+// Look says of the next tasks in the order of fairness, up to most, where they
+// would go and when, whether anything is free now or not. Nothing starts.
+func Look(tasks []Task, agents []Agent, most int, o Options) []Choice {
+	r := newRound(tasks, agents, o)
+	var batch []int
+	for len(batch) < most {
+		i, _, ok := r.order.next()
+		if !ok {
+			break
+		}
+		batch = append(batch, i)
+	}
+	r.sparse(batch)
+	for i := range r.plan.Choices {
+		r.plan.Choices[i].Now = false
+	}
+	return r.plan.Choices
+}
+
 const (
 	// So many times the free slots are looked at: some of the tasks would rather
 	// wait for a device that is busy.

@@ -274,7 +274,9 @@ func TestImpossible(t *testing.T) {
 
 func BenchmarkCompletion16x16(b *testing.B) { bench(b, 16, 16, Problem.Completion) }
 func BenchmarkSufferage200x40(b *testing.B) { bench(b, 200, 40, Problem.Sufferage) }
-func BenchmarkMakespan200x40(b *testing.B)  { bench(b, 200, 40, func(p Problem) Schedule { return p.Makespan(100) }) }
+func BenchmarkMakespan200x40(b *testing.B) {
+	bench(b, 200, 40, func(p Problem) Schedule { return p.Makespan(100) })
+}
 func BenchmarkImprove200x40(b *testing.B) {
 	bench(b, 200, 40, func(p Problem) Schedule { return p.Improve(p.Sufferage(), 3) })
 }

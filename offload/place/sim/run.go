@@ -81,7 +81,6 @@ type attempt struct {
 	dev     int
 	alt     int
 	begun   time.Duration
-	until   time.Duration // as predicted
 	run     time.Duration // as it really is
 	said    time.Duration // as predicted
 	lost    bool

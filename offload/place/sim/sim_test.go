@@ -103,7 +103,7 @@ func TestDay(t *testing.T) {
 }
 
 func TestDeterministic(t *testing.T) {
-	w, err := Builtin("data")
+	w, err := Builtin("even")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -104,11 +104,20 @@ func Builtins() (names []string) {
 
 // Builtin is one of them.
 func Builtin(name string) (*Workload, error) {
+	text, err := Text(name)
+	if err != nil {
+		return nil, err
+	}
+	return Parse([]byte(text))
+}
+
+// Text is the file of one of them.
+func Text(name string) (string, error) {
 	raw, err := builtin.ReadFile(path.Join("workloads", name+".yaml"))
 	if err != nil {
-		return nil, fmt.Errorf("there is no workload %q; those that come with quern are %s", name, strings.Join(Builtins(), ", "))
+		return "", fmt.Errorf("there is no workload %q; those that come with quern are %s", name, strings.Join(Builtins(), ", "))
 	}
-	return Parse(raw)
+	return string(raw), nil
 }
 
 // Parse reads a workload and checks it. An error is one sentence, with the line
