@@ -212,6 +212,9 @@ func TestSmall(t *testing.T) {
 // Lagrangian lower bound. (With fewer rows a column the bound itself may lie more
 // than 10 % below the optimum: TestSmall compares with the optimum there.)
 func TestMakespanBound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, long: nothing for the race detector to find")
+	}
 	rnd := seeded(t)
 	for _, f := range families {
 		worst, total := 1.0, 0.0

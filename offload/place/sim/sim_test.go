@@ -5,6 +5,14 @@ import (
 	"testing"
 )
 
+// long skips what takes the race detector minutes.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("one goroutine, long: nothing for the race detector to find")
+	}
+}
+
 func builtinRuns(t *testing.T, name string) map[string]Result {
 	t.Helper()
 	w, err := Builtin(name)
@@ -31,6 +39,7 @@ func builtinRuns(t *testing.T, name string) map[string]Result {
 // host, and moves fewer bytes than the latter. Where nothing beats staying with
 // the data, it comes within 2 % of that.
 func TestBeatsOthers(t *testing.T) {
+	long(t)
 	for _, name := range []string{"mixed", "data", "even"} {
 		t.Run(name, func(t *testing.T) {
 			rs := builtinRuns(t, name)
@@ -54,6 +63,7 @@ func TestBeatsOthers(t *testing.T) {
 // TestErrorFalls: what is predicted comes nearer to what happens as tasks
 // finish, down to about the scatter of the run times.
 func TestErrorFalls(t *testing.T) {
+	long(t)
 	w, err := Builtin("mixed")
 	if err != nil {
 		t.Fatal(err)
@@ -84,6 +94,7 @@ func TestErrorFalls(t *testing.T) {
 // tasks that need most of a host within an hour, jobs of low priority too, and
 // everything runs in the end.
 func TestDay(t *testing.T) {
+	long(t)
 	w, err := Builtin("day")
 	if err != nil {
 		t.Fatal(err)
