@@ -5,13 +5,25 @@
 // bundled.wasm.gz is generated and committed, so that `go build` needs nothing
 // but Go: run `go generate ./offload/kernels` after a change in src. The build
 // is reproducible; a test compares, with the toolchain named in bundled.go.txt.
+//
+// Some have a variant for OpenCL, too: bundled/NAME has a manifest, as a bundle
+// in /.compute/kernels would, and its source. Files has both.
+//
+// # Arrays
+//
+// Kernels that compute with matrices read and write arrays:
+//
+//	"QNA1" | rows uint32 | columns uint32 | rows × columns float32, row by row
+//
+// all little-endian. Several arrays follow each other without a gap, so cat puts
+// them together.
 package kernels
 
 import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"fmt"
 	"io"
 	"sync"
@@ -21,6 +33,23 @@ import (
 
 //go:embed bundled.wasm.gz
 var packed []byte
+
+//go:embed bundled
+var bundles embed.FS
+
+// Manifest returns the kernel.yaml of a bundled kernel; nil if it has none,
+// because all it has is a wasm variant.
+func Manifest(name string) []byte { return File(name, "kernel.yaml") }
+
+// File returns a file of the bundle of a kernel; nil if there is no such. The
+// module, which all share, is Module.
+func File(name, file string) []byte {
+	data, err := bundles.ReadFile("bundled/" + name + "/" + file)
+	if err != nil {
+		return nil
+	}
+	return data
+}
 
 // Version is the version of every bundled kernel.
 const Version = "1"
@@ -36,7 +65,10 @@ type Kernel struct {
 var Bundled = []Kernel{
 	{"grep", "lines that match a regular expression, as PATH:LINE:TEXT; args: [PATTERN]", []string{"grep"}},
 	{"histogram", "how often each value of a byte occurs; with reduce: {} in all inputs together", []string{"histogram"}},
+	{"kmeans", "one step of k-means: an array of centroids, then one of points, give the new centroids; split: none", []string{"kmeans"}},
+	{"matmul", "the product of two matrices, arrays one after the other; split: none", []string{"matmul"}},
 	{"sha256sum", "the SHA-256 of every input, as the command of that name prints it", []string{"sha256sum"}},
+	{"threshold", "little-endian float32 numbers, those below a threshold set to 0; params: {threshold: X}", []string{"threshold"}},
 	{"wordcount", "the most frequent words or identifiers; needs reduce: {}; params: {top: N}", []string{"wordcount"}},
 }
 

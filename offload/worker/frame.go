@@ -35,6 +35,9 @@ type Run struct {
 	Env    []string
 	Memory int64 // bytes, most of them that the module may have
 	Inputs int   // how many input frames follow
+	// Manifest is the kernel.yaml of a module for a device, which says how it is
+	// run.
+	Manifest []byte `json:",omitempty"`
 	// Prepare: only compile the module, into the cache that other workers of the
 	// same directory share.
 	Prepare bool
@@ -46,6 +49,8 @@ type Exit struct {
 	Trap       string // why it did not: a trap, a module that does not compile
 	PeakMemory int64  // bytes
 	CPU        int64  // nanoseconds
+	Device     int64  `json:",omitempty"` // nanoseconds that the kernels ran on a device
+	Fault      bool   `json:",omitempty"` // the device failed, or its driver did
 }
 
 // link is one end of a socket pair. One goroutine uses it.

@@ -24,11 +24,11 @@ func Main(args []string) int {
 	if flags.Parse(args[1:]) != nil {
 		return 2
 	}
-	if t, err := unix.GetsockoptInt(3, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || t != unix.SOCK_STREAM {
+	if !HasKeeper() {
 		fmt.Fprintln(os.Stderr, "worker wasm: descriptor 3 is not a socket; agents start workers, people need not")
 		return 2
 	}
-	restrain()
+	Restrain(256)
 	e, err := newEngine(*cache)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "worker wasm:", err)
@@ -41,19 +41,44 @@ func Main(args []string) int {
 	return 0
 }
 
-// restrain takes from this process what no module needs. What the system does
-// not grant is left as it is: the sandbox is the module's, this is the second
-// fence.
-func restrain() {
+// HasKeeper says whether descriptor 3 is a socket, as it is in a worker.
+func HasKeeper() bool {
+	t, err := unix.GetsockoptInt(3, unix.SOL_SOCKET, unix.SO_TYPE)
+	return err == nil && t == unix.SOCK_STREAM
+}
+
+// Restrain takes from this process what no module needs, and allows it files
+// open files. What the system does not grant is left as it is: the sandbox is
+// the module's, this is the second fence.
+func Restrain(files uint64) {
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: 256})
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: files, Max: files})
 	_ = unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1 << 30, Max: 1 << 30})
 	_ = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("800"), 0)
 }
 
+// runner carries out one run after the other. Whatever goes wrong becomes an
+// Exit.
+type runner interface {
+	run(ctx context.Context, r *Run, in *inputs, stdout, stderr io.Writer) Exit
+}
+
+// Serve is the worker's side for a runtime of another package: it carries out
+// runs with f until the keeper closes its end. stdin is all inputs, one after
+// the other.
+func Serve(f func(r *Run, stdin io.Reader, stdout, stderr io.Writer) Exit) error {
+	return serve(runFunc(f), os.NewFile(3, "keeper"))
+}
+
+type runFunc func(r *Run, stdin io.Reader, stdout, stderr io.Writer) Exit
+
+func (f runFunc) run(_ context.Context, r *Run, in *inputs, stdout, stderr io.Writer) Exit {
+	return f(r, in.stream(), stdout, stderr)
+}
+
 // serve carries out runs until the keeper closes its end.
-func serve(e *engine, rw io.ReadWriter) error {
+func serve(e runner, rw io.ReadWriter) error {
 	l := newLink(rw)
 	if err := l.send(kindReady); err != nil {
 		return err
@@ -79,7 +104,7 @@ func serve(e *engine, rw io.ReadWriter) error {
 	}
 }
 
-func serveRun(e *engine, l *link, r *Run) error {
+func serveRun(e runner, l *link, r *Run) error {
 	port := &port{link: l}
 	in := newInputs(port)
 	var bad error

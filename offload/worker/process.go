@@ -72,6 +72,11 @@ type Process struct {
 	once  sync.Once
 }
 
+// environ is the little that a worker gets.
+func (c Config) environ() []string {
+	return append([]string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "TMPDIR=" + os.TempDir(), "GOMAXPROCS=2", "GOTRACEBACK=none"}, c.Env...)
+}
+
 // Start runs a worker and waits until it is ready.
 func Start(ctx context.Context, cfg Config) (*Process, error) {
 	if len(cfg.Command) == 0 {
@@ -94,7 +99,7 @@ func Start(ctx context.Context, cfg Config) (*Process, error) {
 	}
 	p := &Process{link: newLink(conn), conn: conn, tail: NewTail(4 << 10), ended: make(chan struct{})}
 	cmd := exec.Command(cfg.Command[0], args...)
-	cmd.Env = append([]string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "TMPDIR=" + os.TempDir(), "GOMAXPROCS=2", "GOTRACEBACK=none"}, cfg.Env...)
+	cmd.Env = cfg.environ()
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = p.tail

@@ -60,7 +60,7 @@ func (e *engine) compile(ctx context.Context, r *Run) (*compiled, error) {
 			return c, nil
 		}
 	}
-	wasm, err := readModule(r.Module, r.Digest)
+	wasm, err := ReadModule(r.Module, r.Digest)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,8 @@ func (e *engine) compile(ctx context.Context, r *Run) (*compiled, error) {
 	return c, nil
 }
 
-func readModule(name string, digest []byte) ([]byte, error) {
+// ReadModule reads the module's file and checks its digest.
+func ReadModule(name string, digest []byte) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -156,6 +157,9 @@ func firstLine(err error) string {
 	}
 	return s
 }
+
+// CPU is the processor time of this process, in nanoseconds.
+func CPU() int64 { return cpu() }
 
 // cpu is the processor time of this process, in nanoseconds.
 func cpu() int64 {

@@ -43,6 +43,12 @@ func run(out *bufio.Writer) error {
 		return sha256sum(out, reduce)
 	case "histogram":
 		return histogram(out, reduce)
+	case "threshold":
+		return threshold(out, args, reduce)
+	case "matmul":
+		return matmul(out, phase)
+	case "kmeans":
+		return kmeans(out, phase)
 	}
 	return errors.New("no kernel " + os.Args[1])
 }

@@ -1,0 +1,110 @@
+//go:build linux && (amd64 || arm64)
+
+package clworker
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"quernfs/offload/opencl"
+	"quernfs/offload/worker"
+)
+
+const usage = `usage: quern-opencl --probe opencl [--device ID] | quern-opencl opencl --device ID [--cache DIR]
+Agents start it; people may probe.`
+
+// Main is the program. It returns the exit status.
+func Main(args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("quern-opencl", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.Usage = func() { fmt.Fprintln(stderr, usage) }
+	probe := flags.String("probe", "", "")
+	id := flags.String("device", "", "")
+	cache := flags.String("cache", "", "")
+	serve := len(args) > 0 && args[0] == "opencl"
+	if serve {
+		args = args[1:]
+	}
+	if flags.Parse(args) != nil {
+		return 2
+	}
+	if flags.NArg() > 0 || serve == (*probe != "") || serve && *id == "" || !serve && *probe != "opencl" {
+		flags.Usage()
+		return 2
+	}
+	if serve && !worker.HasKeeper() {
+		fmt.Fprintln(stderr, "quern-opencl: descriptor 3 is not a socket; agents start workers, people need not")
+		return 2
+	}
+	if os.Getenv("POCL_CACHE_DIR") == "" && *cache != "" {
+		// PoCL would else write below the home directory, which a worker lacks.
+		_ = os.Setenv("POCL_CACHE_DIR", filepath.Join(*cache, "pocl"))
+	}
+	if serve {
+		worker.Restrain(4096) // drivers of GPUs open many files
+	}
+	if err := run(serve, *id, *cache, stdout); err != nil {
+		fmt.Fprintln(stderr, "quern-opencl:", err)
+		return 1
+	}
+	return 0
+}
+
+func run(serve bool, id, cache string, stdout io.Writer) error {
+	lib, err := opencl.Open("")
+	if err != nil {
+		return err
+	}
+	devices, err := lib.Devices()
+	if err != nil {
+		return err
+	}
+	if id != "" {
+		if devices, err = only(devices, id); err != nil {
+			return err
+		}
+	}
+	if serve {
+		m, err := newMachine(devices[0], cache)
+		if err != nil {
+			return err
+		}
+		defer m.close()
+		return worker.Serve(m.run)
+	}
+	if id != "" {
+		m, err := newMachine(devices[0], cache)
+		if err != nil {
+			return err
+		}
+		defer m.close()
+		if err := m.knownAnswer(); err != nil {
+			return fmt.Errorf("device %s (%s): %w", id, devices[0].Name, err)
+		}
+	}
+	report := worker.Report{Runtime: "opencl", Devices: []worker.Device{}}
+	for _, d := range devices {
+		report.Devices = append(report.Devices, worker.Device(d.Info))
+	}
+	return json.NewEncoder(stdout).Encode(report)
+}
+
+func only(devices []*opencl.Device, id string) ([]*opencl.Device, error) {
+	for _, d := range devices {
+		if d.ID == id {
+			return []*opencl.Device{d}, nil
+		}
+	}
+	return nil, fmt.Errorf("there is no device %s here; there are %d", id, len(devices))
+}
+
+// fail is the Exit of a run that did not come to its end by a fault of kernel
+// or input, told on the standard error.
+func fail(stderr io.Writer, err error) worker.Exit {
+	fmt.Fprintln(stderr, err)
+	return worker.Exit{Code: 1}
+}
