@@ -1,0 +1,168 @@
+package trial
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+
+	"quernfs/offload/jobfile"
+	"quernfs/offload/kernels"
+	"quernfs/offload/worker"
+)
+
+// Bundle is a kernel with its files.
+type Bundle struct {
+	Name     string
+	Manifest []byte // kernel.yaml
+	Kernel   *jobfile.Kernel
+	files    map[string][]byte
+}
+
+// Bundled returns a kernel of the binary.
+func Bundled(name string) (*Bundle, error) {
+	k, ok := kernels.Find(name, "")
+	if !ok {
+		return nil, fmt.Errorf("there is no bundled kernel %q; quern kernel ls lists them, and the directory of one of your own has a / in it", name)
+	}
+	manifest := kernels.Manifest(name)
+	if manifest == nil {
+		return &Bundle{Name: name, Kernel: &jobfile.Kernel{About: k.About, Wasm: "k.wasm", Args: k.Args, Compare: jobfile.Compare{As: "bytes"}}}, nil
+	}
+	return parse(name, manifest, func(file string) ([]byte, error) {
+		if b := kernels.File(name, file); b != nil {
+			return b, nil
+		}
+		return nil, os.ErrNotExist
+	})
+}
+
+// FromDir reads a bundle from a directory.
+func FromDir(dir string) (*Bundle, error) {
+	manifest, err := readFile(filepath.Join(dir, "kernel.yaml"), jobfile.MaxFile)
+	if err != nil {
+		return nil, err
+	}
+	return parse(filepath.Base(dir), manifest, func(file string) ([]byte, error) {
+		return readFile(filepath.Join(dir, file), worker.MaxModule)
+	})
+}
+
+func readFile(name string, most int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%s is larger than %d KiB", name, most>>10)
+	}
+	return data, err
+}
+
+func parse(name string, manifest []byte, read func(string) ([]byte, error)) (*Bundle, error) {
+	k, err := jobfile.ParseKernel(manifest)
+	if err != nil {
+		return nil, fmt.Errorf("kernel.yaml of %s: %w", name, err)
+	}
+	b := &Bundle{Name: name, Manifest: manifest, Kernel: k, files: map[string][]byte{}}
+	for _, file := range k.Files() {
+		data, err := read(file)
+		if errors.Is(err, os.ErrNotExist) && file == k.Wasm {
+			if _, ok := kernels.Find(name, ""); ok {
+				continue // the module that all share
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("kernel %s: %w", name, err)
+		}
+		b.files[file] = data
+	}
+	return b, nil
+}
+
+// File returns a file of the bundle and its digest.
+func (b *Bundle) File(name string) (data, digest []byte, err error) {
+	if data = b.files[name]; data == nil && name == b.Kernel.Wasm {
+		return kernels.Module()
+	}
+	if data == nil {
+		return nil, nil, fmt.Errorf("kernel %s has no file %s", b.Name, name)
+	}
+	sum := sha256.Sum256(data)
+	return data, sum[:], nil
+}
+
+// Input is what a kernel is tried on.
+type Input struct {
+	Data   []byte
+	Args   []string
+	Params []jobfile.Param
+	Want   []byte // the result; nil: that of the wasm variant
+}
+
+// Sample makes an input of about size bytes: the one that the bundle has for
+// that, whatever its size, else a random one such as the bundled kernel takes.
+func (b *Bundle) Sample(size int, seed uint64) (*Input, error) {
+	if t := b.Kernel.Test; t != nil {
+		in := &Input{Data: b.files[t.Input], Params: t.Params}
+		if t.Output != "" {
+			in.Want = b.files[t.Output]
+		}
+		return in, nil
+	}
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	switch b.Name {
+	case "histogram", "sha256sum":
+		return &Input{Data: noise(rnd, size)}, nil
+	case "wordcount":
+		return &Input{Data: text(rnd, size)}, nil
+	case "grep":
+		return &Input{Data: text(rnd, size), Args: []string{"qu.*ck"}}, nil
+	case "threshold":
+		return &Input{Data: floats(nil, rnd, size/4), Params: []jobfile.Param{{Key: "threshold", Value: "0.25"}}}, nil
+	case "matmul":
+		// An odd shape, so that no side is a multiple of a group's.
+		n := max(int(math.Sqrt(float64(size)/8)), 2)
+		return &Input{Data: append(randomArray(rnd, n+1, n), randomArray(rnd, n, n-1)...)}, nil
+	case "kmeans":
+		const k, d = 7, 5
+		return &Input{Data: append(randomArray(rnd, k, d), randomArray(rnd, max(size/(4*d), 1), d)...)}, nil
+	}
+	return nil, fmt.Errorf("kernel %s has no test in its kernel.yaml: give --input FILE", b.Name)
+}
+
+func noise(rnd *rand.Rand, n int) []byte {
+	out := make([]byte, 0, n+8)
+	for len(out) < n {
+		out = binary.LittleEndian.AppendUint64(out, rnd.Uint64())
+	}
+	return out[:n]
+}
+
+func text(rnd *rand.Rand, n int) []byte {
+	words := []string{"the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog\n", "quack"}
+	var out []byte
+	for len(out) < n {
+		out = append(append(out, words[rnd.IntN(len(words))]...), ' ')
+	}
+	return append(out[:n:n], '\n')
+}
+
+func floats(out []byte, rnd *rand.Rand, n int) []byte {
+	for range n {
+		out = binary.LittleEndian.AppendUint32(out, math.Float32bits(rnd.Float32()*2-1))
+	}
+	return out
+}
+
+func randomArray(rnd *rand.Rand, rows, cols int) []byte {
+	out := binary.LittleEndian.AppendUint32([]byte("QNA1"), uint32(rows))
+	return floats(binary.LittleEndian.AppendUint32(out, uint32(cols)), rnd, rows*cols)
+}
