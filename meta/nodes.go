@@ -75,7 +75,7 @@ func (m *nodeMap) changed(l *leader, id uint32) {
 func (n *node) status() *wire.NodeStatus {
 	s := &wire.NodeStatus{
 		Node: n.rec, Alive: n.alive, Total: n.last.Total, Free: n.last.Free, Shards: n.last.Shards,
-		SeenNs: n.seen.UnixNano(), Slots: n.last.Slots, Busy: n.last.Busy,
+		SeenNs: n.seen.UnixNano(), Slots: n.last.Slots, Busy: n.last.Busy, Devices: n.last.Devices,
 	}
 	if n.last.ReadOnly {
 		s.Free = 0
@@ -195,7 +195,7 @@ func (s *Server) heartbeat(ctx context.Context, _ transport.Peer, hb *wire.Heart
 	if hb.Boot != n.last.Boot || hb.Number > n.last.Number {
 		n.last.Number = hb.Number
 	}
-	n.last.Slots, n.last.Busy, n.last.Boot = hb.Slots, hb.Busy, hb.Boot
+	n.last.Slots, n.last.Busy, n.last.Boot, n.last.Devices = hb.Slots, hb.Busy, hb.Boot, hb.Devices
 	if news {
 		m.version++
 	}

@@ -28,6 +28,7 @@ type AgentConfig struct {
 	Meta        Meta
 	Worker      []string // the command `quern worker wasm`
 	WorkerEnv   []string // added to the worker's environment
+	Devices     []string // the command `quern worker`, for runtimes that need a device; nil: none is looked for
 	Slots       int      // tasks at once; 0: one a processor
 	Dir         string   // modules and compiled code; made if it is missing
 	OutputLimit int64    // bytes that one task may write; 0: 16 GiB
@@ -48,6 +49,7 @@ type Agent struct {
 	log     *slog.Logger
 	workers worker.Config
 	reports *reports
+	devices *devices
 
 	mu      sync.Mutex
 	running map[attemptID]context.CancelCauseFunc // guarded by mu
@@ -107,17 +109,32 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 			return nil, fmt.Errorf("agent: %w", err)
 		}
 	}
-	return &Agent{
+	a := &Agent{
 		cfg:     cfg,
 		log:     cfg.Log,
 		workers: worker.Config{Command: cfg.Worker, Env: cfg.WorkerEnv, CacheDir: compiled},
 		reports: &reports{meta: cfg.Meta},
+		devices: newDevices(cfg),
 		running: map[attemptID]context.CancelCauseFunc{}, prepared: map[string]bool{},
-	}, nil
+	}
+	a.devices.changed = a.endPoll
+	return a, nil
 }
 
-// Runtimes are what this agent can run.
-func (a *Agent) Runtimes() []string { return []string{"wasm"} }
+// endPoll ends the poll under way, so that the next one tells what is new.
+func (a *Agent) endPoll() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.wake != nil {
+		a.wake()
+	}
+}
+
+// Runtimes are what this agent can run now.
+func (a *Agent) Runtimes() []string { return append([]string{"wasm"}, a.devices.runtimes()...) }
+
+// Devices are the accelerators of this host, and how they fare.
+func (a *Agent) Devices() []*wire.Device { return a.devices.report() }
 
 // Slots is how many tasks it runs at once.
 func (a *Agent) Slots() int { return a.cfg.Slots }
@@ -133,6 +150,13 @@ func (a *Agent) Busy() int {
 // says so to meta, and returns once all workers have ended.
 func (a *Agent) Run(ctx context.Context) error {
 	a.sweep(ctx)
+	dctx, stopDevices := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopDevices()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		a.devices.run(dctx)
+	}()
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
 		if pause > 0 {
@@ -158,6 +182,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.reap(time.Now().Add(-idleWorker))
 	}
 	a.tasks.Wait()
+	stopDevices()
+	<-stopped
 	a.reap(time.Now().Add(time.Hour))
 	a.leave(ctx)
 	return nil
@@ -185,7 +211,7 @@ func (a *Agent) leave(ctx context.Context) {
 func (a *Agent) poll(ctx context.Context) (reply *wire.PollReply, woken bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pollWait+10*time.Second)
 	defer cancel()
-	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), WaitMs: uint32(pollWait.Milliseconds())}
+	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), Devices: a.Devices(), WaitMs: uint32(pollWait.Milliseconds())}
 	a.mu.Lock()
 	q.Slots = uint32(a.cfg.Slots - a.used)
 	for id := range a.running {
@@ -234,7 +260,11 @@ func (a *Agent) start(ctx context.Context, s *wire.Assignment) {
 	// The task outlives ctx by its last words.
 	tctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	a.running[id] = stop
-	a.used++
+	slot := 1
+	if onDevice(s.Task) {
+		slot = 0 // it occupies a device
+	}
+	a.used += slot
 	a.tasks.Add(1)
 	go func() {
 		defer a.tasks.Done()
@@ -248,7 +278,7 @@ func (a *Agent) start(ctx context.Context, s *wire.Assignment) {
 			a.ended = append(a.ended, end)
 		}
 		delete(a.running, id)
-		a.used--
+		a.used -= slot
 		if a.wake != nil {
 			a.wake()
 		}

@@ -12,6 +12,7 @@ import (
 	"quernfs/internal/traffic"
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
+	"quernfs/offload/trial"
 	"quernfs/offload/worker"
 )
 
@@ -29,7 +30,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 		stdout: worker.NewTail(tailBytes), stderr: worker.NewTail(tailBytes),
 		report: &wire.Task{
 			Job: s.Task.Job, N: s.Task.N, Attempt: s.Task.Attempt, Phase: s.Task.Phase, Failures: s.Task.Failures,
-			Agent: a.cfg.Node, Host: cmp.Or(s.Task.Host, a.cfg.Host), Device: "cpu",
+			Agent: a.cfg.Node, Host: cmp.Or(s.Task.Host, a.cfg.Host), Device: "cpu", Runtime: s.Task.Runtime,
 		},
 	}
 	err := r.run(ctx)
@@ -151,7 +152,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 		phase = "map"
 	}
 	began := time.Now()
-	module, err := r.agent.module(ctx, ref)
+	v, err := r.agent.variant(ctx, ref, r.task.Runtime)
 	if err != nil {
 		r.lost = !errors.Is(err, errModule)
 		return err
@@ -172,9 +173,10 @@ func (r *attemptRun) run(ctx context.Context) error {
 	out := r.output(ctx, name)
 	defer out.close()
 
-	p, err := r.agent.take(ctx)
+	e, err := r.agent.engage(ctx, ref, v, r.task.Device, candidates(spec.Runtime, ref, phase == "reduce"))
 	if err != nil {
-		r.lost = true
+		// A variant that is wrong here costs a retry, so that another host is tried.
+		r.lost = !errors.Is(err, errModule) && !errors.Is(err, trial.ErrDiffers)
 		return err
 	}
 	timing := &wire.Timing{WarmNs: time.Since(began).Nanoseconds()}
@@ -182,9 +184,9 @@ func (r *attemptRun) run(ctx context.Context) error {
 	began = time.Now()
 	timeout := fmt.Errorf("time-out: stopped after %s", spec.Timeout)
 	rctx, cancel := context.WithTimeoutCause(ctx, spec.Timeout, timeout)
-	exit, err := p.Run(rctx, &worker.Task{
+	exit, err := e.process.Run(rctx, &worker.Task{
 		Run: worker.Run{
-			Module: module, Digest: ref.Digest, Memory: spec.Memory,
+			Module: e.module, Digest: e.digest, Manifest: e.manifest, Memory: spec.Memory,
 			Args: r.args(ref, step),
 			Env: append(step.Env(),
 				fmt.Sprintf("QUERN_JOB=%d", r.job.Id), fmt.Sprintf("QUERN_TASK=%d", r.task.N),
@@ -196,7 +198,8 @@ func (r *attemptRun) run(ctx context.Context) error {
 	cancel()
 	timing.ReadNs = inputs.took.Nanoseconds()
 	timing.RunNs = max(0, time.Since(began).Nanoseconds()-timing.ReadNs)
-	r.agent.give(p)
+	r.agent.dismiss(e, r.job.Id, err == nil, blame(exit, err, timeout))
+	r.report.Runtime, r.report.Device, r.report.DeviceNs = e.runtime, e.label(), exit.Device
 	r.report.Exit, r.report.PeakMemory, r.report.CpuNs = int32(exit.Code), uint64(exit.PeakMemory), exit.CPU
 	r.report.BytesIn, r.report.BytesOut = uint64(inputs.read), uint64(out.size)
 	if err := r.judge(exit, err, spec, timeout); err != nil {
@@ -209,6 +212,19 @@ func (r *attemptRun) run(ctx context.Context) error {
 		return fmt.Errorf("storing the output: %w", err)
 	}
 	return nil
+}
+
+// blame is what a device has to answer for: that it failed, that the process
+// which drives it crashed, or that a kernel did not come to its end.
+func blame(exit worker.Exit, err, timeout error) string {
+	var crash *worker.CrashError
+	switch {
+	case err == nil && exit.Fault:
+		return exit.Trap
+	case errors.As(err, &crash), err != nil && errors.Is(err, timeout):
+		return err.Error()
+	}
+	return ""
 }
 
 // judge turns the end of a run into the reason of a failure, and decides whose
@@ -239,6 +255,9 @@ func (r *attemptRun) judge(exit worker.Exit, err error, spec *jobfile.Spec, time
 	switch {
 	case exit.Code == 0:
 		return nil
+	case exit.Fault:
+		r.lost = true
+		return errors.New(exit.Trap)
 	case exit.PeakMemory >= spec.Memory*3/4 || bytes.Contains(r.stderr.Bytes(), []byte("out of memory")):
 		return fmt.Errorf("out of memory: the limit is %s (memory: in the job file)", size(uint64(spec.Memory)))
 	case exit.Trap != "":

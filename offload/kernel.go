@@ -3,7 +3,6 @@ package offload
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -41,10 +40,45 @@ func (e *expander) resolve(ctx context.Context, s jobfile.Step) (*wire.KernelRef
 		if err != nil {
 			return nil, err
 		}
-		return &wire.KernelRef{Name: k.Name + "@" + kernels.Version, Digest: digest, Args: k.Args}, nil
+		ref := &wire.KernelRef{Name: k.Name + "@" + kernels.Version, Digest: digest, Args: k.Args}
+		return ref, bundleVariants(ref, k.Name)
 	}
 	return nil, problem(wire.NotFound, e.job, s.KernelLine, "there is no kernel %q%s; ls %s shows those that were registered, the README those that come with quern",
 		s.Kernel, e.kernelHint(ctx, name), kernelsPath)
+}
+
+// bundleVariants adds what a bundled kernel has beside its wasm variant.
+func bundleVariants(ref *wire.KernelRef, name string) error {
+	manifest := kernels.Manifest(name)
+	if manifest == nil {
+		return nil
+	}
+	k, err := jobfile.ParseKernel(manifest)
+	if err != nil {
+		return fmt.Errorf("the bundled kernel %s: %w", name, err)
+	}
+	ref.Manifest, ref.Runtimes = manifest, k.Runtimes()
+	for _, r := range ref.Runtimes {
+		ref.Rates = append(ref.Rates, uint64(k.Rate[r]))
+	}
+	for _, file := range k.Files() {
+		if data := kernels.File(name, file); data != nil {
+			ref.Files = append(ref.Files, &wire.KernelFile{Name: file, Digest: digestOf(data), Size: uint64(len(data))})
+		}
+	}
+	return nil
+}
+
+// usable checks that a step can run with one of the runtimes that the job file
+// names.
+func (e *expander) usable(prefer []string, preferLine int, ref *wire.KernelRef, reduce bool, line int) error {
+	switch {
+	case len(candidates(prefer, ref, reduce)) > 0:
+		return nil
+	case reduce:
+		return problem(wire.Invalid, e.job, line, "the reduce step needs a wasm variant, and kernel %s has %s", ref.Name, list(runtimesOf(ref)))
+	}
+	return problem(wire.Invalid, e.job, preferLine, "kernel %s has no variant for %s; it has %s", ref.Name, list(prefer), list(runtimesOf(ref)))
 }
 
 func (e *expander) kernelHint(ctx context.Context, name string) string {
@@ -103,11 +137,62 @@ func (e *expander) registered(ctx context.Context, name, version string, line in
 	if err != nil {
 		return nil, problem(wire.Invalid, e.job, line, "%s: %v", manifest, err)
 	}
+	full := name + "@" + version
+	if k.Wasm != "" && k.OpenCL == nil && k.Test == nil {
+		return e.pinned(ctx, full, dir, k, line)
+	}
+	return e.pinBundle(ctx, full, dir, k, data, line)
+}
+
+// pinned is the wasm variant of a kernel.
+func (e *expander) pinned(ctx context.Context, name, dir string, k *jobfile.Kernel, line int) (*wire.KernelRef, error) {
 	module := path.Join(dir, k.Wasm)
-	if inode, err = e.reach(ctx, module, line); err != nil {
+	inode, err := e.reach(ctx, module, line)
+	if err != nil {
 		return nil, err
 	}
-	return e.pin(ctx, name+"@"+version, module, inode, k.Args, line)
+	return e.pin(ctx, name, module, inode, k.Args, line)
+}
+
+// maxManifest bounds what a job's record keeps of a manifest, in bytes.
+const maxManifest = 16 << 10
+
+// pinBundle pins all files of a kernel with several variants.
+func (e *expander) pinBundle(ctx context.Context, name, dir string, k *jobfile.Kernel, manifest []byte, line int) (*wire.KernelRef, error) {
+	if len(manifest) > maxManifest {
+		return nil, problem(wire.Invalid, e.job, line, "%s/kernel.yaml is larger than %d KiB", dir, maxManifest>>10)
+	}
+	ref := &wire.KernelRef{Name: name, Args: k.Args}
+	if k.Wasm != "" {
+		var err error
+		if ref, err = e.pinned(ctx, name, dir, k, line); err != nil {
+			return nil, err
+		}
+	}
+	ref.Manifest, ref.Runtimes = manifest, k.Runtimes()
+	for _, r := range ref.Runtimes {
+		ref.Rates = append(ref.Rates, uint64(k.Rate[r]))
+	}
+	for _, file := range k.Files() {
+		if file == k.Wasm {
+			continue
+		}
+		p := path.Join(dir, file)
+		inode, err := e.reach(ctx, p, line)
+		if err != nil {
+			return nil, err
+		}
+		data, err := e.read(ctx, p, inode, worker.MaxModule, line)
+		if err != nil {
+			return nil, err
+		}
+		f := &wire.KernelFile{Name: file, Digest: digestOf(data), Ino: inode.Attr.Ino, Size: inode.Attr.Size}
+		ref.Files = append(ref.Files, f)
+		if ref.Ino == 0 && file == k.OpenCL.File {
+			ref.Digest, ref.Ino, ref.Size = f.Digest, f.Ino, f.Size
+		}
+	}
+	return ref, nil
 }
 
 // pin reads a module and takes its digest.
@@ -119,8 +204,7 @@ func (e *expander) pin(ctx context.Context, name, p string, inode *wire.Inode, a
 	if len(wasm) < 8 || string(wasm[:4]) != "\x00asm" {
 		return nil, problem(wire.Invalid, e.job, line, "%s is not a WebAssembly module", p)
 	}
-	digest := sha256.Sum256(wasm)
-	return &wire.KernelRef{Name: name, Digest: digest[:], Ino: inode.Attr.Ino, Size: inode.Attr.Size, Args: args}, nil
+	return &wire.KernelRef{Name: name, Digest: digestOf(wasm), Ino: inode.Attr.Ino, Size: inode.Attr.Size, Args: args}, nil
 }
 
 // read returns the whole content of a file that cred may read.

@@ -162,7 +162,7 @@ func kernelKey(ref *wire.KernelRef) string {
 
 // observe takes over an attempt that has succeeded. mu is held.
 func (t *term) observe(j *jobState, x *wire.Task, e ended) {
-	e.node, e.kernel, e.class = x.Agent, kernelKey(kernelOfTask(j.job, x.Phase)), classCPU
+	e.node, e.kernel, e.class = x.Agent, variantKey(kernelOfTask(j.job, x.Phase), x.Runtime), t.classOf(x)
 	e.prior = t.s.cfg.Model.Prior(place.Alternative{Kernel: e.kernel}, place.Device{})
 	t.s.known.succeeded(e)
 }
@@ -175,11 +175,13 @@ const recordsKept = 64
 func (t *term) remember(j *jobState, tasks []*wire.Task) {
 	unknown := map[string]bool{}
 	for _, ref := range j.job.Kernels {
-		unknown[kernelKey(ref)] = !t.s.known.knows(kernelKey(ref))
+		for _, r := range runtimesOf(ref) {
+			unknown[variantKey(ref, r)] = !t.s.known.knows(variantKey(ref, r))
+		}
 	}
 	var list []*wire.Task
 	for _, x := range tasks {
-		if x.State == StateSucceeded && x.Timing != nil && unknown[kernelKey(kernelOfTask(j.job, x.Phase))] {
+		if x.State == StateSucceeded && x.Timing != nil && unknown[variantKey(kernelOfTask(j.job, x.Phase), x.Runtime)] {
 			list = append(list, x)
 		}
 	}

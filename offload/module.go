@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"quernfs/internal/wire"
@@ -53,29 +54,50 @@ func (a *Agent) fetch(ctx context.Context, ref *wire.KernelRef) (string, error) 
 	if len(ref.Digest) != sha256.Size {
 		return "", fmt.Errorf("%w: it has no digest", errModule)
 	}
-	file := filepath.Join(a.cfg.Dir, "modules", hex.EncodeToString(ref.Digest)+".wasm")
+	return a.keep(ref.Digest, ".wasm", func() ([]byte, error) {
+		wasm, digest, err := kernels.Module()
+		if err != nil || bytes.Equal(digest, ref.Digest) {
+			return wasm, err
+		}
+		if ref.Ino == 0 {
+			return nil, fmt.Errorf("this host's quern comes with another version of the kernel %s than the one that was submitted", ref.Name)
+		}
+		if wasm, err = readAll(ctx, a.cfg.Files, ref.Ino, worker.MaxModule); err != nil {
+			return nil, fmt.Errorf("fetching the kernel %s: %w", ref.Name, err)
+		}
+		if !bytes.Equal(digestOf(wasm), ref.Digest) {
+			return nil, fmt.Errorf("%w: %s has changed since the job was submitted", errModule, ref.Name)
+		}
+		return wasm, nil
+	})
+}
+
+// keep returns the file of this host that holds what has this digest; get is
+// asked for it if there is none. modules is held.
+func (a *Agent) keep(digest []byte, suffix string, get func() ([]byte, error)) (string, error) {
+	file := filepath.Join(a.cfg.Dir, "modules", hex.EncodeToString(digest)+suffix)
 	if _, err := os.Stat(file); err == nil {
 		return file, nil
 	}
-	wasm, digest, err := kernels.Module()
+	data, err := get()
 	if err != nil {
 		return "", err
 	}
-	if !bytes.Equal(digest, ref.Digest) {
-		if ref.Ino == 0 {
-			return "", fmt.Errorf("this host's quern comes with another version of the kernel %s than the one that was submitted", ref.Name)
-		}
-		if wasm, err = readAll(ctx, a.cfg.Files, ref.Ino, worker.MaxModule); err != nil {
-			return "", fmt.Errorf("fetching the kernel %s: %w", ref.Name, err)
-		}
-		if sum := sha256.Sum256(wasm); !bytes.Equal(sum[:], ref.Digest) {
-			return "", fmt.Errorf("%w: %s has changed since the job was submitted", errModule, ref.Name)
-		}
-	}
-	if err := writeFile(file, wasm); err != nil {
-		return "", fmt.Errorf("keeping the kernel %s: %w", ref.Name, err)
+	if err := writeFile(file, data); err != nil {
+		return "", fmt.Errorf("keeping a kernel's file: %w", err)
 	}
 	return file, nil
+}
+
+func digestOf(data []byte) []byte {
+	sum := sha256.Sum256(data)
+	return sum[:]
+}
+
+// kernelName is the name of a kernel without its version.
+func kernelName(ref *wire.KernelRef) string {
+	name, _, _ := strings.Cut(ref.Name, "@")
+	return name
 }
 
 // writeFile puts data at name, whole or not at all. The worker checks the

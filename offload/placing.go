@@ -9,6 +9,7 @@ import (
 
 	"quernfs/internal/wire"
 	"quernfs/offload/place"
+	"quernfs/offload/place/predict"
 )
 
 // classCPU is the class of what runs on a host's processors.
@@ -30,9 +31,10 @@ func kernelOfTask(job *wire.Job, phase string) *wire.KernelRef {
 
 // alternatives are the ways to run a task of a job.
 func (t *term) alternatives(j *jobState, phase string) []place.Alternative {
-	kernel := kernelKey(kernelOfTask(j.job, phase))
+	ref, runtime := kernelOfTask(j.job, phase), t.runtime(j, phase)
+	kernel := variantKey(ref, runtime)
 	warmUp, _ := t.s.known.expect(kernel)
-	return []place.Alternative{{Runtime: "wasm", Kernel: kernel, WarmUp: warmUp}}
+	return []place.Alternative{{Runtime: runtime, Kernel: kernel, WarmUp: warmUp, Hint: predict.Hint{Rate: float64(hintOf(ref, runtime))}}}
 }
 
 // How many tasks of how many jobs a round is given.
@@ -112,29 +114,41 @@ func placeTask(x *taskState, hosts map[uint32]string) place.Task {
 func (t *term) offers(now time.Time) ([]place.Agent, map[uint32]*parked) {
 	polls := map[uint32]*parked{}
 	for k := range t.parked {
-		if !k.closed && k.free > 0 {
+		if !k.closed && (k.free > 0 || k.agent.idleDevice()) {
 			polls[k.agent.node] = k
 		}
 	}
 	var out []place.Agent
 	for node, a := range t.agents {
-		d := place.Device{Name: classCPU, Class: classCPU, Runtimes: a.runtimes}
+		d := place.Device{Name: classCPU, Class: classCPU, Runtimes: a.ownRuntimes()}
 		if k := polls[node]; k != nil {
 			d.Free.Slots = int64(k.free)
 		}
-		d.Capacity.Slots = max(int64(a.slots), d.Free.Slots+int64(len(a.tasks)))
+		devices := append([]place.Device{d}, a.placeDevices(polls[node] != nil)...)
 		for _, x := range a.tasks {
+			d := &devices[0]
+			for i := range devices {
+				if devices[i].Name == x.t.Device {
+					d = &devices[i]
+				}
+			}
 			r := place.Running{Job: x.t.Job, Until: max(x.expect-now.Sub(x.started), 10*time.Millisecond)}
 			if j := t.jobs[x.t.Job]; j != nil {
 				r.User = strconv.FormatUint(uint64(j.job.GetCred().GetUid()), 10)
-				r.Kernel = kernelKey(kernelOfTask(j.job, x.t.Phase))
+				r.Kernel = variantKey(kernelOfTask(j.job, x.t.Phase), x.t.Runtime)
 			}
 			d.Running = append(d.Running, r)
 		}
-		slices.SortFunc(d.Running, func(a, b place.Running) int {
-			return cmp.Or(cmp.Compare(a.Until, b.Until), cmp.Compare(a.Job, b.Job))
-		})
-		o := place.Agent{Node: node, Host: cmp.Or(t.hosts[node], fmt.Sprint("node ", node)), Devices: []place.Device{d}}
+		devices[0].Capacity.Slots = max(int64(a.slots), devices[0].Free.Slots+int64(len(devices[0].Running)))
+		for i := range devices {
+			if i > 0 {
+				devices[i].Free.Slots = max(0, devices[i].Free.Slots-int64(len(devices[i].Running)))
+			}
+			slices.SortFunc(devices[i].Running, func(a, b place.Running) int {
+				return cmp.Or(cmp.Compare(a.Until, b.Until), cmp.Compare(a.Job, b.Job))
+			})
+		}
+		o := place.Agent{Node: node, Host: cmp.Or(t.hosts[node], fmt.Sprint("node ", node)), Devices: devices}
 		t.s.known.describe(&o)
 		out = append(out, o)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path"
 	"slices"
+	"strings"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
@@ -22,6 +23,9 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := e.usable(spec.Runtime, spec.RuntimeLine, first, false, spec.Map.KernelLine); err != nil {
+		return nil, nil, err
+	}
 	job := &wire.Job{Kernel: first.Name, Kernels: []*wire.KernelRef{first}}
 	if spec.Reduce != nil {
 		second := first
@@ -30,9 +34,12 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 				return nil, nil, err
 			}
 		}
+		if err := e.usable(spec.Runtime, spec.RuntimeLine, second, true, spec.Reduce.KernelLine); err != nil {
+			return nil, nil, err
+		}
 		job.Kernels = append(job.Kernels, second)
 	}
-	if err := e.runs(ctx, "wasm", spec.Map.KernelLine); err != nil {
+	if err := e.runs(ctx, candidates(spec.Runtime, first, false), spec.Map.KernelLine); err != nil {
 		return nil, nil, err
 	}
 	if err := s.life(ctx, e, spec, job); err != nil {
@@ -45,9 +52,10 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 	return job, tasks, err
 }
 
-// runs refuses a job that needs a runtime which none of the cluster's hosts has.
-// Where no host has registered yet, the job waits for one.
-func (e *expander) runs(ctx context.Context, runtime string, line int) error {
+// runs refuses a job that needs a runtime, one of several, which none of the
+// cluster's hosts has. Where no host has registered yet, the job waits for one;
+// and so it does for a device that is not offered now.
+func (e *expander) runs(ctx context.Context, runtimes []string, line int) error {
 	ans, err := ask(ctx, e.meta, &wire.Query{Cred: rootCred, Op: &wire.Query_ListNodes{ListNodes: &wire.ListNodes{}}})
 	if err != nil {
 		return problem(wire.CodeOf(err), e.job, line, "looking for hosts: %v", err)
@@ -57,15 +65,18 @@ func (e *expander) runs(ctx context.Context, runtime string, line int) error {
 		if n.GetNode().GetKind() != "agent" {
 			continue
 		}
-		if slices.Contains(n.Node.Runtimes, runtime) {
-			return nil
+		for _, r := range runtimes {
+			device := func(d *wire.Device) bool { return d.Runtime == r }
+			if slices.Contains(n.Node.Runtimes, r) || slices.ContainsFunc(n.Devices, device) {
+				return nil
+			}
 		}
 		hosts++
 	}
 	if hosts == 0 {
 		return nil
 	}
-	return problem(wire.Unsupported, e.job, line, "no host of this cluster runs %s", runtime)
+	return problem(wire.Unsupported, e.job, line, "no host of this cluster runs %s", strings.Join(runtimes, " or "))
 }
 
 // life fills in what the job waits for, how urgent it is, and where its results

@@ -70,6 +70,9 @@ func provenanceText(j *wire.Job, tasks []*wire.Task) string {
 			phase = "reduce"
 		}
 		fmt.Fprintf(&b, "%s kernel %s sha256:%s\n", phase, k.Name, hex.EncodeToString(k.Digest))
+		for _, f := range k.Files {
+			fmt.Fprintf(&b, "  file %s sha256:%s\n", f.Name, hex.EncodeToString(f.Digest))
+		}
 	}
 	for _, t := range tasks {
 		fmt.Fprintf(&b, "task %d %s attempt %d on %s device %s\n", t.N, t.Phase, t.Attempt, dash(t.Host), dash(t.Device))
@@ -135,7 +138,7 @@ func taskText(what string, t *wire.Task, now time.Time) string {
 func hostText(what string, n *wire.NodeStatus) string {
 	switch what {
 	case "devices":
-		return fmt.Sprintf("cpu runtimes=%s slots=%d\n", dash(strings.Join(n.Node.Runtimes, ",")), n.Slots)
+		return devicesText(n)
 	case "load":
 		state := "alive"
 		if !n.Alive {
@@ -144,6 +147,23 @@ func hostText(what string, n *wire.NodeStatus) string {
 		return fmt.Sprintf("%s busy=%d slots=%d\n", state, n.Busy, n.Slots)
 	}
 	return ""
+}
+
+// devicesText has a line for each device: what it is, how it fares, and why.
+func devicesText(n *wire.NodeStatus) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "cpu runtimes=%s slots=%d\n", dash(strings.Join(n.Node.Runtimes, ",")), n.Slots)
+	for _, d := range n.Devices {
+		fmt.Fprintf(&b, "%s state=%s busy=%d slots=%d type=%s memory=%d units=%d model=%q driver=%q", d.Name, d.State, d.Busy, d.Slots, dash(d.Type), d.Memory, d.Units, d.Model, d.Driver)
+		if d.Simulated {
+			b.WriteString(" simulated")
+		}
+		if d.Reason != "" {
+			fmt.Fprintf(&b, " reason=%q", d.Reason)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
 }
 
 // elapsed is the time from start to end, or to now if it has not ended.

@@ -28,10 +28,14 @@ func (t *term) poll(ctx context.Context, p *wire.Poll, now time.Time) (*wire.Pol
 		return nil, wire.Errorf(wire.Unavailable, "poll", "", "this server has only begun to lead")
 	}
 	a := t.agent(p.Node)
-	a.seen, a.runtimes, a.slots = now, p.Runtimes, int(p.Slots)+len(p.Running)
+	a.seen, a.runtimes, a.devices, a.slots = now, p.Runtimes, p.Devices, int(p.Slots)
 	k := &parked{agent: a, free: int(p.Slots), running: map[attemptID]bool{}, reply: new(wire.PollReply), ready: make(chan struct{})}
 	for _, r := range p.Running {
-		k.running[attemptID{r.Job, r.N, r.Attempt}] = true
+		id := attemptID{r.Job, r.N, r.Attempt}
+		k.running[id] = true
+		if x := a.tasks[id]; x == nil || !onDevice(x.t) {
+			a.slots++
+		}
 	}
 	for _, e := range p.Ended {
 		t.learn(e)
@@ -39,7 +43,7 @@ func (t *term) poll(ctx context.Context, p *wire.Poll, now time.Time) (*wire.Pol
 	// What was given to this agent, but is not on its list, did not reach it; or
 	// it could not report the end: then it runs the attempt again.
 	for id, x := range a.tasks {
-		if !k.running[id] && k.free > 0 {
+		if !k.running[id] && (k.free > 0 || onDevice(x.t)) {
 			k.give(t.jobs[id.job], x)
 		}
 	}
@@ -88,7 +92,9 @@ func (k *parked) give(j *jobState, x *taskState) {
 	if j == nil {
 		return
 	}
-	k.free--
+	if !onDevice(x.t) {
+		k.free--
+	}
 	k.running[x.id()] = true
 	k.reply.Start = append(k.reply.Start, &wire.Assignment{Job: j.job, Task: shallowTask(x.t)})
 }

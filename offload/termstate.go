@@ -48,6 +48,7 @@ func (x *taskState) active() bool {
 type agentState struct {
 	node     uint32
 	runtimes []string
+	devices  []*wire.Device
 	slots    int // in all, by its last poll
 	seen     time.Time
 	tasks    map[attemptID]*taskState // under way there
@@ -157,7 +158,7 @@ func inputsSize(x *wire.Task) (n uint64) {
 func shallowTask(x *wire.Task) *wire.Task {
 	return &wire.Task{
 		Job: x.Job, N: x.N, Inputs: x.Inputs, State: x.State, Reason: x.Reason, Attempt: x.Attempt, Agent: x.Agent,
-		Host: x.Host, Device: x.Device, StartedNs: x.StartedNs, Phase: x.Phase, Failures: x.Failures,
+		Host: x.Host, Device: x.Device, StartedNs: x.StartedNs, Phase: x.Phase, Failures: x.Failures, Runtime: x.Runtime,
 		Placement: x.Placement,
 	}
 }

@@ -206,9 +206,9 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 	var alone []*wire.UpdateJob
 	jobs := t.inOrder()
 	for _, j := range jobs {
-		if len(t.agents) == 0 && !j.alone && !j.stale && now.Sub(t.began) > t.s.cfg.LostAfter {
+		if r := t.lacking(j); r != "" && !j.alone && !j.stale && now.Sub(t.began) > t.s.cfg.LostAfter {
 			j.alone = true
-			alone = append(alone, &wire.UpdateJob{Id: j.job.Id, Reason: "waiting: no host that runs wasm is connected"})
+			alone = append(alone, &wire.UpdateJob{Id: j.job.Id, Reason: "waiting: no host that runs " + r + " is connected"})
 		}
 	}
 	var starts []start
@@ -247,6 +247,7 @@ type start struct {
 	x         *taskState
 	node      uint32
 	device    string
+	runtime   string
 	placement *wire.Placement
 }
 
@@ -258,7 +259,7 @@ func (t *term) choose(tasks []place.Task, agents []place.Agent, now time.Time) (
 		if c := &plan.Choices[i]; c.Now {
 			j := t.jobs[c.Task.Job]
 			j.served = now
-			starts = append(starts, start{j.tasks[c.Task.N], c.Node, c.Device, placementOf(c, alts[c.Task])})
+			starts = append(starts, start{j.tasks[c.Task.N], c.Node, c.Device, alts[c.Task][c.Alt].Runtime, placementOf(c, alts[c.Task])})
 		}
 	}
 	return starts
@@ -296,6 +297,7 @@ func (t *term) startTask(ctx context.Context, s start, k *parked, name string, n
 	next.Attempt++
 	next.State, next.Reason = StateRunning, "running on "+cmp.Or(name, fmt.Sprint("node ", s.node))
 	next.Agent, next.Host, next.Device, next.StartedNs = s.node, name, s.device, 0
+	next.Runtime = s.runtime
 	next.Placement = s.placement
 	update := shallowTask(next)
 	update.Inputs = nil
@@ -328,6 +330,34 @@ func (t *term) startTask(ctx context.Context, s start, k *parked, name string, n
 	}
 	// Else the poll has just ended; the agent's next one gets it.
 	return nil
+}
+
+// runtime is what a job's tasks of a phase are to run with, now. mu is held.
+func (t *term) runtime(j *jobState, phase string) string {
+	return pickRuntime(candidates(j.spec.Runtime, kernelOfTask(j.job, phase), phase == "reduce"), t.offered)
+}
+
+// offered says whether an agent offers a runtime. mu is held.
+func (t *term) offered(runtime string) bool {
+	for _, a := range t.agents {
+		if slices.Contains(a.runtimes, runtime) {
+			return true
+		}
+	}
+	return false
+}
+
+// lacking is the runtime that a job's next task waits for, and that no agent
+// offers; "": there is none. mu is held.
+func (t *term) lacking(j *jobState) string {
+	if j.stale || j.spec == nil || len(j.pending) == 0 {
+		return ""
+	}
+	r := t.runtime(j, j.tasks[j.pending[0]].t.Phase)
+	if t.offered(r) {
+		return ""
+	}
+	return r
 }
 
 // local estimates how many of a task's bytes lie on each host.

@@ -16,6 +16,7 @@ import (
 	"quernfs/internal/wire"
 	"quernfs/meta/client"
 	"quernfs/offload"
+	"quernfs/offload/trial"
 )
 
 // mountRole is a mount in this process, with the agent beside it, or an agent
@@ -140,6 +141,7 @@ func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Fil
 	}
 	agent, err := offload.NewAgent(offload.AgentConfig{
 		Node: id, Host: host, Files: files, Meta: c, Worker: []string{exe, "worker", "wasm"},
+		Devices: []string{exe, "worker"}, WorkerEnv: trial.Environ(os.Environ()),
 		Slots: slots, Dir: m.scratch, Log: log,
 	})
 	if err != nil {
@@ -147,19 +149,22 @@ func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Fil
 	}
 	p.background("agent", agent.Run)
 	p.background("agent heartbeats", func(ctx context.Context) error {
-		return beat(ctx, c, &wire.Heartbeat{Node: id, Slots: uint32(agent.Slots()), Boot: uint64(time.Now().UnixNano())})
+		boot := uint64(time.Now().UnixNano())
+		return beat(ctx, c, func() *wire.Heartbeat {
+			return &wire.Heartbeat{Node: id, Slots: uint32(agent.Slots()), Busy: uint32(agent.Busy()), Boot: boot, Devices: agent.Devices()}
+		})
 	})
 	return c.Session(), nil
 }
 
-// beat says once a second that the node lives.
-func beat(ctx context.Context, c *client.Client, hb *wire.Heartbeat) error {
+// beat says once a second that the node lives, and what state says of it.
+func beat(ctx context.Context, c *client.Client, state func() *wire.Heartbeat) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		call, done := context.WithTimeout(ctx, 10*time.Second)
 		// One that is lost is made up for by the next.
-		_, _ = c.Call(call, wire.MethodHeartbeat, hb)
+		_, _ = c.Call(call, wire.MethodHeartbeat, state())
 		done()
 		select {
 		case <-tick.C:

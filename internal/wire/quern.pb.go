@@ -5149,6 +5149,7 @@ type NodeStatus struct {
 	SeenNs        int64                  `protobuf:"fixed64,6,opt,name=seen_ns,json=seenNs,proto3" json:"seen_ns,omitempty"` // last heartbeat
 	Slots         uint32                 `protobuf:"varint,7,opt,name=slots,proto3" json:"slots,omitempty"`                  // agents: tasks that run at once
 	Busy          uint32                 `protobuf:"varint,8,opt,name=busy,proto3" json:"busy,omitempty"`
+	Devices       []*Device              `protobuf:"bytes,60,rep,name=devices,proto3" json:"devices,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5237,6 +5238,13 @@ func (x *NodeStatus) GetBusy() uint32 {
 		return x.Busy
 	}
 	return 0
+}
+
+func (x *NodeStatus) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
 }
 
 type NodesAnswer struct {
@@ -7119,7 +7127,8 @@ type Heartbeat struct {
 	Inventory      []*ShardID `protobuf:"bytes,15,rep,name=inventory,proto3" json:"inventory,omitempty"`
 	InventoryUpto  *ShardID   `protobuf:"bytes,16,opt,name=inventory_upto,json=inventoryUpto,proto3" json:"inventory_upto,omitempty"`
 	InventoryIndex uint64     `protobuf:"varint,17,opt,name=inventory_index,json=inventoryIndex,proto3" json:"inventory_index,omitempty"`
-	Disk           string     `protobuf:"bytes,18,opt,name=disk,proto3" json:"disk,omitempty"` // names the disk; servers that name the same share its free space. Empty: all that is free is this server's
+	Devices        []*Device  `protobuf:"bytes,60,rep,name=devices,proto3" json:"devices,omitempty"` // agents
+	Disk           string     `protobuf:"bytes,18,opt,name=disk,proto3" json:"disk,omitempty"`       // names the disk; servers that name the same share its free space. Empty: all that is free is this server's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -7271,6 +7280,13 @@ func (x *Heartbeat) GetInventoryIndex() uint64 {
 		return x.InventoryIndex
 	}
 	return 0
+}
+
+func (x *Heartbeat) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
 }
 
 func (x *Heartbeat) GetDisk() string {
@@ -7907,12 +7923,18 @@ func (x *After) GetWhen() string {
 
 // KernelRef pins a kernel by the digest of its module.
 type KernelRef struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`     // NAME@VERSION, or the path of a module in the namespace
-	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the module
-	Ino           uint64                 `protobuf:"varint,3,opt,name=ino,proto3" json:"ino,omitempty"`      // the module's inode; 0: it is one of those in the binary
-	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
-	Args          []string               `protobuf:"bytes,5,rep,name=args,proto3" json:"args,omitempty"` // put before the job's own arguments
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`     // NAME@VERSION, or the path of a module in the namespace
+	Digest []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256 of the module
+	Ino    uint64                 `protobuf:"varint,3,opt,name=ino,proto3" json:"ino,omitempty"`      // the module's inode; 0: it is one of those in the binary
+	Size   uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Args   []string               `protobuf:"bytes,5,rep,name=args,proto3" json:"args,omitempty"` // put before the job's own arguments
+	// Of a kernel with more than one variant. digest, ino and size are those of
+	// the wasm variant, if it has one, else of the first of files.
+	Manifest      []byte        `protobuf:"bytes,60,opt,name=manifest,proto3" json:"manifest,omitempty"`   // its kernel.yaml
+	Files         []*KernelFile `protobuf:"bytes,61,rep,name=files,proto3" json:"files,omitempty"`         // those beside it that the manifest names, but for the wasm module
+	Runtimes      []string      `protobuf:"bytes,62,rep,name=runtimes,proto3" json:"runtimes,omitempty"`   // that it has a variant for; none: "wasm"
+	Rates         []uint64      `protobuf:"varint,63,rep,packed,name=rates,proto3" json:"rates,omitempty"` // of each of these: bytes a second, by the manifest; 0: it says nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -7982,6 +8004,103 @@ func (x *KernelRef) GetArgs() []string {
 	return nil
 }
 
+func (x *KernelRef) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *KernelRef) GetFiles() []*KernelFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+func (x *KernelRef) GetRuntimes() []string {
+	if x != nil {
+		return x.Runtimes
+	}
+	return nil
+}
+
+func (x *KernelRef) GetRates() []uint64 {
+	if x != nil {
+		return x.Rates
+	}
+	return nil
+}
+
+// KernelFile pins a file of a kernel's bundle.
+type KernelFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256
+	Ino           uint64                 `protobuf:"varint,3,opt,name=ino,proto3" json:"ino,omitempty"`      // 0: it is in the binary
+	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KernelFile) Reset() {
+	*x = KernelFile{}
+	mi := &file_quern_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KernelFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KernelFile) ProtoMessage() {}
+
+func (x *KernelFile) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KernelFile.ProtoReflect.Descriptor instead.
+func (*KernelFile) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *KernelFile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KernelFile) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *KernelFile) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *KernelFile) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type JobEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TimeNs        int64                  `protobuf:"fixed64,1,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
@@ -7992,7 +8111,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8004,7 +8123,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8017,7 +8136,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{99}
+	return file_quern_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *JobEvent) GetTimeNs() int64 {
@@ -8057,6 +8176,8 @@ type Task struct {
 	Failures      uint32                 `protobuf:"varint,18,opt,name=failures,proto3" json:"failures,omitempty"`                          // attempts that failed by their own fault; lost ones do not count
 	PeakMemory    uint64                 `protobuf:"varint,19,opt,name=peak_memory,json=peakMemory,proto3" json:"peak_memory,omitempty"`    // bytes, of the last attempt
 	CpuNs         int64                  `protobuf:"fixed64,20,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"`                  // of the last attempt
+	Runtime       string                 `protobuf:"bytes,60,opt,name=runtime,proto3" json:"runtime,omitempty"`                             // of the running or last attempt; "": wasm
+	DeviceNs      int64                  `protobuf:"fixed64,61,opt,name=device_ns,json=deviceNs,proto3" json:"device_ns,omitempty"`         // that its kernels ran on a device, of the last attempt
 	BytesLocal    uint64                 `protobuf:"varint,70,opt,name=bytes_local,json=bytesLocal,proto3" json:"bytes_local,omitempty"`    // read from chunk servers of the same host, of the last attempt
 	BytesRemote   uint64                 `protobuf:"varint,71,opt,name=bytes_remote,json=bytesRemote,proto3" json:"bytes_remote,omitempty"` // read over the network
 	Placement     *Placement             `protobuf:"bytes,40,opt,name=placement,proto3" json:"placement,omitempty"`                         // of the running or last attempt: what it was chosen from
@@ -8067,7 +8188,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8079,7 +8200,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8092,7 +8213,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{100}
+	return file_quern_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *Task) GetJob() uint64 {
@@ -8235,6 +8356,20 @@ func (x *Task) GetCpuNs() int64 {
 	return 0
 }
 
+func (x *Task) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *Task) GetDeviceNs() int64 {
+	if x != nil {
+		return x.DeviceNs
+	}
+	return 0
+}
+
 func (x *Task) GetBytesLocal() uint64 {
 	if x != nil {
 		return x.BytesLocal
@@ -8276,7 +8411,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8288,7 +8423,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8301,7 +8436,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *Placement) GetPlaces() []*Place {
@@ -8355,7 +8490,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8367,7 +8502,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8380,7 +8515,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *Place) GetNode() uint32 {
@@ -8487,7 +8622,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8499,7 +8634,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8512,7 +8647,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *Timing) GetRunNs() int64 {
@@ -8559,7 +8694,7 @@ type TaskInput struct {
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8571,7 +8706,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8584,7 +8719,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -8654,7 +8789,7 @@ type FileRange struct {
 
 func (x *FileRange) Reset() {
 	*x = FileRange{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8666,7 +8801,7 @@ func (x *FileRange) String() string {
 func (*FileRange) ProtoMessage() {}
 
 func (x *FileRange) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8679,7 +8814,7 @@ func (x *FileRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRange.ProtoReflect.Descriptor instead.
 func (*FileRange) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *FileRange) GetOff() uint64 {
@@ -8707,7 +8842,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8719,7 +8854,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8732,7 +8867,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -8768,7 +8903,7 @@ type RemoveJob struct {
 
 func (x *RemoveJob) Reset() {
 	*x = RemoveJob{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8780,7 +8915,7 @@ func (x *RemoveJob) String() string {
 func (*RemoveJob) ProtoMessage() {}
 
 func (x *RemoveJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8793,7 +8928,7 @@ func (x *RemoveJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveJob.ProtoReflect.Descriptor instead.
 func (*RemoveJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *RemoveJob) GetId() uint64 {
@@ -8818,7 +8953,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8830,7 +8965,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8843,7 +8978,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -8893,7 +9028,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8905,7 +9040,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8918,7 +9053,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *OutputFile) GetName() string {
@@ -8953,7 +9088,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8965,7 +9100,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8978,7 +9113,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -9057,7 +9192,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9069,7 +9204,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9082,7 +9217,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -9130,7 +9265,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9142,7 +9277,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9155,7 +9290,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -9183,7 +9318,7 @@ type ExplainJob struct {
 
 func (x *ExplainJob) Reset() {
 	*x = ExplainJob{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9195,7 +9330,7 @@ func (x *ExplainJob) String() string {
 func (*ExplainJob) ProtoMessage() {}
 
 func (x *ExplainJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9208,7 +9343,7 @@ func (x *ExplainJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainJob.ProtoReflect.Descriptor instead.
 func (*ExplainJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *ExplainJob) GetId() uint64 {
@@ -9228,7 +9363,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9240,7 +9375,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9253,7 +9388,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -9279,14 +9414,15 @@ type Poll struct {
 	Runtimes      []string               `protobuf:"bytes,3,rep,name=runtimes,proto3" json:"runtimes,omitempty"`
 	WaitMs        uint32                 `protobuf:"varint,4,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	Running       []*RunningTask         `protobuf:"bytes,5,rep,name=running,proto3" json:"running,omitempty"`
-	Ended         []*EndedTask           `protobuf:"bytes,6,rep,name=ended,proto3" json:"ended,omitempty"` // reported by UpdateTask since the last poll that was answered
+	Ended         []*EndedTask           `protobuf:"bytes,6,rep,name=ended,proto3" json:"ended,omitempty"`      // reported by UpdateTask since the last poll that was answered
+	Devices       []*Device              `protobuf:"bytes,60,rep,name=devices,proto3" json:"devices,omitempty"` // beside the processor
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9298,7 +9434,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9311,7 +9447,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -9356,6 +9492,154 @@ func (x *Poll) GetEnded() []*EndedTask {
 	return nil
 }
 
+func (x *Poll) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+// Device is an accelerator of a host: something other than its processor.
+type Device struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // on its host: "opencl:0.0"
+	Runtime       string                 `protobuf:"bytes,2,opt,name=runtime,proto3" json:"runtime,omitempty"`
+	Model         string                 `protobuf:"bytes,3,opt,name=model,proto3" json:"model,omitempty"`    // as the driver calls it
+	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`      // gpu, cpu, accelerator, other
+	Class         string                 `protobuf:"bytes,5,opt,name=class,proto3" json:"class,omitempty"`    // devices of one class run a kernel equally fast
+	Driver        string                 `protobuf:"bytes,6,opt,name=driver,proto3" json:"driver,omitempty"`  // and its version
+	Memory        uint64                 `protobuf:"varint,7,opt,name=memory,proto3" json:"memory,omitempty"` // bytes
+	Units         uint32                 `protobuf:"varint,8,opt,name=units,proto3" json:"units,omitempty"`
+	State         string                 `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`    // "unproved", "ready", "quarantined"
+	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"` // of a state that is not ready
+	Simulated     bool                   `protobuf:"varint,11,opt,name=simulated,proto3" json:"simulated,omitempty"`
+	Slots         uint32                 `protobuf:"varint,12,opt,name=slots,proto3" json:"slots,omitempty"` // tasks at once
+	Busy          uint32                 `protobuf:"varint,13,opt,name=busy,proto3" json:"busy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_quern_proto_msgTypes[117]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[117]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{117}
+}
+
+func (x *Device) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Device) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
+}
+
+func (x *Device) GetModel() string {
+	if x != nil {
+		return x.Model
+	}
+	return ""
+}
+
+func (x *Device) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Device) GetClass() string {
+	if x != nil {
+		return x.Class
+	}
+	return ""
+}
+
+func (x *Device) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *Device) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Device) GetUnits() uint32 {
+	if x != nil {
+		return x.Units
+	}
+	return 0
+}
+
+func (x *Device) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Device) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Device) GetSimulated() bool {
+	if x != nil {
+		return x.Simulated
+	}
+	return false
+}
+
+func (x *Device) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *Device) GetBusy() uint32 {
+	if x != nil {
+		return x.Busy
+	}
+	return 0
+}
+
 // EndedTask tells the scheduler what it would else have to read.
 type EndedTask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -9374,7 +9658,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9386,7 +9670,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9399,7 +9683,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{116}
+	return file_quern_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -9476,7 +9760,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9488,7 +9772,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9501,7 +9785,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{117}
+	return file_quern_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -9535,7 +9819,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9547,7 +9831,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9560,7 +9844,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{118}
+	return file_quern_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -9587,7 +9871,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9599,7 +9883,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9612,7 +9896,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{119}
+	return file_quern_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -9641,7 +9925,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9653,7 +9937,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9666,7 +9950,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{120}
+	return file_quern_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -9705,7 +9989,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9717,7 +10001,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9730,7 +10014,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{121}
+	return file_quern_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -9775,7 +10059,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9787,7 +10071,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9800,7 +10084,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{122}
+	return file_quern_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -10225,7 +10509,7 @@ const file_quern_proto_rawDesc = "" +
 	"\atickets\x18\x01 \x03(\v2\r.quern.TicketR\atickets\x12\x16\n" +
 	"\x06spares\x18\x02 \x03(\rR\x06spares\x12\x17\n" +
 	"\atoo_few\x18\x03 \x01(\bR\x06tooFew\"\v\n" +
-	"\tListNodes\"\xc8\x01\n" +
+	"\tListNodes\"\xf1\x01\n" +
 	"\n" +
 	"NodeStatus\x12\x1f\n" +
 	"\x04node\x18\x01 \x01(\v2\v.quern.NodeR\x04node\x12\x14\n" +
@@ -10235,7 +10519,8 @@ const file_quern_proto_rawDesc = "" +
 	"\x06shards\x18\x05 \x01(\x04R\x06shards\x12\x17\n" +
 	"\aseen_ns\x18\x06 \x01(\x10R\x06seenNs\x12\x14\n" +
 	"\x05slots\x18\a \x01(\rR\x05slots\x12\x12\n" +
-	"\x04busy\x18\b \x01(\rR\x04busy\"6\n" +
+	"\x04busy\x18\b \x01(\rR\x04busy\x12'\n" +
+	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\"6\n" +
 	"\vNodesAnswer\x12'\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x11.quern.NodeStatusR\x05nodes\" \n" +
 	"\x06Status\x12\x16\n" +
@@ -10379,7 +10664,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x0eSegmentFDReply\"5\n" +
 	"\aShardID\x12\x14\n" +
 	"\x05block\x18\x01 \x01(\x04R\x05block\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\"\xc2\x04\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\"\xeb\x04\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x12\n" +
@@ -10398,7 +10683,8 @@ const file_quern_proto_rawDesc = "" +
 	"\x0finventory_after\x18\x0e \x01(\v2\x0e.quern.ShardIDR\x0einventoryAfter\x12,\n" +
 	"\tinventory\x18\x0f \x03(\v2\x0e.quern.ShardIDR\tinventory\x125\n" +
 	"\x0einventory_upto\x18\x10 \x01(\v2\x0e.quern.ShardIDR\rinventoryUpto\x12'\n" +
-	"\x0finventory_index\x18\x11 \x01(\x04R\x0einventoryIndex\x12\x12\n" +
+	"\x0finventory_index\x18\x11 \x01(\x04R\x0einventoryIndex\x12'\n" +
+	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\x12\x12\n" +
 	"\x04disk\x18\x12 \x01(\tR\x04disk\"\xca\x01\n" +
 	"\x0eHeartbeatReply\x12&\n" +
 	"\x06remove\x18\x03 \x03(\v2\x0e.quern.ShardIDR\x06remove\x12(\n" +
@@ -10457,16 +10743,26 @@ const file_quern_proto_rawDesc = "" +
 	"\x05After\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
-	"\x04when\x18\x03 \x01(\tR\x04when\"q\n" +
+	"\x04when\x18\x03 \x01(\tR\x04when\"\xe8\x01\n" +
 	"\tKernelRef\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x10\n" +
 	"\x03ino\x18\x03 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x12\n" +
-	"\x04args\x18\x05 \x03(\tR\x04args\"7\n" +
+	"\x04args\x18\x05 \x03(\tR\x04args\x12\x1a\n" +
+	"\bmanifest\x18< \x01(\fR\bmanifest\x12'\n" +
+	"\x05files\x18= \x03(\v2\x11.quern.KernelFileR\x05files\x12\x1a\n" +
+	"\bruntimes\x18> \x03(\tR\bruntimes\x12\x14\n" +
+	"\x05rates\x18? \x03(\x04R\x05rates\"^\n" +
+	"\n" +
+	"KernelFile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x10\n" +
+	"\x03ino\x18\x03 \x01(\x04R\x03ino\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xa7\x05\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xde\x05\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -10492,7 +10788,9 @@ const file_quern_proto_rawDesc = "" +
 	"\bfailures\x18\x12 \x01(\rR\bfailures\x12\x1f\n" +
 	"\vpeak_memory\x18\x13 \x01(\x04R\n" +
 	"peakMemory\x12\x15\n" +
-	"\x06cpu_ns\x18\x14 \x01(\x10R\x05cpuNs\x12\x1f\n" +
+	"\x06cpu_ns\x18\x14 \x01(\x10R\x05cpuNs\x12\x18\n" +
+	"\aruntime\x18< \x01(\tR\aruntime\x12\x1b\n" +
+	"\tdevice_ns\x18= \x01(\x10R\bdeviceNs\x12\x1f\n" +
 	"\vbytes_local\x18F \x01(\x04R\n" +
 	"bytesLocal\x12!\n" +
 	"\fbytes_remote\x18G \x01(\x04R\vbytesRemote\x12.\n" +
@@ -10579,14 +10877,30 @@ const file_quern_proto_rawDesc = "" +
 	"JobsAnswer\x12\x1e\n" +
 	"\x04jobs\x18\x01 \x03(\v2\n" +
 	".quern.JobR\x04jobs\x12!\n" +
-	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"\xbb\x01\n" +
+	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"\xe4\x01\n" +
 	"\x04Poll\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\x12\x1a\n" +
 	"\bruntimes\x18\x03 \x03(\tR\bruntimes\x12\x17\n" +
 	"\await_ms\x18\x04 \x01(\rR\x06waitMs\x12,\n" +
 	"\arunning\x18\x05 \x03(\v2\x12.quern.RunningTaskR\arunning\x12&\n" +
-	"\x05ended\x18\x06 \x03(\v2\x10.quern.EndedTaskR\x05ended\"\xa0\x02\n" +
+	"\x05ended\x18\x06 \x03(\v2\x10.quern.EndedTaskR\x05ended\x12'\n" +
+	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\"\xb2\x02\n" +
+	"\x06Device\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aruntime\x18\x02 \x01(\tR\aruntime\x12\x14\n" +
+	"\x05model\x18\x03 \x01(\tR\x05model\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12\x14\n" +
+	"\x05class\x18\x05 \x01(\tR\x05class\x12\x16\n" +
+	"\x06driver\x18\x06 \x01(\tR\x06driver\x12\x16\n" +
+	"\x06memory\x18\a \x01(\x04R\x06memory\x12\x14\n" +
+	"\x05units\x18\b \x01(\rR\x05units\x12\x14\n" +
+	"\x05state\x18\t \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x12\x1c\n" +
+	"\tsimulated\x18\v \x01(\bR\tsimulated\x12\x14\n" +
+	"\x05slots\x18\f \x01(\rR\x05slots\x12\x12\n" +
+	"\x04busy\x18\r \x01(\rR\x04busy\"\xa0\x02\n" +
 	"\tEndedTask\x12&\n" +
 	"\x04task\x18\x01 \x01(\v2\x12.quern.RunningTaskR\x04task\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -10648,7 +10962,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 123)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 125)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(IfExists)(0),          // 1: quern.IfExists
@@ -10751,30 +11065,32 @@ var file_quern_proto_goTypes = []any{
 	(*Job)(nil),            // 98: quern.Job
 	(*After)(nil),          // 99: quern.After
 	(*KernelRef)(nil),      // 100: quern.KernelRef
-	(*JobEvent)(nil),       // 101: quern.JobEvent
-	(*Task)(nil),           // 102: quern.Task
-	(*Placement)(nil),      // 103: quern.Placement
-	(*Place)(nil),          // 104: quern.Place
-	(*Timing)(nil),         // 105: quern.Timing
-	(*TaskInput)(nil),      // 106: quern.TaskInput
-	(*FileRange)(nil),      // 107: quern.FileRange
-	(*SubmitJob)(nil),      // 108: quern.SubmitJob
-	(*RemoveJob)(nil),      // 109: quern.RemoveJob
-	(*UpdateTask)(nil),     // 110: quern.UpdateTask
-	(*OutputFile)(nil),     // 111: quern.OutputFile
-	(*UpdateJob)(nil),      // 112: quern.UpdateJob
-	(*ListJobs)(nil),       // 113: quern.ListJobs
-	(*GetJob)(nil),         // 114: quern.GetJob
-	(*ExplainJob)(nil),     // 115: quern.ExplainJob
-	(*JobsAnswer)(nil),     // 116: quern.JobsAnswer
-	(*Poll)(nil),           // 117: quern.Poll
-	(*EndedTask)(nil),      // 118: quern.EndedTask
-	(*RunningTask)(nil),    // 119: quern.RunningTask
-	(*PollReply)(nil),      // 120: quern.PollReply
-	(*Assignment)(nil),     // 121: quern.Assignment
-	(*JoinMeta)(nil),       // 122: quern.JoinMeta
-	(*Opening)(nil),        // 123: quern.Opening
-	(*Failure)(nil),        // 124: quern.Failure
+	(*KernelFile)(nil),     // 101: quern.KernelFile
+	(*JobEvent)(nil),       // 102: quern.JobEvent
+	(*Task)(nil),           // 103: quern.Task
+	(*Placement)(nil),      // 104: quern.Placement
+	(*Place)(nil),          // 105: quern.Place
+	(*Timing)(nil),         // 106: quern.Timing
+	(*TaskInput)(nil),      // 107: quern.TaskInput
+	(*FileRange)(nil),      // 108: quern.FileRange
+	(*SubmitJob)(nil),      // 109: quern.SubmitJob
+	(*RemoveJob)(nil),      // 110: quern.RemoveJob
+	(*UpdateTask)(nil),     // 111: quern.UpdateTask
+	(*OutputFile)(nil),     // 112: quern.OutputFile
+	(*UpdateJob)(nil),      // 113: quern.UpdateJob
+	(*ListJobs)(nil),       // 114: quern.ListJobs
+	(*GetJob)(nil),         // 115: quern.GetJob
+	(*ExplainJob)(nil),     // 116: quern.ExplainJob
+	(*JobsAnswer)(nil),     // 117: quern.JobsAnswer
+	(*Poll)(nil),           // 118: quern.Poll
+	(*Device)(nil),         // 119: quern.Device
+	(*EndedTask)(nil),      // 120: quern.EndedTask
+	(*RunningTask)(nil),    // 121: quern.RunningTask
+	(*PollReply)(nil),      // 122: quern.PollReply
+	(*Assignment)(nil),     // 123: quern.Assignment
+	(*JoinMeta)(nil),       // 124: quern.JoinMeta
+	(*Opening)(nil),        // 125: quern.Opening
+	(*Failure)(nil),        // 126: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	3,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -10806,10 +11122,10 @@ var file_quern_proto_depIdxs = []int32{
 	39,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
 	33,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
 	34,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
-	108, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
-	110, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
-	112, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
-	109, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
+	109, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
+	111, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
+	113, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
+	110, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
 	4,   // 33: quern.Result.inode:type_name -> quern.Inode
 	4,   // 34: quern.Result.parent:type_name -> quern.Inode
 	4,   // 35: quern.Result.old_parent:type_name -> quern.Inode
@@ -10837,12 +11153,12 @@ var file_quern_proto_depIdxs = []int32{
 	56,  // 57: quern.Query.stat_fs:type_name -> quern.StatFS
 	58,  // 58: quern.Query.get_blocks:type_name -> quern.GetBlocks
 	60,  // 59: quern.Query.allocate:type_name -> quern.Allocate
-	113, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
-	114, // 61: quern.Query.get_job:type_name -> quern.GetJob
+	114, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
+	115, // 61: quern.Query.get_job:type_name -> quern.GetJob
 	63,  // 62: quern.Query.list_nodes:type_name -> quern.ListNodes
 	66,  // 63: quern.Query.status:type_name -> quern.Status
 	45,  // 64: quern.Query.access:type_name -> quern.Access
-	115, // 65: quern.Query.explain_job:type_name -> quern.ExplainJob
+	116, // 65: quern.Query.explain_job:type_name -> quern.ExplainJob
 	40,  // 66: quern.Answer.grants:type_name -> quern.Grant
 	46,  // 67: quern.Answer.inode:type_name -> quern.InodeAnswer
 	49,  // 68: quern.Answer.dir:type_name -> quern.DirAnswer
@@ -10851,7 +11167,7 @@ var file_quern_proto_depIdxs = []int32{
 	57,  // 71: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
 	59,  // 72: quern.Answer.blocks:type_name -> quern.BlocksAnswer
 	62,  // 73: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	116, // 74: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	117, // 74: quern.Answer.jobs:type_name -> quern.JobsAnswer
 	65,  // 75: quern.Answer.nodes:type_name -> quern.NodesAnswer
 	69,  // 76: quern.Answer.status:type_name -> quern.StatusAnswer
 	4,   // 77: quern.InodeAnswer.inode:type_name -> quern.Inode
@@ -10866,71 +11182,75 @@ var file_quern_proto_depIdxs = []int32{
 	2,   // 86: quern.Allocate.policy:type_name -> quern.Policy
 	61,  // 87: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
 	10,  // 88: quern.NodeStatus.node:type_name -> quern.Node
-	64,  // 89: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	12,  // 90: quern.SessionStatus.session:type_name -> quern.Session
-	67,  // 91: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	64,  // 92: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	68,  // 93: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	2,   // 94: quern.StatusAnswer.policy:type_name -> quern.Policy
-	40,  // 95: quern.Hello.held:type_name -> quern.Grant
-	82,  // 96: quern.Hello.locks:type_name -> quern.LockClaim
-	40,  // 97: quern.Welcome.held:type_name -> quern.Grant
-	73,  // 98: quern.Push.recall:type_name -> quern.Recall
-	74,  // 99: quern.Push.renewed:type_name -> quern.Renewed
-	65,  // 100: quern.Push.nodes:type_name -> quern.NodesAnswer
-	71,  // 101: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 102: quern.Recall.mode:type_name -> quern.Mode
-	70,  // 103: quern.FromClient.hello:type_name -> quern.Hello
-	76,  // 104: quern.FromClient.recalled:type_name -> quern.Recalled
-	77,  // 105: quern.FromClient.renew:type_name -> quern.Renew
-	78,  // 106: quern.FromClient.release:type_name -> quern.Release
-	0,   // 107: quern.Recalled.mode:type_name -> quern.Mode
-	40,  // 108: quern.Release.grants:type_name -> quern.Grant
-	79,  // 109: quern.LockCall.lock:type_name -> quern.Lock
-	79,  // 110: quern.LockReply.conflict:type_name -> quern.Lock
-	79,  // 111: quern.LockClaim.lock:type_name -> quern.Lock
-	91,  // 112: quern.Heartbeat.bad:type_name -> quern.ShardID
-	95,  // 113: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	91,  // 114: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	91,  // 115: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
-	91,  // 116: quern.Heartbeat.inventory:type_name -> quern.ShardID
-	91,  // 117: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	91,  // 118: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	94,  // 119: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	64,  // 120: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	8,   // 121: quern.Rebuild.block:type_name -> quern.Block
-	7,   // 122: quern.Rebuilt.shard:type_name -> quern.Shard
-	14,  // 123: quern.Job.cred:type_name -> quern.Cred
-	101, // 124: quern.Job.events:type_name -> quern.JobEvent
-	100, // 125: quern.Job.kernels:type_name -> quern.KernelRef
-	99,  // 126: quern.Job.after:type_name -> quern.After
-	1,   // 127: quern.Job.if_exists:type_name -> quern.IfExists
-	106, // 128: quern.Task.inputs:type_name -> quern.TaskInput
-	103, // 129: quern.Task.placement:type_name -> quern.Placement
-	105, // 130: quern.Task.timing:type_name -> quern.Timing
-	104, // 131: quern.Placement.places:type_name -> quern.Place
-	107, // 132: quern.TaskInput.ranges:type_name -> quern.FileRange
-	98,  // 133: quern.SubmitJob.job:type_name -> quern.Job
-	102, // 134: quern.SubmitJob.tasks:type_name -> quern.Task
-	102, // 135: quern.UpdateTask.task:type_name -> quern.Task
-	111, // 136: quern.UpdateTask.files:type_name -> quern.OutputFile
-	102, // 137: quern.UpdateJob.tasks:type_name -> quern.Task
-	98,  // 138: quern.JobsAnswer.jobs:type_name -> quern.Job
-	102, // 139: quern.JobsAnswer.tasks:type_name -> quern.Task
-	119, // 140: quern.Poll.running:type_name -> quern.RunningTask
-	118, // 141: quern.Poll.ended:type_name -> quern.EndedTask
-	119, // 142: quern.EndedTask.task:type_name -> quern.RunningTask
-	105, // 143: quern.EndedTask.timing:type_name -> quern.Timing
-	121, // 144: quern.PollReply.start:type_name -> quern.Assignment
-	119, // 145: quern.PollReply.stop:type_name -> quern.RunningTask
-	98,  // 146: quern.Assignment.job:type_name -> quern.Job
-	102, // 147: quern.Assignment.task:type_name -> quern.Task
-	11,  // 148: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	149, // [149:149] is the sub-list for method output_type
-	149, // [149:149] is the sub-list for method input_type
-	149, // [149:149] is the sub-list for extension type_name
-	149, // [149:149] is the sub-list for extension extendee
-	0,   // [0:149] is the sub-list for field type_name
+	119, // 89: quern.NodeStatus.devices:type_name -> quern.Device
+	64,  // 90: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	12,  // 91: quern.SessionStatus.session:type_name -> quern.Session
+	67,  // 92: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	64,  // 93: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	68,  // 94: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	2,   // 95: quern.StatusAnswer.policy:type_name -> quern.Policy
+	40,  // 96: quern.Hello.held:type_name -> quern.Grant
+	82,  // 97: quern.Hello.locks:type_name -> quern.LockClaim
+	40,  // 98: quern.Welcome.held:type_name -> quern.Grant
+	73,  // 99: quern.Push.recall:type_name -> quern.Recall
+	74,  // 100: quern.Push.renewed:type_name -> quern.Renewed
+	65,  // 101: quern.Push.nodes:type_name -> quern.NodesAnswer
+	71,  // 102: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 103: quern.Recall.mode:type_name -> quern.Mode
+	70,  // 104: quern.FromClient.hello:type_name -> quern.Hello
+	76,  // 105: quern.FromClient.recalled:type_name -> quern.Recalled
+	77,  // 106: quern.FromClient.renew:type_name -> quern.Renew
+	78,  // 107: quern.FromClient.release:type_name -> quern.Release
+	0,   // 108: quern.Recalled.mode:type_name -> quern.Mode
+	40,  // 109: quern.Release.grants:type_name -> quern.Grant
+	79,  // 110: quern.LockCall.lock:type_name -> quern.Lock
+	79,  // 111: quern.LockReply.conflict:type_name -> quern.Lock
+	79,  // 112: quern.LockClaim.lock:type_name -> quern.Lock
+	91,  // 113: quern.Heartbeat.bad:type_name -> quern.ShardID
+	95,  // 114: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	91,  // 115: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	91,  // 116: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	91,  // 117: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	91,  // 118: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	119, // 119: quern.Heartbeat.devices:type_name -> quern.Device
+	91,  // 120: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	94,  // 121: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	64,  // 122: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	8,   // 123: quern.Rebuild.block:type_name -> quern.Block
+	7,   // 124: quern.Rebuilt.shard:type_name -> quern.Shard
+	14,  // 125: quern.Job.cred:type_name -> quern.Cred
+	102, // 126: quern.Job.events:type_name -> quern.JobEvent
+	100, // 127: quern.Job.kernels:type_name -> quern.KernelRef
+	99,  // 128: quern.Job.after:type_name -> quern.After
+	1,   // 129: quern.Job.if_exists:type_name -> quern.IfExists
+	101, // 130: quern.KernelRef.files:type_name -> quern.KernelFile
+	107, // 131: quern.Task.inputs:type_name -> quern.TaskInput
+	104, // 132: quern.Task.placement:type_name -> quern.Placement
+	106, // 133: quern.Task.timing:type_name -> quern.Timing
+	105, // 134: quern.Placement.places:type_name -> quern.Place
+	108, // 135: quern.TaskInput.ranges:type_name -> quern.FileRange
+	98,  // 136: quern.SubmitJob.job:type_name -> quern.Job
+	103, // 137: quern.SubmitJob.tasks:type_name -> quern.Task
+	103, // 138: quern.UpdateTask.task:type_name -> quern.Task
+	112, // 139: quern.UpdateTask.files:type_name -> quern.OutputFile
+	103, // 140: quern.UpdateJob.tasks:type_name -> quern.Task
+	98,  // 141: quern.JobsAnswer.jobs:type_name -> quern.Job
+	103, // 142: quern.JobsAnswer.tasks:type_name -> quern.Task
+	121, // 143: quern.Poll.running:type_name -> quern.RunningTask
+	120, // 144: quern.Poll.ended:type_name -> quern.EndedTask
+	119, // 145: quern.Poll.devices:type_name -> quern.Device
+	121, // 146: quern.EndedTask.task:type_name -> quern.RunningTask
+	106, // 147: quern.EndedTask.timing:type_name -> quern.Timing
+	123, // 148: quern.PollReply.start:type_name -> quern.Assignment
+	121, // 149: quern.PollReply.stop:type_name -> quern.RunningTask
+	98,  // 150: quern.Assignment.job:type_name -> quern.Job
+	103, // 151: quern.Assignment.task:type_name -> quern.Task
+	11,  // 152: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	153, // [153:153] is the sub-list for method output_type
+	153, // [153:153] is the sub-list for method input_type
+	153, // [153:153] is the sub-list for extension type_name
+	153, // [153:153] is the sub-list for extension extendee
+	0,   // [0:153] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -11014,7 +11334,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   123,
+			NumMessages:   125,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -262,3 +262,26 @@ func parseTrial(n *yaml.Node) (*Trial, error) {
 	}
 	return t, err
 }
+
+// runtimes reads the runtime field of a job file: a name or a list of them.
+func runtimes(n *yaml.Node) ([]string, error) {
+	nodes := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		nodes = n.Content
+	}
+	var out []string
+	for _, c := range nodes {
+		var r string
+		if err := oneOf(c, "runtime", &r, RuntimeWasm, RuntimeOpenCL); err != nil {
+			return nil, err
+		}
+		if slices.Contains(out, r) {
+			return nil, Errorf(c.Line, "runtime names %q twice", r)
+		}
+		out = append(out, r)
+	}
+	if len(out) == 0 {
+		return nil, Errorf(n.Line, "runtime is empty; name one, or leave the field out")
+	}
+	return out, nil
+}

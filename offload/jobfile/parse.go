@@ -78,6 +78,11 @@ func Parse(data []byte) (*Spec, error) {
 		s.Retries = v
 		return nil
 	}
+	known["runtime"] = func(n *yaml.Node) (err error) {
+		s.RuntimeLine = n.Line
+		s.Runtime, err = runtimes(n)
+		return err
+	}
 	known["memory"] = func(n *yaml.Node) (err error) {
 		s.Memory, err = size(n, "memory")
 		return err

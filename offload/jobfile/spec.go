@@ -58,10 +58,13 @@ type Spec struct {
 	Timeout   time.Duration
 	Retries   int
 	Memory    int64 // bytes
+	// Runtime has the runtimes that the map step may use, the preferred first;
+	// none: as the kernel has it.
+	Runtime []string
 
 	Life
 
-	NameLine, OutputLine int
+	NameLine, OutputLine, RuntimeLine int
 }
 
 // Error is what is wrong with a job file.

@@ -53,6 +53,16 @@ func FromDir(dir string) (*Bundle, error) {
 	})
 }
 
+// NewBundle makes a bundle of files that the caller has; only those that its
+// test needs must be there.
+func NewBundle(name string, manifest []byte, files map[string][]byte) (*Bundle, error) {
+	k, err := jobfile.ParseKernel(manifest)
+	if err != nil {
+		return nil, err
+	}
+	return &Bundle{Name: name, Manifest: manifest, Kernel: k, files: files}, nil
+}
+
 func readFile(name string, most int64) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -1,0 +1,286 @@
+package offload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/worker"
+)
+
+// Limits of probing. The first program that a driver compiles may take long.
+const (
+	probeLimit  = 30 * time.Second
+	provedLimit = 2 * time.Minute
+)
+
+// deviceRuntimes are those that need a device.
+var deviceRuntimes = []string{"opencl"}
+
+// devices are the accelerators of a host. Each is proved by a known answer
+// before it is offered, and runs one task at a time in a worker of its own.
+type devices struct {
+	command []string // `quern worker`; nil: there are no devices
+	env     []string
+	dir     string
+	log     *slog.Logger
+	changed func() // called without mu when a device is or is no longer offered
+
+	mu    sync.Mutex
+	all   []*device     // guarded by mu
+	asked []string      // guarded by mu: runtimes whose devices are being looked for
+	freed chan struct{} // guarded by mu: closed, and made anew, when a device is free or offered no more
+	kick  chan struct{} // capacity 1: a device has been quarantined
+}
+
+// device is one accelerator.
+type device struct {
+	label   string // "opencl:0.0"
+	runtime string
+	info    worker.Device
+	health  health // guarded by devices.mu
+	busy    bool   // guarded by devices.mu
+
+	// Of whoever has made it busy:
+	process *worker.Process  // nil: none runs
+	checked map[string]error // by digest of a variant: nil, or that its results are wrong here
+}
+
+// errNoDevice is a runtime for which this host offers no device now.
+var errNoDevice = errors.New("this host offers no such device now")
+
+func newDevices(cfg AgentConfig) *devices {
+	d := &devices{
+		command: cfg.Devices, env: cfg.WorkerEnv, dir: cfg.Dir, log: cfg.Log,
+		changed: func() {}, freed: make(chan struct{}), kick: make(chan struct{}, 1),
+	}
+	if len(d.command) > 0 {
+		d.asked = slices.Clone(deviceRuntimes)
+	}
+	return d
+}
+
+// config is how processes of a runtime are started.
+func (d *devices) config(runtime string) worker.Config {
+	return worker.Config{Command: d.command, Env: d.env, CacheDir: filepath.Join(d.dir, runtime)}
+}
+
+// run finds the devices and proves them, at first and whenever they are due,
+// until ctx ends.
+func (d *devices) run(ctx context.Context) {
+	if len(d.command) == 0 {
+		return
+	}
+	for _, r := range deviceRuntimes {
+		d.find(ctx, r)
+	}
+	for ctx.Err() == nil {
+		next := d.prove(ctx)
+		timer := time.NewTimer(next)
+		select {
+		case <-timer.C:
+		case <-d.kick:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+	}
+	d.close()
+}
+
+// find lists the devices of a runtime.
+func (d *devices) find(ctx context.Context, runtime string) {
+	report, err := worker.Probe(ctx, d.config(runtime), runtime, "", probeLimit)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = slices.DeleteFunc(d.asked, func(r string) bool { return r == runtime })
+	if err != nil {
+		d.log.Info("runtime absent", "runtime", runtime, "err", err)
+		return
+	}
+	for _, info := range report.Devices {
+		d.all = append(d.all, &device{label: runtime + ":" + info.ID, runtime: runtime, info: info, checked: map[string]error{}})
+	}
+}
+
+// prove has the devices that are due compute their known answer, each in a
+// process of its own. It returns how long until the next one is due.
+func (d *devices) prove(ctx context.Context) time.Duration {
+	for _, x := range d.list() {
+		d.mu.Lock()
+		due := x.health.due(time.Now()) && !x.busy
+		x.busy = x.busy || due
+		d.mu.Unlock()
+		if !due {
+			continue
+		}
+		_, err := worker.Probe(ctx, d.config(x.runtime), x.runtime, x.info.ID, provedLimit)
+		if ctx.Err() != nil {
+			err = nil // it says nothing of the device
+		}
+		d.mu.Lock()
+		if ctx.Err() == nil {
+			x.health.proved(err, time.Now())
+		}
+		d.mu.Unlock()
+		d.release(x)
+		if err != nil {
+			d.log.Warn("device not offered", "device", x.label, "model", x.info.Name, "err", err)
+		} else if ctx.Err() == nil {
+			d.log.Info("device offered", "device", x.label, "model", x.info.Name)
+		}
+		d.changed()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next := time.Hour
+	for _, x := range d.all {
+		if !x.health.ready() {
+			next = min(next, max(time.Until(x.health.next), time.Millisecond))
+		}
+	}
+	return next
+}
+
+func (d *devices) list() []*device {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.all)
+}
+
+// close ends the workers. Nobody uses a device any more.
+func (d *devices) close() {
+	for _, x := range d.list() {
+		if x.process != nil {
+			x.process.Close()
+			x.process = nil
+		}
+	}
+}
+
+// runtimes are those for which a device is offered.
+func (d *devices) runtimes() (out []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, x := range d.all {
+		if x.health.ready() && !slices.Contains(out, x.runtime) {
+			out = append(out, x.runtime)
+		}
+	}
+	return out
+}
+
+// report is what others are told of the devices.
+func (d *devices) report() (out []*wire.Device) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, x := range d.all {
+		w := &wire.Device{
+			Name: x.label, Runtime: x.runtime, Model: x.info.Name, Type: x.info.Type,
+			Class:  x.runtime + " " + x.info.Name + " " + x.info.Driver,
+			Driver: x.info.Platform + " " + x.info.Driver, Memory: uint64(x.info.Memory), Units: uint32(x.info.Units),
+			State: x.health.state, Reason: x.health.reason, Slots: 1,
+		}
+		if w.State == "" {
+			w.State, w.Reason = DeviceUnproved, "it has not yet computed its known answer"
+		}
+		if x.busy {
+			w.Busy = 1
+		}
+		out = append(out, w)
+	}
+	for _, r := range d.asked {
+		out = append(out, &wire.Device{Name: r, Runtime: r, State: DeviceUnproved, Reason: "its devices are being looked for"})
+	}
+	return out
+}
+
+// acquire returns a device of the runtime for one task, that with the label if
+// it is offered; release gives it back. It waits for one that is busy.
+func (d *devices) acquire(ctx context.Context, runtime, label string) (*device, error) {
+	for {
+		d.mu.Lock()
+		offered := false
+		named := slices.ContainsFunc(d.all, func(x *device) bool { return x.label == label && x.health.ready() })
+		for _, x := range d.all {
+			if x.runtime != runtime || !x.health.ready() || named && x.label != label {
+				continue
+			}
+			offered = true
+			if !x.busy {
+				x.busy = true
+				d.mu.Unlock()
+				return x, nil
+			}
+		}
+		freed := d.freed
+		d.mu.Unlock()
+		if !offered {
+			return nil, fmt.Errorf("%s: %w", runtime, errNoDevice)
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// start returns the worker of a device that the caller has acquired.
+func (d *devices) start(ctx context.Context, x *device) (*worker.Process, error) {
+	if x.process != nil && x.process.Usable() {
+		return x.process, nil
+	}
+	if x.process != nil {
+		x.process.Close()
+		x.process = nil
+	}
+	cfg := d.config(x.runtime)
+	cfg.Command = append(slices.Clone(cfg.Command), x.runtime, "--device", x.info.ID)
+	p, err := worker.Start(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	x.process = p
+	return p, nil
+}
+
+// release gives a device back.
+func (d *devices) release(x *device) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	x.busy = false
+	close(d.freed)
+	d.freed = make(chan struct{})
+}
+
+// ended notes how a task ended on a device: reason "" for a success.
+func (d *devices) ended(x *device, job uint64, reason string) {
+	d.mu.Lock()
+	if reason == "" {
+		x.health.succeeded()
+	} else {
+		x.health.failure(job, reason, time.Now())
+	}
+	out := !x.health.ready()
+	text := x.health.reason
+	d.mu.Unlock()
+	if !out {
+		return
+	}
+	d.log.Warn("device quarantined", "device", x.label, "model", x.info.Name, "reason", text)
+	if x.process != nil {
+		x.process.Close()
+		x.process = nil
+	}
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+	d.changed()
+}

@@ -1,0 +1,226 @@
+package offload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
+	"quernfs/offload/kernels"
+	"quernfs/offload/trial"
+	"quernfs/offload/worker"
+)
+
+// variant is one way to run a kernel, with its file on this host.
+type variant struct {
+	runtime  string
+	module   string
+	digest   []byte
+	manifest []byte // of what runs on a device
+}
+
+// engaged is a worker that is about to run a variant.
+type engaged struct {
+	variant
+	process *worker.Process
+	device  *device // nil: the processor
+}
+
+// label is what jobs/ID/tasks/N/device says.
+func (e *engaged) label() string {
+	if e.device == nil {
+		return "cpu"
+	}
+	return e.device.label
+}
+
+// variant fetches what a runtime needs of a kernel.
+func (a *Agent) variant(ctx context.Context, ref *wire.KernelRef, runtime string) (variant, error) {
+	if runtime == "" || runtime == jobfile.RuntimeWasm {
+		module, err := a.module(ctx, ref)
+		return variant{runtime: jobfile.RuntimeWasm, module: module, digest: ref.Digest}, err
+	}
+	if !slices.Contains(runtimesOf(ref), runtime) {
+		return variant{}, fmt.Errorf("%w: kernel %s has no variant for %s", errModule, ref.Name, runtime)
+	}
+	k, err := jobfile.ParseKernel(ref.Manifest)
+	if err != nil || k.OpenCL == nil {
+		return variant{}, fmt.Errorf("%w: the manifest of %s cannot be read: %v", errModule, ref.Name, err)
+	}
+	for _, f := range ref.Files {
+		if f.Name != k.OpenCL.File {
+			continue
+		}
+		a.modules.Lock()
+		defer a.modules.Unlock()
+		module, err := a.fetchFile(ctx, ref, f)
+		return variant{runtime, module, f.Digest, ref.Manifest}, err
+	}
+	return variant{}, fmt.Errorf("%w: %s has no file %s", errModule, ref.Name, k.OpenCL.File)
+}
+
+// engage finds a worker for a variant. Where the variant is wrong on this
+// host's device, and the job may use another, that one is engaged. label names
+// the device that the scheduler chose.
+func (a *Agent) engage(ctx context.Context, ref *wire.KernelRef, v variant, label string, others []string) (*engaged, error) {
+	if v.runtime == jobfile.RuntimeWasm {
+		p, err := a.take(ctx)
+		return &engaged{v, p, nil}, err
+	}
+	x, err := a.devices.acquire(ctx, v.runtime, label)
+	if err != nil {
+		return nil, err
+	}
+	err = a.check(ctx, ref, v, x)
+	if errors.Is(err, trial.ErrDiffers) && slices.Contains(others, jobfile.RuntimeWasm) {
+		a.devices.release(x)
+		a.log.Warn("variant not used", "kernel", ref.Name, "device", x.label, "err", err)
+		if v, err = a.variant(ctx, ref, jobfile.RuntimeWasm); err != nil {
+			return nil, err
+		}
+		return a.engage(ctx, ref, v, "", nil)
+	}
+	var p *worker.Process
+	if err == nil {
+		p, err = a.devices.start(ctx, x)
+	}
+	if err != nil {
+		a.devices.release(x)
+		return nil, fmt.Errorf("device %s: %w", x.label, err)
+	}
+	return &engaged{v, p, x}, nil
+}
+
+// dismiss gives the worker back. reason says why the device is to be blamed
+// for the end of a run; "": it is not. ran: the run came to an end.
+func (a *Agent) dismiss(e *engaged, job uint64, ran bool, reason string) {
+	if e.device == nil {
+		a.give(e.process)
+		return
+	}
+	if ran || reason != "" {
+		a.devices.ended(e.device, job, reason)
+	}
+	a.devices.release(e.device)
+}
+
+// checkLimit bounds the comparison of a variant with its reference.
+const checkLimit = 5 * time.Minute
+
+// check compares a variant with its reference on the device, once for each
+// kernel as long as this agent lives. Kernels that have neither a test in their
+// manifest nor come with quern pass.
+func (a *Agent) check(ctx context.Context, ref *wire.KernelRef, v variant, x *device) error {
+	if err, ok := x.checked[string(v.digest)]; ok {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, checkLimit, fmt.Errorf("the test of %s took longer than %s", ref.Name, checkLimit))
+	defer cancel()
+	err := a.compare(ctx, ref, v, x)
+	if err == nil || errors.Is(err, trial.ErrDiffers) {
+		x.checked[string(v.digest)] = err
+	}
+	return err
+}
+
+func (a *Agent) compare(ctx context.Context, ref *wire.KernelRef, v variant, x *device) error {
+	b, err := a.bundle(ctx, ref)
+	if b == nil || err != nil {
+		return err
+	}
+	in, err := b.Sample(64<<10, 1)
+	if err != nil {
+		return nil // there is nothing to compare with
+	}
+	want := in.Want
+	if want == nil {
+		w, err := a.variant(ctx, ref, jobfile.RuntimeWasm)
+		if err != nil {
+			return err
+		}
+		p, err := a.take(ctx)
+		if err != nil {
+			return err
+		}
+		want, _, err = trial.RunOn(ctx, p, trial.Task(b, w.runtime, w.module, w.digest, in))
+		a.give(p)
+		if err != nil {
+			return fmt.Errorf("the test of %s: its wasm variant: %w", ref.Name, err)
+		}
+	}
+	p, err := a.devices.start(ctx, x)
+	if err != nil {
+		return err
+	}
+	got, _, err := trial.RunOn(ctx, p, trial.Task(b, v.runtime, v.module, v.digest, in))
+	if err != nil {
+		// It says nothing of the result; the task itself will tell.
+		a.log.Info("a kernel's test did not run", "kernel", ref.Name, "device", x.label, "err", err)
+		return nil
+	}
+	if err := trial.Same(b.Kernel.Compare, want, got); err != nil {
+		return fmt.Errorf("kernel %s: %w: %w", ref.Name, trial.ErrDiffers, err)
+	}
+	return nil
+}
+
+// bundle is a kernel with what its test needs; nil: it has none.
+func (a *Agent) bundle(ctx context.Context, ref *wire.KernelRef) (*trial.Bundle, error) {
+	k, err := jobfile.ParseKernel(ref.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	name := kernelName(ref)
+	if bundled(ref) {
+		return trial.Bundled(name)
+	}
+	if k.Test == nil {
+		return nil, nil
+	}
+	files := map[string][]byte{}
+	a.modules.Lock()
+	defer a.modules.Unlock()
+	for _, f := range ref.Files {
+		if f.Name != k.Test.Input && f.Name != k.Test.Output {
+			continue
+		}
+		if files[f.Name], err = a.content(ctx, ref, f); err != nil {
+			return nil, err
+		}
+	}
+	return trial.NewBundle(name, ref.Manifest, files)
+}
+
+// bundled says whether a kernel is one of those in the binary.
+func bundled(ref *wire.KernelRef) bool {
+	return ref.Ino == 0 && !slices.ContainsFunc(ref.Files, func(f *wire.KernelFile) bool { return f.Ino != 0 })
+}
+
+// fetchFile makes a file of a bundle a file on this host. modules is held.
+func (a *Agent) fetchFile(ctx context.Context, ref *wire.KernelRef, f *wire.KernelFile) (string, error) {
+	return a.keep(f.Digest, ".bin", func() ([]byte, error) { return a.content(ctx, ref, f) })
+}
+
+// content reads a file of a bundle, from the binary or the mount, and checks
+// its digest.
+func (a *Agent) content(ctx context.Context, ref *wire.KernelRef, f *wire.KernelFile) ([]byte, error) {
+	var data []byte
+	if f.Ino == 0 {
+		if data = kernels.File(kernelName(ref), f.Name); data == nil || !bytes.Equal(digestOf(data), f.Digest) {
+			return nil, fmt.Errorf("this host's quern comes with another version of the kernel %s than the one that was submitted", ref.Name)
+		}
+		return data, nil
+	}
+	data, err := readAll(ctx, a.cfg.Files, f.Ino, worker.MaxModule)
+	if err != nil {
+		return nil, fmt.Errorf("fetching %s of the kernel %s: %w", f.Name, ref.Name, err)
+	}
+	if !bytes.Equal(digestOf(data), f.Digest) {
+		return nil, fmt.Errorf("%w: %s of %s has changed since the job was submitted", errModule, f.Name, ref.Name)
+	}
+	return data, nil
+}
