@@ -26,12 +26,13 @@ type AgentConfig struct {
 	// with the leases of Files' session like anybody's, so that the mount behind
 	// Files learns of results as other mounts do.
 	Meta        Meta
-	Worker      []string // the command `quern worker wasm`
-	WorkerEnv   []string // added to the worker's environment
-	Devices     []string // the command `quern worker`, for runtimes that need a device; nil: none is looked for
-	Slots       int      // tasks at once; 0: one a processor
-	Dir         string   // modules and compiled code; made if it is missing
-	OutputLimit int64    // bytes that one task may write; 0: 16 GiB
+	Worker      []string      // the command `quern worker wasm`
+	WorkerEnv   []string      // added to the worker's environment
+	Devices     []string      // the command `quern worker`, for runtimes that need a device; nil: none is looked for
+	ProbeAfter  time.Duration // until a quarantined device is proved again, at first; 0: 10 s
+	Slots       int           // tasks at once; 0: one a processor
+	Dir         string        // modules and compiled code; made if it is missing
+	OutputLimit int64         // bytes that one task may write; 0: 16 GiB
 	Log         *slog.Logger
 }
 

@@ -29,6 +29,7 @@ type devices struct {
 	command []string // `quern worker`; nil: there are no devices
 	env     []string
 	dir     string
+	first   time.Duration // see health
 	log     *slog.Logger
 	changed func() // called without mu when a device is or is no longer offered
 
@@ -57,7 +58,7 @@ var errNoDevice = errors.New("this host offers no such device now")
 
 func newDevices(cfg AgentConfig) *devices {
 	d := &devices{
-		command: cfg.Devices, env: cfg.WorkerEnv, dir: cfg.Dir, log: cfg.Log,
+		command: cfg.Devices, env: cfg.WorkerEnv, dir: cfg.Dir, first: cfg.ProbeAfter, log: cfg.Log,
 		changed: func() {}, freed: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	if len(d.command) > 0 {
@@ -104,7 +105,7 @@ func (d *devices) find(ctx context.Context, runtime string) {
 		return
 	}
 	for _, info := range report.Devices {
-		d.all = append(d.all, &device{label: runtime + ":" + info.ID, runtime: runtime, info: info, checked: map[string]error{}})
+		d.all = append(d.all, &device{label: runtime + ":" + info.ID, runtime: runtime, info: info, health: health{first: d.first}, checked: map[string]error{}})
 	}
 }
 

@@ -1,6 +1,7 @@
 package offload
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -23,10 +24,11 @@ const (
 // answer, until it computes the answer again. It is pure; the zero value is a
 // device that has just been found.
 type health struct {
-	state  string    // "": unproved
-	reason string    // of a state that is not ready
-	failed uint64    // the job that failed on it since one last succeeded; 0: none
-	next   time.Time // when it is to be proved; zero: at once
+	first  time.Duration // between quarantine and the next proof; 0: probeAfter
+	state  string        // "": unproved
+	reason string        // of a state that is not ready
+	failed uint64        // the job that failed on it since one last succeeded; 0: none
+	next   time.Time     // when it is to be proved; zero: at once
 	pause  time.Duration
 }
 
@@ -63,6 +65,6 @@ func (h *health) failure(job uint64, reason string, now time.Time) {
 
 func (h *health) quarantine(reason string, now time.Time) {
 	h.state, h.reason, h.failed = DeviceQuarantined, reason, 0
-	h.pause = min(max(2*h.pause, probeAfter), probeMost)
+	h.pause = min(max(2*h.pause, cmp.Or(h.first, probeAfter)), probeMost)
 	h.next = now.Add(h.pause)
 }

@@ -148,7 +148,7 @@ func TestParseRefuses(t *testing.T) {
 
 func TestParseKernel(t *testing.T) {
 	k, err := ParseKernel([]byte("version: 1\nabout: counts\nwasm: count.wasm\nargs: [a, 1]\n"))
-	if err != nil || !reflect.DeepEqual(k, &Kernel{About: "counts", Wasm: "count.wasm", Args: []string{"a", "1"}}) {
+	if err != nil || !reflect.DeepEqual(k, &Kernel{About: "counts", Wasm: "count.wasm", Args: []string{"a", "1"}, Compare: Compare{As: "bytes"}}) {
 		t.Errorf("%+v, %v", k, err)
 	}
 	if k, err = ParseKernel([]byte("version: 1\n")); err != nil || k.Wasm != "k.wasm" {
@@ -279,7 +279,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("version: 1\nkernel: !!binary aGk=\ninputs: [!<tag:x> /a]\n"))
 	f.Add([]byte("%YAML 1.1\n---\n? {a: b}\n: c"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if k, err := ParseKernel(data); err == nil && k.Wasm == "" {
+		if k, err := ParseKernel(data); err == nil && k.Wasm == "" && k.OpenCL == nil {
 			t.Error("a manifest without a module")
 		}
 		s, err := Parse(data)

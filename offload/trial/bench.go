@@ -203,6 +203,6 @@ func Environ(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
 		return name != "LD_LIBRARY_PATH" && name != "OCL_ICD_VENDORS" && name != "OPENCL_VENDOR_PATH" &&
-			name != "CUDA_VISIBLE_DEVICES" && !strings.HasPrefix(name, "POCL_") && name != "QUERN_TEST_ROLE"
+			name != "CUDA_VISIBLE_DEVICES" && !strings.HasPrefix(name, "POCL_")
 	})
 }
