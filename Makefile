@@ -10,6 +10,7 @@ all: build
 
 build:
 	$(GO) build -o $(BIN) ./cmd/quern
+	$(GO) build -o $(BIN)-opencl ./cmd/quern-opencl
 
 # What is quick enough to run after each change.
 check:

@@ -38,7 +38,7 @@ func testMain(m *testing.M) int {
 		}
 		defer os.RemoveAll(dir)
 		quern = filepath.Join(dir, "quern")
-		cmd := exec.Command("go", "build", "-o", quern, "quernfs/cmd/quern")
+		cmd := exec.Command("go", "build", "-o", dir, "quernfs/cmd/quern", "quernfs/cmd/quern-opencl")
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
