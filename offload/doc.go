@@ -38,6 +38,9 @@
 //     command itself, and no file before.
 //   - A host that is lost costs a task no retry; a kernel that fails does.
 //   - reason is never empty.
+//   - A device is offered once it has computed a known answer, and a variant of
+//     a kernel is used on it once its result was found to be the reference's,
+//     where there is one.
 //   - A kernel cannot harm more than its attempt: it runs in a worker process
 //     with a memory limit, sees its inputs only, and is stopped by SIGKILL.
 //
@@ -57,5 +60,8 @@
 //	place/…   predictions, assignment, a simulator              (pure)
 //	kernels   the kernels inside the binary, and their sources
 //	worker    the worker process, its frames, and its keeper
+//	opencl    a binding of OpenCL
+//	clworker  the worker process for one device of OpenCL (cmd/quern-opencl)
+//	trial     variants of a kernel compared
 //	offload   overlay, submission, scheduler, agent
 package offload
