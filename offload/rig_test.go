@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -191,7 +192,16 @@ func (r *rig) Changed() <-chan struct{} { return r.changed }
 func (r *rig) Nodes() []*wire.NodeStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.nodes
+	out := slices.Clone(r.nodes)
+	for i, n := range out {
+		for _, a := range r.agents {
+			if a.cfg.Node == n.Node.Id { // as a heartbeat would tell
+				out[i] = proto.CloneOf(n)
+				out[i].Devices = a.Devices()
+			}
+		}
+	}
+	return out
 }
 
 // addNode registers a node.
