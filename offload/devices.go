@@ -50,6 +50,7 @@ type device struct {
 
 	// Of whoever has made it busy:
 	process *worker.Process  // nil: none runs
+	idle    time.Time        // since when it has had nothing to do
 	checked map[string]error // by digest of a variant: nil, or that its results are wrong here
 }
 
@@ -73,7 +74,7 @@ func (d *devices) config(runtime string) worker.Config {
 }
 
 // run finds the devices and proves them, at first and whenever they are due,
-// until ctx ends.
+// until ctx ends. Workers that have been idle for long are ended.
 func (d *devices) run(ctx context.Context) {
 	if len(d.command) == 0 {
 		return
@@ -83,6 +84,7 @@ func (d *devices) run(ctx context.Context) {
 	}
 	for ctx.Err() == nil {
 		next := d.prove(ctx)
+		d.reap(time.Now().Add(-idleWorker))
 		timer := time.NewTimer(next)
 		select {
 		case <-timer.C:
@@ -139,7 +141,7 @@ func (d *devices) prove(ctx context.Context) time.Duration {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	next := time.Hour
+	next := idleWorker
 	for _, x := range d.all {
 		if !x.health.ready() {
 			next = min(next, max(time.Until(x.health.next), time.Millisecond))
@@ -152,6 +154,21 @@ func (d *devices) list() []*device {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.all)
+}
+
+// reap ends workers that have been idle since before.
+func (d *devices) reap(before time.Time) {
+	for _, x := range d.list() {
+		d.mu.Lock()
+		old := !x.busy && x.process != nil && x.idle.Before(before)
+		x.busy = x.busy || old
+		d.mu.Unlock()
+		if old {
+			x.process.Close()
+			x.process = nil
+			d.release(x)
+		}
+	}
 }
 
 // close ends the workers. Nobody uses a device any more.
@@ -255,7 +272,7 @@ func (d *devices) start(ctx context.Context, x *device) (*worker.Process, error)
 func (d *devices) release(x *device) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	x.busy = false
+	x.busy, x.idle = false, time.Now()
 	close(d.freed)
 	d.freed = make(chan struct{})
 }

@@ -157,6 +157,13 @@ opencl:
 			t.Errorf("%s: %q, want %q", name, out, want[name])
 		}
 	}
+	// The device's worker is ended when it has been idle for long, and comes back.
+	r.lastAgent().devices.reap(time.Now().Add(time.Hour))
+	for _, x := range r.lastAgent().devices.list() {
+		if x.process != nil {
+			t.Error("an idle worker lives on")
+		}
+	}
 	// Now that a device is offered, the preferred runtime is the one that is used.
 	id := r.submit("again", "version: 1\nkernel: histogram\nruntime: [opencl, wasm]\ninputs: [/data]\nreduce: {}\n")
 	_, tasks := r.wait(id)
@@ -199,21 +206,38 @@ opencl:
 func TestWrongVariant(t *testing.T) {
 	r := newRig(t)
 	r.lead(SchedulerConfig{})
-	for name, value := range map[string]string{"right": "max(in[i], 0.0f)", "wrong": "in[i] + 1"} {
+	for name, value := range map[string]string{"right": "max(in[i], 0.0f)", "wrong": "in[i] + 1", "foreign": "max(0.0f, in[i])", "open": "fmax(in[i], 0.0f)"} {
 		dir := "/.compute/kernels/" + name + "/1/"
 		r.write(dir+"kernel.yaml", checkedKernel)
 		r.write(dir+"k.wasm", bundledWasm(t))
 		r.write(dir+"in.bin", floats(1, -2, 3))
 		r.write(dir+"k.cl", "__kernel void filter(__global const float *in, __global float *out, uint n) { size_t i = get_global_id(0); if (i < n) out[i] = "+value+"; }")
 	}
+	// What others may have written does not run on a processor.
+	for name, change := range map[string]*wire.SetAttr{
+		"foreign": {Mask: wire.SetUID, Uid: 1000}, "open": {Mask: wire.SetMode, Mode: 0o666},
+	} {
+		in, err := r.Stat(t.Context(), "/.compute/kernels/"+name+"/1/k.cl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		change.Ino = in.Attr.Ino
+		r.must(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: change}})
+	}
 	r.write("/f", floats(5, -6))
 	devices := r.startDeviceAgent("a", nil)
 	r.untilDevice(devices, DeviceReady)
+	cpu := devices()[0].Type == "cpu"
 	for _, c := range []struct{ name, kernel, runtime, device, reason string }{
 		{"a", "right", "opencl", "opencl:", "done"},
 		{"b", "wrong", "[opencl, wasm]", "cpu", "done"},
+		{"d", "foreign", "opencl", "", "belongs to uid 1000 and has mode 0644"},
+		{"e", "open", "opencl", "", "belongs to uid 0 and has mode 0666"},
 		{"c", "wrong", "opencl", "", "kernel wrong@1: its result differs from the reference: number 0 is 2 instead of 1"},
 	} {
+		if !cpu && (c.kernel == "foreign" || c.kernel == "open") {
+			continue // that rule is for devices which are processors
+		}
 		id := r.submit(c.name, "version: 1\nkernel: "+c.kernel+"\nruntime: "+c.runtime+"\nretries: 0\ninputs: [/f]\n")
 		job, tasks := r.wait(id)
 		if !strings.Contains(tasks[0].Reason, c.reason) {
@@ -283,8 +307,7 @@ opencl:
 		if reason := seen(); reason != "" {
 			t.Errorf("one job alone has put the device into quarantine: %s", reason)
 		}
-		// The time-out leaves time to compile.
-		id := r.submit(name, "version: 1\nkernel: hang\nretries: 0\ntimeout: 8s\ninputs: [/x]\n")
+		id := r.submit(name, "version: 1\nkernel: hang\nretries: 0\ntimeout: 2s\ninputs: [/x]\n")
 		if job, _ := r.wait(id); job.State != StateFailed || !strings.Contains(job.Reason, "time-out") {
 			t.Errorf("%s: %s %s", name, job.State, job.Reason)
 		}

@@ -186,7 +186,7 @@ func (e *expander) pinBundle(ctx context.Context, name, dir string, k *jobfile.K
 		if err != nil {
 			return nil, err
 		}
-		f := &wire.KernelFile{Name: file, Digest: digestOf(data), Ino: inode.Attr.Ino, Size: inode.Attr.Size}
+		f := &wire.KernelFile{Name: file, Digest: digestOf(data), Ino: inode.Attr.Ino, Size: inode.Attr.Size, Uid: inode.Attr.Uid, Mode: inode.Attr.Mode & 0o777}
 		ref.Files = append(ref.Files, f)
 		if ref.Ino == 0 && file == k.OpenCL.File {
 			ref.Digest, ref.Ino, ref.Size = f.Digest, f.Ino, f.Size

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -21,6 +22,7 @@ type variant struct {
 	module   string
 	digest   []byte
 	manifest []byte // of what runs on a device
+	file     *wire.KernelFile
 }
 
 // engaged is a worker that is about to run a variant.
@@ -58,7 +60,7 @@ func (a *Agent) variant(ctx context.Context, ref *wire.KernelRef, runtime string
 		a.modules.Lock()
 		defer a.modules.Unlock()
 		module, err := a.fetchFile(ctx, ref, f)
-		return variant{runtime, module, f.Digest, ref.Manifest}, err
+		return variant{runtime, module, f.Digest, ref.Manifest, f}, err
 	}
 	return variant{}, fmt.Errorf("%w: %s has no file %s", errModule, ref.Name, k.OpenCL.File)
 }
@@ -75,7 +77,9 @@ func (a *Agent) engage(ctx context.Context, ref *wire.KernelRef, v variant, labe
 	if err != nil {
 		return nil, err
 	}
-	err = a.check(ctx, ref, v, x)
+	if err = trusted(ref, v.file, x); err == nil {
+		err = a.check(ctx, ref, v, x)
+	}
 	if errors.Is(err, trial.ErrDiffers) && slices.Contains(others, jobfile.RuntimeWasm) {
 		a.devices.release(x)
 		a.log.Warn("variant not used", "kernel", ref.Name, "device", x.label, "err", err)
@@ -93,6 +97,21 @@ func (a *Agent) engage(ctx context.Context, ref *wire.KernelRef, v variant, labe
 		return nil, fmt.Errorf("device %s: %w", x.label, err)
 	}
 	return &engaged{v, p, x}, nil
+}
+
+// trusted refuses a kernel on a device that is a processor unless an
+// administrator has vouched for it. There a kernel is machine code in the
+// worker's own address space, and so has the rights of the agent; a GPU keeps
+// it to its buffers.
+func trusted(ref *wire.KernelRef, f *wire.KernelFile, x *device) error {
+	if x.info.Type != "cpu" || f.Ino == 0 {
+		return nil
+	}
+	if (f.Uid == 0 || f.Uid == uint32(os.Geteuid())) && f.Mode&0o022 == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s of %s belongs to uid %d and has mode %04o: %s is a processor, where a kernel has the rights of the agent, so the file must belong to root and be writable by nobody else",
+		errModule, f.Name, ref.Name, f.Uid, f.Mode, x.label)
 }
 
 // dismiss gives the worker back. reason says why the device is to be blamed
@@ -121,12 +140,21 @@ func (a *Agent) check(ctx context.Context, ref *wire.KernelRef, v variant, x *de
 	ctx, cancel := context.WithTimeoutCause(ctx, checkLimit, fmt.Errorf("the test of %s took longer than %s", ref.Name, checkLimit))
 	defer cancel()
 	err := a.compare(ctx, ref, v, x)
+	if errors.Is(err, errUntested) {
+		// It says nothing of the result; the task itself will tell.
+		a.log.Info("a kernel's test did not run", "kernel", ref.Name, "device", x.label, "err", err)
+		return nil
+	}
 	if err == nil || errors.Is(err, trial.ErrDiffers) {
 		x.checked[string(v.digest)] = err
 	}
 	return err
 }
 
+// errUntested is a variant whose test did not come to a result.
+var errUntested = errors.New("no result")
+
+// compare is check without its memory.
 func (a *Agent) compare(ctx context.Context, ref *wire.KernelRef, v variant, x *device) error {
 	b, err := a.bundle(ctx, ref)
 	if b == nil || err != nil {
@@ -158,9 +186,7 @@ func (a *Agent) compare(ctx context.Context, ref *wire.KernelRef, v variant, x *
 	}
 	got, _, err := trial.RunOn(ctx, p, trial.Task(b, v.runtime, v.module, v.digest, in))
 	if err != nil {
-		// It says nothing of the result; the task itself will tell.
-		a.log.Info("a kernel's test did not run", "kernel", ref.Name, "device", x.label, "err", err)
-		return nil
+		return fmt.Errorf("%w: %w", errUntested, err)
 	}
 	if err := trial.Same(b.Kernel.Compare, want, got); err != nil {
 		return fmt.Errorf("kernel %s: %w: %w", ref.Name, trial.ErrDiffers, err)

@@ -8039,6 +8039,8 @@ type KernelFile struct {
 	Digest        []byte                 `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"` // SHA-256
 	Ino           uint64                 `protobuf:"varint,3,opt,name=ino,proto3" json:"ino,omitempty"`      // 0: it is in the binary
 	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Uid           uint32                 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"`   // whom it belonged to when it was pinned
+	Mode          uint32                 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"` // its permissions then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8097,6 +8099,20 @@ func (x *KernelFile) GetIno() uint64 {
 func (x *KernelFile) GetSize() uint64 {
 	if x != nil {
 		return x.Size
+	}
+	return 0
+}
+
+func (x *KernelFile) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *KernelFile) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
 	}
 	return 0
 }
@@ -10753,13 +10769,15 @@ const file_quern_proto_rawDesc = "" +
 	"\bmanifest\x18< \x01(\fR\bmanifest\x12'\n" +
 	"\x05files\x18= \x03(\v2\x11.quern.KernelFileR\x05files\x12\x1a\n" +
 	"\bruntimes\x18> \x03(\tR\bruntimes\x12\x14\n" +
-	"\x05rates\x18? \x03(\x04R\x05rates\"^\n" +
+	"\x05rates\x18? \x03(\x04R\x05rates\"\x84\x01\n" +
 	"\n" +
 	"KernelFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x10\n" +
 	"\x03ino\x18\x03 \x01(\x04R\x03ino\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x04R\x04size\"7\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x12\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\"\xde\x05\n" +

@@ -208,8 +208,9 @@ func full(in io.Reader, p []byte) error {
 // stream runs the passes over piece after piece of what is left of the input.
 func (x *recipe) stream(in jobfile.CLInput) error {
 	size := jobfile.TypeSize[in.Type]
-	if int64(in.Chunk)*int64(size) > x.run.Memory {
-		in.Chunk = int(x.run.Memory) / size / 2
+	// Leave room for what the recipe makes of a piece.
+	if most := x.run.Memory / 4 / int64(size); int64(in.Chunk) > most {
+		in.Chunk = int(max(most, 1))
 	}
 	data := make([]byte, in.Chunk*size)
 	for {
