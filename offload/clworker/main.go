@@ -40,10 +40,12 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "quern-opencl: descriptor 3 is not a socket; agents start workers, people need not")
 		return 2
 	}
-	if os.Getenv("POCL_CACHE_DIR") == "" && *cache != "" {
-		// PoCL would else write below the home directory, which a worker lacks.
-		_ = os.Setenv("POCL_CACHE_DIR", filepath.Join(*cache, "pocl"))
+	clean, err := privateCache(*cache)
+	if err != nil {
+		fmt.Fprintln(stderr, "quern-opencl:", err)
+		return 1
 	}
+	defer clean()
 	if serve {
 		worker.Restrain(4096) // drivers of GPUs open many files
 	}
@@ -52,6 +54,23 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	return 0
+}
+
+// privateCache tells PoCL to keep what it compiles below cache, or in a
+// directory that clean removes: else it would write below the home directory,
+// which a worker lacks.
+func privateCache(cache string) (clean func(), err error) {
+	if os.Getenv("POCL_CACHE_DIR") != "" {
+		return func() {}, nil
+	}
+	if cache != "" {
+		return func() {}, os.Setenv("POCL_CACHE_DIR", filepath.Join(cache, "pocl"))
+	}
+	dir, err := os.MkdirTemp("", "quern-opencl-")
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = os.RemoveAll(dir) }, os.Setenv("POCL_CACHE_DIR", dir)
 }
 
 func run(serve bool, id, cache string, stdout io.Writer) error {
