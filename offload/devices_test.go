@@ -90,8 +90,8 @@ func arrayFile(rows, cols uint32, values ...float32) string {
 	return string(binary.LittleEndian.AppendUint32(b, cols)) + floats(values...)
 }
 
-// onDevice fails unless a map task of the job ran on a device of OpenCL.
-func onDevice(t *testing.T, tasks []*wire.Task) {
+// wantDevice fails unless a map task of the job ran on a device of OpenCL.
+func wantDevice(t *testing.T, tasks []*wire.Task) {
 	t.Helper()
 	for _, x := range tasks {
 		if x.Phase == "reduce" {
@@ -152,7 +152,7 @@ opencl:
 			}
 			continue
 		}
-		onDevice(t, tasks)
+		wantDevice(t, tasks)
 		if out != want[name] {
 			t.Errorf("%s: %q, want %q", name, out, want[name])
 		}
@@ -167,7 +167,7 @@ opencl:
 	// Now that a device is offered, the preferred runtime is the one that is used.
 	id := r.submit("again", "version: 1\nkernel: histogram\nruntime: [opencl, wasm]\ninputs: [/data]\nreduce: {}\n")
 	_, tasks := r.wait(id)
-	onDevice(t, tasks)
+	wantDevice(t, tasks)
 	if r.outputs(id)["output"] != r.outputs(jobs["histogram"])["output"] {
 		t.Error("the two runtimes differ")
 	}
@@ -321,7 +321,7 @@ opencl:
 	if job.State != StateSucceeded || r.outputs(id)["output"] != floats(5, 0) {
 		t.Errorf("%s %s", job.State, job.Reason)
 	}
-	onDevice(t, tasks)
+	wantDevice(t, tasks)
 }
 
 // TestNoDevice: without a helper, or with one that fails, an agent does what
