@@ -43,6 +43,9 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 	out := uint64(0)
 	if err == nil {
 		t.State, t.Reason, out = StateSucceeded, "done", r.dir
+		if t.MemoJob != 0 {
+			t.Reason = fmt.Sprintf("done: the result of job %d", t.MemoJob)
+		}
 	} else {
 		if !r.lost {
 			t.Failures++
@@ -51,7 +54,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 	}
 	u := &wire.UpdateTask{Task: t, OutIno: out}
 	if err == nil {
-		u.Files, u.Names = r.small, r.names
+		u.Files, u.Names, u.Provenance = r.small, r.names, r.origin
 	}
 	stale, err := a.tell(ctx, u)
 	if t.State == StateSucceeded && refused(err) {
@@ -126,6 +129,7 @@ type attemptRun struct {
 	dir     uint64 // the attempt directory; 0: not made
 	small   []*wire.OutputFile
 	names   []string // of the results that leave the job's own directory
+	origin  []byte   // what the results are made from
 	lost    bool     // the error is not the task's own fault
 	retries int      // as the job file says
 	meter   traffic.Meter
@@ -151,14 +155,31 @@ func (r *attemptRun) run(ctx context.Context) error {
 	case spec.Reduce != nil:
 		phase = "map"
 	}
+	ctx = traffic.With(ctx, &r.meter)
+	defer func() { r.report.BytesLocal, r.report.BytesRemote = r.meter.Local(), r.meter.Remote() }()
+	name, elsewhere := outputName(spec, r.task, r.job)
+	if elsewhere {
+		r.names = []string{name}
+	}
+	out := r.output(ctx, name)
+	defer out.close()
+	known, err := r.remembered(ctx, out)
+	if err != nil {
+		r.lost = true
+		return err
+	}
+	if phase != "map" {
+		r.origin = r.provenance(ref, step)
+	}
+	if known {
+		return r.keep(ctx, out)
+	}
 	began := time.Now()
 	v, err := r.agent.variant(ctx, ref, r.task.Runtime)
 	if err != nil {
 		r.lost = !errors.Is(err, errModule)
 		return err
 	}
-	ctx = traffic.With(ctx, &r.meter)
-	defer func() { r.report.BytesLocal, r.report.BytesRemote = r.meter.Local(), r.meter.Remote() }()
 	inputs, err := r.inputs(ctx)
 	if err != nil {
 		var changed *changedError
@@ -166,12 +187,6 @@ func (r *attemptRun) run(ctx context.Context) error {
 		return err
 	}
 	defer inputs.close()
-	name, elsewhere := outputName(spec, r.task, r.job)
-	if elsewhere {
-		r.names = []string{name}
-	}
-	out := r.output(ctx, name)
-	defer out.close()
 
 	e, err := r.agent.engage(ctx, ref, v, r.task.Device, candidates(spec.Runtime, ref, phase == "reduce"))
 	if err != nil {
@@ -207,6 +222,11 @@ func (r *attemptRun) run(ctx context.Context) error {
 	}
 	began = time.Now()
 	defer func() { timing.WriteNs = time.Since(began).Nanoseconds() }()
+	return r.keep(ctx, out)
+}
+
+// keep makes the output durable.
+func (r *attemptRun) keep(ctx context.Context, out *taskOutput) error {
 	if err := out.finish(ctx); err != nil {
 		r.lost = true
 		return fmt.Errorf("storing the output: %w", err)

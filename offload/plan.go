@@ -49,6 +49,7 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 		return job, nil, nil
 	}
 	tasks, err := e.tasks(ctx, spec)
+	memoise(spec, job, cred.GetUid(), tasks)
 	return job, tasks, err
 }
 
@@ -144,6 +145,10 @@ func (e *expander) tasks(ctx context.Context, spec *jobfile.Spec) ([]*wire.Task,
 		if len(tasks) >= maxTasks {
 			return nil, problem(wire.Invalid, e.job, 0, "%d files, each a task with a result of its own, are more than %d", len(files), maxTasks)
 		}
+		locate(ctx, e.files, tasks)
+	case spec.Memoise && spec.Split == jobfile.SplitFile && spec.TaskBytes == 0 && len(files) < maxTasks/2:
+		// One task a file: what has changed costs no more than itself.
+		tasks = pack(files, 0, 1)
 		locate(ctx, e.files, tasks)
 	default:
 		if tasks, err = split(ctx, e.files, files, spec); err != nil {

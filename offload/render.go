@@ -89,11 +89,14 @@ func provenanceText(j *wire.Job, tasks []*wire.Task) string {
 
 func usageText(j *wire.Job, tasks []*wire.Task, now time.Time) string {
 	var b strings.Builder
-	var in, out, peak, attempts, local, remote uint64
+	var in, out, peak, attempts, local, remote, remembered uint64
 	var cpu, busy time.Duration
 	for _, t := range tasks {
 		in += t.BytesIn
 		out += t.BytesOut
+		if t.MemoJob != 0 {
+			remembered++
+		}
 		local += t.BytesLocal
 		remote += t.BytesRemote
 		peak = max(peak, t.PeakMemory)
@@ -101,7 +104,7 @@ func usageText(j *wire.Job, tasks []*wire.Task, now time.Time) string {
 		cpu += time.Duration(t.CpuNs)
 		busy += elapsed(t.StartedNs, t.EndedNs, now)
 	}
-	fmt.Fprintf(&b, "tasks %d\ndone %d\nattempts %d\n", j.Tasks, j.TasksDone, attempts)
+	fmt.Fprintf(&b, "tasks %d\ndone %d\nremembered %d\nattempts %d\n", j.Tasks, j.TasksDone, remembered, attempts)
 	fmt.Fprintf(&b, "wall_seconds %.3f\ntask_seconds %.3f\ncpu_seconds %.3f\n", elapsed(j.SubmittedNs, j.EndedNs, now).Seconds(), busy.Seconds(), cpu.Seconds())
 	fmt.Fprintf(&b, "bytes_in %d\nbytes_local %d\nbytes_remote %d\nbytes_out %d\npeak_memory %d\n", in, local, remote, out, peak)
 	return b.String()

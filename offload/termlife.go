@@ -96,6 +96,7 @@ func (t *term) awaited(ctx context.Context, j *jobState) (*wire.UpdateJob, error
 	default:
 		return end(sentence(err))
 	}
+	memoise(j.spec, j.job, j.job.Cred.GetUid(), tasks)
 	if len(tasks) == 0 {
 		return &wire.UpdateJob{Id: j.job.Id, State: StateSucceeded, Reason: nothingToDo}, nil
 	}

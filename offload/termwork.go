@@ -189,6 +189,7 @@ func next(j *jobState) *wire.UpdateJob {
 	for _, x := range j.tasks {
 		task.Inputs = append(task.Inputs, &wire.TaskInput{Path: partName(x.t.N)})
 	}
+	memoiseReduce(j.spec, j.job, task, j.tasks)
 	return &wire.UpdateJob{Id: j.job.Id, Event: fmt.Sprintf("map done: %s; now the reduce step", count(len(j.tasks), "task")), Tasks: []*wire.Task{task}}
 }
 

@@ -3419,6 +3419,7 @@ type Query struct {
 	//	*Query_Status
 	//	*Query_Access
 	//	*Query_ExplainJob
+	//	*Query_GetMemo
 	Op            isQuery_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3626,6 +3627,15 @@ func (x *Query) GetExplainJob() *ExplainJob {
 	return nil
 }
 
+func (x *Query) GetGetMemo() *GetMemo {
+	if x != nil {
+		if x, ok := x.Op.(*Query_GetMemo); ok {
+			return x.GetMemo
+		}
+	}
+	return nil
+}
+
 type isQuery_Op interface {
 	isQuery_Op()
 }
@@ -3694,6 +3704,10 @@ type Query_ExplainJob struct {
 	ExplainJob *ExplainJob `protobuf:"bytes,40,opt,name=explain_job,json=explainJob,proto3,oneof"`
 }
 
+type Query_GetMemo struct {
+	GetMemo *GetMemo `protobuf:"bytes,70,opt,name=get_memo,json=getMemo,proto3,oneof"`
+}
+
 func (*Query_Lookup) isQuery_Op() {}
 
 func (*Query_GetInode) isQuery_Op() {}
@@ -3726,6 +3740,8 @@ func (*Query_Access) isQuery_Op() {}
 
 func (*Query_ExplainJob) isQuery_Op() {}
 
+func (*Query_GetMemo) isQuery_Op() {}
+
 type Answer struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Code    uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
@@ -3744,6 +3760,7 @@ type Answer struct {
 	//	*Answer_Jobs
 	//	*Answer_Nodes
 	//	*Answer_Status
+	//	*Answer_Memo
 	Op            isAnswer_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3904,6 +3921,15 @@ func (x *Answer) GetStatus() *StatusAnswer {
 	return nil
 }
 
+func (x *Answer) GetMemo() *Memo {
+	if x != nil {
+		if x, ok := x.Op.(*Answer_Memo); ok {
+			return x.Memo
+		}
+	}
+	return nil
+}
+
 type isAnswer_Op interface {
 	isAnswer_Op()
 }
@@ -3948,6 +3974,10 @@ type Answer_Status struct {
 	Status *StatusAnswer `protobuf:"bytes,23,opt,name=status,proto3,oneof"`
 }
 
+type Answer_Memo struct {
+	Memo *Memo `protobuf:"bytes,70,opt,name=memo,proto3,oneof"`
+}
+
 func (*Answer_Inode) isAnswer_Op() {}
 
 func (*Answer_Dir) isAnswer_Op() {}
@@ -3967,6 +3997,8 @@ func (*Answer_Jobs) isAnswer_Op() {}
 func (*Answer_Nodes) isAnswer_Op() {}
 
 func (*Answer_Status) isAnswer_Op() {}
+
+func (*Answer_Memo) isAnswer_Op() {}
 
 // Lookup finds name in parent (search permission checked). With a read lease
 // granted on parent, ENOENT may be cached too; the parent's inode comes back
@@ -8196,6 +8228,8 @@ type Task struct {
 	DeviceNs      int64                  `protobuf:"fixed64,61,opt,name=device_ns,json=deviceNs,proto3" json:"device_ns,omitempty"`         // that its kernels ran on a device, of the last attempt
 	BytesLocal    uint64                 `protobuf:"varint,70,opt,name=bytes_local,json=bytesLocal,proto3" json:"bytes_local,omitempty"`    // read from chunk servers of the same host, of the last attempt
 	BytesRemote   uint64                 `protobuf:"varint,71,opt,name=bytes_remote,json=bytesRemote,proto3" json:"bytes_remote,omitempty"` // read over the network
+	Memo          []byte                 `protobuf:"bytes,72,opt,name=memo,proto3" json:"memo,omitempty"`                                   // digest of all that decides the result; empty: it is not to be remembered
+	MemoJob       uint64                 `protobuf:"varint,73,opt,name=memo_job,json=memoJob,proto3" json:"memo_job,omitempty"`             // the job whose result it took over, instead of running
 	Placement     *Placement             `protobuf:"bytes,40,opt,name=placement,proto3" json:"placement,omitempty"`                         // of the running or last attempt: what it was chosen from
 	Timing        *Timing                `protobuf:"bytes,41,opt,name=timing,proto3" json:"timing,omitempty"`                               // of the last attempt
 	unknownFields protoimpl.UnknownFields
@@ -8396,6 +8430,20 @@ func (x *Task) GetBytesLocal() uint64 {
 func (x *Task) GetBytesRemote() uint64 {
 	if x != nil {
 		return x.BytesRemote
+	}
+	return 0
+}
+
+func (x *Task) GetMemo() []byte {
+	if x != nil {
+		return x.Memo
+	}
+	return nil
+}
+
+func (x *Task) GetMemoJob() uint64 {
+	if x != nil {
+		return x.MemoJob
 	}
 	return 0
 }
@@ -8907,6 +8955,129 @@ func (x *SubmitJob) GetMaxOpen() uint32 {
 	return 0
 }
 
+// GetMemo finds the result of a task with this digest, that it left as the one
+// file of its own.
+type GetMemo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMemo) Reset() {
+	*x = GetMemo{}
+	mi := &file_quern_proto_msgTypes[108]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMemo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMemo) ProtoMessage() {}
+
+func (x *GetMemo) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[108]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMemo.ProtoReflect.Descriptor instead.
+func (*GetMemo) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{108}
+}
+
+func (x *GetMemo) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// Memo is the value of j/memo.
+type Memo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ino           uint64                 `protobuf:"varint,1,opt,name=ino,proto3" json:"ino,omitempty"`
+	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	MtimeNs       int64                  `protobuf:"fixed64,3,opt,name=mtime_ns,json=mtimeNs,proto3" json:"mtime_ns,omitempty"`
+	Job           uint64                 `protobuf:"varint,4,opt,name=job,proto3" json:"job,omitempty"`
+	N             uint32                 `protobuf:"varint,5,opt,name=n,proto3" json:"n,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Memo) Reset() {
+	*x = Memo{}
+	mi := &file_quern_proto_msgTypes[109]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Memo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Memo) ProtoMessage() {}
+
+func (x *Memo) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[109]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Memo.ProtoReflect.Descriptor instead.
+func (*Memo) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{109}
+}
+
+func (x *Memo) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *Memo) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Memo) GetMtimeNs() int64 {
+	if x != nil {
+		return x.MtimeNs
+	}
+	return 0
+}
+
+func (x *Memo) GetJob() uint64 {
+	if x != nil {
+		return x.Job
+	}
+	return 0
+}
+
+func (x *Memo) GetN() uint32 {
+	if x != nil {
+		return x.N
+	}
+	return 0
+}
+
 // RemoveJob forgets a job that has ended, with what lies in its output
 // directory: some of it with each command. The result's value is 1 while there
 // is more.
@@ -8919,7 +9090,7 @@ type RemoveJob struct {
 
 func (x *RemoveJob) Reset() {
 	*x = RemoveJob{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8931,7 +9102,7 @@ func (x *RemoveJob) String() string {
 func (*RemoveJob) ProtoMessage() {}
 
 func (x *RemoveJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8944,7 +9115,7 @@ func (x *RemoveJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveJob.ProtoReflect.Descriptor instead.
 func (*RemoveJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *RemoveJob) GetId() uint64 {
@@ -8961,6 +9132,7 @@ type UpdateTask struct {
 	Task          *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	OutIno        uint64                 `protobuf:"varint,2,opt,name=out_ino,json=outIno,proto3" json:"out_ino,omitempty"`                           // with succeeded: a directory whose entries are renamed into the job's out_dir
 	Names         []string               `protobuf:"bytes,70,rep,name=names,proto3" json:"names,omitempty"`                                           // of the results, as far as they go to Job.out_parent
+	Provenance    []byte                 `protobuf:"bytes,72,opt,name=provenance,proto3" json:"provenance,omitempty"`                                 // becomes the attribute user.compute.provenance of the results
 	OpenSessions  []uint64               `protobuf:"varint,71,rep,packed,name=open_sessions,json=openSessions,proto3" json:"open_sessions,omitempty"` // by the leader: those that have one open which is replaced
 	Files         []*OutputFile          `protobuf:"bytes,90,rep,name=files,proto3" json:"files,omitempty"`                                           // with succeeded: small files that are made in the job's out_dir
 	unknownFields protoimpl.UnknownFields
@@ -8969,7 +9141,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8981,7 +9153,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8994,7 +9166,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -9014,6 +9186,13 @@ func (x *UpdateTask) GetOutIno() uint64 {
 func (x *UpdateTask) GetNames() []string {
 	if x != nil {
 		return x.Names
+	}
+	return nil
+}
+
+func (x *UpdateTask) GetProvenance() []byte {
+	if x != nil {
+		return x.Provenance
 	}
 	return nil
 }
@@ -9044,7 +9223,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9056,7 +9235,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9069,7 +9248,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *OutputFile) GetName() string {
@@ -9104,7 +9283,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9116,7 +9295,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9129,7 +9308,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -9208,7 +9387,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9220,7 +9399,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9233,7 +9412,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -9281,7 +9460,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9293,7 +9472,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9306,7 +9485,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -9334,7 +9513,7 @@ type ExplainJob struct {
 
 func (x *ExplainJob) Reset() {
 	*x = ExplainJob{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9346,7 +9525,7 @@ func (x *ExplainJob) String() string {
 func (*ExplainJob) ProtoMessage() {}
 
 func (x *ExplainJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9359,7 +9538,7 @@ func (x *ExplainJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainJob.ProtoReflect.Descriptor instead.
 func (*ExplainJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *ExplainJob) GetId() uint64 {
@@ -9379,7 +9558,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9391,7 +9570,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9404,7 +9583,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -9438,7 +9617,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9450,7 +9629,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9463,7 +9642,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{116}
+	return file_quern_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -9537,7 +9716,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9549,7 +9728,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9562,7 +9741,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{117}
+	return file_quern_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *Device) GetName() string {
@@ -9674,7 +9853,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9686,7 +9865,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9699,7 +9878,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{118}
+	return file_quern_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -9776,7 +9955,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9788,7 +9967,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9801,7 +9980,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{119}
+	return file_quern_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -9835,7 +10014,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9847,7 +10026,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9860,7 +10039,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{120}
+	return file_quern_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -9887,7 +10066,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9899,7 +10078,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9912,7 +10091,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{121}
+	return file_quern_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -9941,7 +10120,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9953,7 +10132,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9966,7 +10145,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{122}
+	return file_quern_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -10005,7 +10184,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10017,7 +10196,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10030,7 +10209,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{123}
+	return file_quern_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -10075,7 +10254,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10087,7 +10266,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10100,7 +10279,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{124}
+	return file_quern_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -10409,7 +10588,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05Grant\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x1f\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\v.quern.ModeR\x04mode\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\x04R\x02id\"\xd2\x06\n" +
+	"\x02id\x18\x03 \x01(\x04R\x02id\"\xff\x06\n" +
 	"\x05Query\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x1f\n" +
@@ -10435,8 +10614,9 @@ const file_quern_proto_rawDesc = "" +
 	"\x06status\x18\x17 \x01(\v2\r.quern.StatusH\x00R\x06status\x12'\n" +
 	"\x06access\x18\x18 \x01(\v2\r.quern.AccessH\x00R\x06access\x124\n" +
 	"\vexplain_job\x18( \x01(\v2\x11.quern.ExplainJobH\x00R\n" +
-	"explainJobB\x04\n" +
-	"\x02op\"\xc0\x04\n" +
+	"explainJob\x12+\n" +
+	"\bget_memo\x18F \x01(\v2\x0e.quern.GetMemoH\x00R\agetMemoB\x04\n" +
+	"\x02op\"\xe3\x04\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
@@ -10452,7 +10632,8 @@ const file_quern_proto_rawDesc = "" +
 	"\ballocate\x18\x13 \x01(\v2\x15.quern.AllocateAnswerH\x00R\ballocate\x12'\n" +
 	"\x04jobs\x18\x14 \x01(\v2\x11.quern.JobsAnswerH\x00R\x04jobs\x12*\n" +
 	"\x05nodes\x18\x16 \x01(\v2\x12.quern.NodesAnswerH\x00R\x05nodes\x12-\n" +
-	"\x06status\x18\x17 \x01(\v2\x13.quern.StatusAnswerH\x00R\x06statusB\x04\n" +
+	"\x06status\x18\x17 \x01(\v2\x13.quern.StatusAnswerH\x00R\x06status\x12!\n" +
+	"\x04memo\x18F \x01(\v2\v.quern.MemoH\x00R\x04memoB\x04\n" +
 	"\x02op\"J\n" +
 	"\x06Lookup\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
@@ -10780,7 +10961,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\rR\x04mode\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xde\x05\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x8d\x06\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -10811,7 +10992,9 @@ const file_quern_proto_rawDesc = "" +
 	"\tdevice_ns\x18= \x01(\x10R\bdeviceNs\x12\x1f\n" +
 	"\vbytes_local\x18F \x01(\x04R\n" +
 	"bytesLocal\x12!\n" +
-	"\fbytes_remote\x18G \x01(\x04R\vbytesRemote\x12.\n" +
+	"\fbytes_remote\x18G \x01(\x04R\vbytesRemote\x12\x12\n" +
+	"\x04memo\x18H \x01(\fR\x04memo\x12\x19\n" +
+	"\bmemo_job\x18I \x01(\x04R\amemoJob\x12.\n" +
 	"\tplacement\x18( \x01(\v2\x10.quern.PlacementR\tplacement\x12%\n" +
 	"\x06timing\x18) \x01(\v2\r.quern.TimingR\x06timing\"u\n" +
 	"\tPlacement\x12$\n" +
@@ -10856,13 +11039,24 @@ const file_quern_proto_rawDesc = "" +
 	".quern.JobR\x03job\x12!\n" +
 	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\x12\x19\n" +
 	"\bmax_open\x18F \x01(\rR\amaxOpen\"\x1b\n" +
+	"\aGetMemo\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\"g\n" +
+	"\x04Memo\x12\x10\n" +
+	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x19\n" +
+	"\bmtime_ns\x18\x03 \x01(\x10R\amtimeNs\x12\x10\n" +
+	"\x03job\x18\x04 \x01(\x04R\x03job\x12\f\n" +
+	"\x01n\x18\x05 \x01(\rR\x01n\"\x1b\n" +
 	"\tRemoveJob\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\xaa\x01\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xca\x01\n" +
 	"\n" +
 	"UpdateTask\x12\x1f\n" +
 	"\x04task\x18\x01 \x01(\v2\v.quern.TaskR\x04task\x12\x17\n" +
 	"\aout_ino\x18\x02 \x01(\x04R\x06outIno\x12\x14\n" +
-	"\x05names\x18F \x03(\tR\x05names\x12#\n" +
+	"\x05names\x18F \x03(\tR\x05names\x12\x1e\n" +
+	"\n" +
+	"provenance\x18H \x01(\fR\n" +
+	"provenance\x12#\n" +
 	"\ropen_sessions\x18G \x03(\x04R\fopenSessions\x12'\n" +
 	"\x05files\x18Z \x03(\v2\x11.quern.OutputFileR\x05files\":\n" +
 	"\n" +
@@ -10980,7 +11174,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 125)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 127)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(IfExists)(0),          // 1: quern.IfExists
@@ -11092,23 +11286,25 @@ var file_quern_proto_goTypes = []any{
 	(*TaskInput)(nil),      // 107: quern.TaskInput
 	(*FileRange)(nil),      // 108: quern.FileRange
 	(*SubmitJob)(nil),      // 109: quern.SubmitJob
-	(*RemoveJob)(nil),      // 110: quern.RemoveJob
-	(*UpdateTask)(nil),     // 111: quern.UpdateTask
-	(*OutputFile)(nil),     // 112: quern.OutputFile
-	(*UpdateJob)(nil),      // 113: quern.UpdateJob
-	(*ListJobs)(nil),       // 114: quern.ListJobs
-	(*GetJob)(nil),         // 115: quern.GetJob
-	(*ExplainJob)(nil),     // 116: quern.ExplainJob
-	(*JobsAnswer)(nil),     // 117: quern.JobsAnswer
-	(*Poll)(nil),           // 118: quern.Poll
-	(*Device)(nil),         // 119: quern.Device
-	(*EndedTask)(nil),      // 120: quern.EndedTask
-	(*RunningTask)(nil),    // 121: quern.RunningTask
-	(*PollReply)(nil),      // 122: quern.PollReply
-	(*Assignment)(nil),     // 123: quern.Assignment
-	(*JoinMeta)(nil),       // 124: quern.JoinMeta
-	(*Opening)(nil),        // 125: quern.Opening
-	(*Failure)(nil),        // 126: quern.Failure
+	(*GetMemo)(nil),        // 110: quern.GetMemo
+	(*Memo)(nil),           // 111: quern.Memo
+	(*RemoveJob)(nil),      // 112: quern.RemoveJob
+	(*UpdateTask)(nil),     // 113: quern.UpdateTask
+	(*OutputFile)(nil),     // 114: quern.OutputFile
+	(*UpdateJob)(nil),      // 115: quern.UpdateJob
+	(*ListJobs)(nil),       // 116: quern.ListJobs
+	(*GetJob)(nil),         // 117: quern.GetJob
+	(*ExplainJob)(nil),     // 118: quern.ExplainJob
+	(*JobsAnswer)(nil),     // 119: quern.JobsAnswer
+	(*Poll)(nil),           // 120: quern.Poll
+	(*Device)(nil),         // 121: quern.Device
+	(*EndedTask)(nil),      // 122: quern.EndedTask
+	(*RunningTask)(nil),    // 123: quern.RunningTask
+	(*PollReply)(nil),      // 124: quern.PollReply
+	(*Assignment)(nil),     // 125: quern.Assignment
+	(*JoinMeta)(nil),       // 126: quern.JoinMeta
+	(*Opening)(nil),        // 127: quern.Opening
+	(*Failure)(nil),        // 128: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	3,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -11141,9 +11337,9 @@ var file_quern_proto_depIdxs = []int32{
 	33,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
 	34,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
 	109, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
-	111, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
-	113, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
-	110, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
+	113, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
+	115, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
+	112, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
 	4,   // 33: quern.Result.inode:type_name -> quern.Inode
 	4,   // 34: quern.Result.parent:type_name -> quern.Inode
 	4,   // 35: quern.Result.old_parent:type_name -> quern.Inode
@@ -11171,104 +11367,106 @@ var file_quern_proto_depIdxs = []int32{
 	56,  // 57: quern.Query.stat_fs:type_name -> quern.StatFS
 	58,  // 58: quern.Query.get_blocks:type_name -> quern.GetBlocks
 	60,  // 59: quern.Query.allocate:type_name -> quern.Allocate
-	114, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
-	115, // 61: quern.Query.get_job:type_name -> quern.GetJob
+	116, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
+	117, // 61: quern.Query.get_job:type_name -> quern.GetJob
 	63,  // 62: quern.Query.list_nodes:type_name -> quern.ListNodes
 	66,  // 63: quern.Query.status:type_name -> quern.Status
 	45,  // 64: quern.Query.access:type_name -> quern.Access
-	116, // 65: quern.Query.explain_job:type_name -> quern.ExplainJob
-	40,  // 66: quern.Answer.grants:type_name -> quern.Grant
-	46,  // 67: quern.Answer.inode:type_name -> quern.InodeAnswer
-	49,  // 68: quern.Answer.dir:type_name -> quern.DirAnswer
-	52,  // 69: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	54,  // 70: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	57,  // 71: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	59,  // 72: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	62,  // 73: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	117, // 74: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	65,  // 75: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	69,  // 76: quern.Answer.status:type_name -> quern.StatusAnswer
-	4,   // 77: quern.InodeAnswer.inode:type_name -> quern.Inode
-	4,   // 78: quern.InodeAnswer.parent:type_name -> quern.Inode
-	4,   // 79: quern.DirEntry.inode:type_name -> quern.Inode
-	48,  // 80: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	4,   // 81: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	6,   // 82: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	8,   // 83: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 84: quern.Acquire.mode:type_name -> quern.Mode
-	8,   // 85: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	2,   // 86: quern.Allocate.policy:type_name -> quern.Policy
-	61,  // 87: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	10,  // 88: quern.NodeStatus.node:type_name -> quern.Node
-	119, // 89: quern.NodeStatus.devices:type_name -> quern.Device
-	64,  // 90: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	12,  // 91: quern.SessionStatus.session:type_name -> quern.Session
-	67,  // 92: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	64,  // 93: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	68,  // 94: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	2,   // 95: quern.StatusAnswer.policy:type_name -> quern.Policy
-	40,  // 96: quern.Hello.held:type_name -> quern.Grant
-	82,  // 97: quern.Hello.locks:type_name -> quern.LockClaim
-	40,  // 98: quern.Welcome.held:type_name -> quern.Grant
-	73,  // 99: quern.Push.recall:type_name -> quern.Recall
-	74,  // 100: quern.Push.renewed:type_name -> quern.Renewed
-	65,  // 101: quern.Push.nodes:type_name -> quern.NodesAnswer
-	71,  // 102: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 103: quern.Recall.mode:type_name -> quern.Mode
-	70,  // 104: quern.FromClient.hello:type_name -> quern.Hello
-	76,  // 105: quern.FromClient.recalled:type_name -> quern.Recalled
-	77,  // 106: quern.FromClient.renew:type_name -> quern.Renew
-	78,  // 107: quern.FromClient.release:type_name -> quern.Release
-	0,   // 108: quern.Recalled.mode:type_name -> quern.Mode
-	40,  // 109: quern.Release.grants:type_name -> quern.Grant
-	79,  // 110: quern.LockCall.lock:type_name -> quern.Lock
-	79,  // 111: quern.LockReply.conflict:type_name -> quern.Lock
-	79,  // 112: quern.LockClaim.lock:type_name -> quern.Lock
-	91,  // 113: quern.Heartbeat.bad:type_name -> quern.ShardID
-	95,  // 114: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	91,  // 115: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	91,  // 116: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
-	91,  // 117: quern.Heartbeat.inventory:type_name -> quern.ShardID
-	91,  // 118: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	119, // 119: quern.Heartbeat.devices:type_name -> quern.Device
-	91,  // 120: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	94,  // 121: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	64,  // 122: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	8,   // 123: quern.Rebuild.block:type_name -> quern.Block
-	7,   // 124: quern.Rebuilt.shard:type_name -> quern.Shard
-	14,  // 125: quern.Job.cred:type_name -> quern.Cred
-	102, // 126: quern.Job.events:type_name -> quern.JobEvent
-	100, // 127: quern.Job.kernels:type_name -> quern.KernelRef
-	99,  // 128: quern.Job.after:type_name -> quern.After
-	1,   // 129: quern.Job.if_exists:type_name -> quern.IfExists
-	101, // 130: quern.KernelRef.files:type_name -> quern.KernelFile
-	107, // 131: quern.Task.inputs:type_name -> quern.TaskInput
-	104, // 132: quern.Task.placement:type_name -> quern.Placement
-	106, // 133: quern.Task.timing:type_name -> quern.Timing
-	105, // 134: quern.Placement.places:type_name -> quern.Place
-	108, // 135: quern.TaskInput.ranges:type_name -> quern.FileRange
-	98,  // 136: quern.SubmitJob.job:type_name -> quern.Job
-	103, // 137: quern.SubmitJob.tasks:type_name -> quern.Task
-	103, // 138: quern.UpdateTask.task:type_name -> quern.Task
-	112, // 139: quern.UpdateTask.files:type_name -> quern.OutputFile
-	103, // 140: quern.UpdateJob.tasks:type_name -> quern.Task
-	98,  // 141: quern.JobsAnswer.jobs:type_name -> quern.Job
-	103, // 142: quern.JobsAnswer.tasks:type_name -> quern.Task
-	121, // 143: quern.Poll.running:type_name -> quern.RunningTask
-	120, // 144: quern.Poll.ended:type_name -> quern.EndedTask
-	119, // 145: quern.Poll.devices:type_name -> quern.Device
-	121, // 146: quern.EndedTask.task:type_name -> quern.RunningTask
-	106, // 147: quern.EndedTask.timing:type_name -> quern.Timing
-	123, // 148: quern.PollReply.start:type_name -> quern.Assignment
-	121, // 149: quern.PollReply.stop:type_name -> quern.RunningTask
-	98,  // 150: quern.Assignment.job:type_name -> quern.Job
-	103, // 151: quern.Assignment.task:type_name -> quern.Task
-	11,  // 152: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	153, // [153:153] is the sub-list for method output_type
-	153, // [153:153] is the sub-list for method input_type
-	153, // [153:153] is the sub-list for extension type_name
-	153, // [153:153] is the sub-list for extension extendee
-	0,   // [0:153] is the sub-list for field type_name
+	118, // 65: quern.Query.explain_job:type_name -> quern.ExplainJob
+	110, // 66: quern.Query.get_memo:type_name -> quern.GetMemo
+	40,  // 67: quern.Answer.grants:type_name -> quern.Grant
+	46,  // 68: quern.Answer.inode:type_name -> quern.InodeAnswer
+	49,  // 69: quern.Answer.dir:type_name -> quern.DirAnswer
+	52,  // 70: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	54,  // 71: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	57,  // 72: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	59,  // 73: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	62,  // 74: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	119, // 75: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	65,  // 76: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	69,  // 77: quern.Answer.status:type_name -> quern.StatusAnswer
+	111, // 78: quern.Answer.memo:type_name -> quern.Memo
+	4,   // 79: quern.InodeAnswer.inode:type_name -> quern.Inode
+	4,   // 80: quern.InodeAnswer.parent:type_name -> quern.Inode
+	4,   // 81: quern.DirEntry.inode:type_name -> quern.Inode
+	48,  // 82: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	4,   // 83: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	6,   // 84: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	8,   // 85: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 86: quern.Acquire.mode:type_name -> quern.Mode
+	8,   // 87: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	2,   // 88: quern.Allocate.policy:type_name -> quern.Policy
+	61,  // 89: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	10,  // 90: quern.NodeStatus.node:type_name -> quern.Node
+	121, // 91: quern.NodeStatus.devices:type_name -> quern.Device
+	64,  // 92: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	12,  // 93: quern.SessionStatus.session:type_name -> quern.Session
+	67,  // 94: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	64,  // 95: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	68,  // 96: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	2,   // 97: quern.StatusAnswer.policy:type_name -> quern.Policy
+	40,  // 98: quern.Hello.held:type_name -> quern.Grant
+	82,  // 99: quern.Hello.locks:type_name -> quern.LockClaim
+	40,  // 100: quern.Welcome.held:type_name -> quern.Grant
+	73,  // 101: quern.Push.recall:type_name -> quern.Recall
+	74,  // 102: quern.Push.renewed:type_name -> quern.Renewed
+	65,  // 103: quern.Push.nodes:type_name -> quern.NodesAnswer
+	71,  // 104: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 105: quern.Recall.mode:type_name -> quern.Mode
+	70,  // 106: quern.FromClient.hello:type_name -> quern.Hello
+	76,  // 107: quern.FromClient.recalled:type_name -> quern.Recalled
+	77,  // 108: quern.FromClient.renew:type_name -> quern.Renew
+	78,  // 109: quern.FromClient.release:type_name -> quern.Release
+	0,   // 110: quern.Recalled.mode:type_name -> quern.Mode
+	40,  // 111: quern.Release.grants:type_name -> quern.Grant
+	79,  // 112: quern.LockCall.lock:type_name -> quern.Lock
+	79,  // 113: quern.LockReply.conflict:type_name -> quern.Lock
+	79,  // 114: quern.LockClaim.lock:type_name -> quern.Lock
+	91,  // 115: quern.Heartbeat.bad:type_name -> quern.ShardID
+	95,  // 116: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	91,  // 117: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	91,  // 118: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	91,  // 119: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	91,  // 120: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	121, // 121: quern.Heartbeat.devices:type_name -> quern.Device
+	91,  // 122: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	94,  // 123: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	64,  // 124: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	8,   // 125: quern.Rebuild.block:type_name -> quern.Block
+	7,   // 126: quern.Rebuilt.shard:type_name -> quern.Shard
+	14,  // 127: quern.Job.cred:type_name -> quern.Cred
+	102, // 128: quern.Job.events:type_name -> quern.JobEvent
+	100, // 129: quern.Job.kernels:type_name -> quern.KernelRef
+	99,  // 130: quern.Job.after:type_name -> quern.After
+	1,   // 131: quern.Job.if_exists:type_name -> quern.IfExists
+	101, // 132: quern.KernelRef.files:type_name -> quern.KernelFile
+	107, // 133: quern.Task.inputs:type_name -> quern.TaskInput
+	104, // 134: quern.Task.placement:type_name -> quern.Placement
+	106, // 135: quern.Task.timing:type_name -> quern.Timing
+	105, // 136: quern.Placement.places:type_name -> quern.Place
+	108, // 137: quern.TaskInput.ranges:type_name -> quern.FileRange
+	98,  // 138: quern.SubmitJob.job:type_name -> quern.Job
+	103, // 139: quern.SubmitJob.tasks:type_name -> quern.Task
+	103, // 140: quern.UpdateTask.task:type_name -> quern.Task
+	114, // 141: quern.UpdateTask.files:type_name -> quern.OutputFile
+	103, // 142: quern.UpdateJob.tasks:type_name -> quern.Task
+	98,  // 143: quern.JobsAnswer.jobs:type_name -> quern.Job
+	103, // 144: quern.JobsAnswer.tasks:type_name -> quern.Task
+	123, // 145: quern.Poll.running:type_name -> quern.RunningTask
+	122, // 146: quern.Poll.ended:type_name -> quern.EndedTask
+	121, // 147: quern.Poll.devices:type_name -> quern.Device
+	123, // 148: quern.EndedTask.task:type_name -> quern.RunningTask
+	106, // 149: quern.EndedTask.timing:type_name -> quern.Timing
+	125, // 150: quern.PollReply.start:type_name -> quern.Assignment
+	123, // 151: quern.PollReply.stop:type_name -> quern.RunningTask
+	98,  // 152: quern.Assignment.job:type_name -> quern.Job
+	103, // 153: quern.Assignment.task:type_name -> quern.Task
+	11,  // 154: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	155, // [155:155] is the sub-list for method output_type
+	155, // [155:155] is the sub-list for method input_type
+	155, // [155:155] is the sub-list for extension type_name
+	155, // [155:155] is the sub-list for extension extendee
+	0,   // [0:155] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -11321,6 +11519,7 @@ func file_quern_proto_init() {
 		(*Query_Status)(nil),
 		(*Query_Access)(nil),
 		(*Query_ExplainJob)(nil),
+		(*Query_GetMemo)(nil),
 	}
 	file_quern_proto_msgTypes[40].OneofWrappers = []any{
 		(*Answer_Inode)(nil),
@@ -11333,6 +11532,7 @@ func file_quern_proto_init() {
 		(*Answer_Jobs)(nil),
 		(*Answer_Nodes)(nil),
 		(*Answer_Status)(nil),
+		(*Answer_Memo)(nil),
 	}
 	file_quern_proto_msgTypes[70].OneofWrappers = []any{
 		(*Push_Recall)(nil),
@@ -11352,7 +11552,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   125,
+			NumMessages:   127,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

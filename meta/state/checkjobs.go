@@ -32,6 +32,10 @@ func (c *checker) seeJob(key, value []byte) {
 		c.names[string(key[2:])] = num64(value)
 	case len(key) == 10 && key[1] == jActive:
 		c.job(num64(key[2:])).active = true
+	case len(key) > 2 && key[1] == jMemo:
+		if m := new(wire.Memo); c.v.decode(key, value, m) && (m.Ino == 0 || m.Job == 0) {
+			c.bad(fmt.Sprintf("memo %x", key[2:]), "of inode %d, job %d", m.Ino, m.Job)
+		}
 	case len(key) == 14 && key[1] == jUser:
 		c.job(num64(key[6:])).user = append(c.job(num64(key[6:])).user, num32(key[2:]))
 	case len(key) == 18 && key[1] == jDue:

@@ -98,11 +98,18 @@ func (t *tx) removeJob(op *wire.RemoveJob) *wire.Result {
 		t.removeOutput(j)
 	}
 	var gone []uint32
+	var memos []*wire.Task
 	t.tasks(j.Id, func(task *wire.Task) bool {
 		gone = append(gone, task.N)
+		if len(task.Memo) > 0 {
+			memos = append(memos, task)
+		}
 		budget--
 		return budget > 0
 	})
+	for _, task := range memos {
+		t.forgetMemo(task)
+	}
 	for _, n := range gone {
 		t.del(taskKey(nil, j.Id, n))
 		t.del(taskOpenKey(nil, j.Id, n))

@@ -47,10 +47,10 @@ func (t *tx) checkOutputs(j *wire.Job, op *wire.UpdateTask) *wire.Result {
 }
 
 // putOutputs makes the files of op in the job's output directory; one replaces
-// what has its name.
-func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) {
+// what has its name. It returns them.
+func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) (made []uint64) {
 	if op.Task.State != stateSucceeded {
-		return
+		return nil
 	}
 	cred := t.cred
 	defer func() { t.cred = cred }()
@@ -81,5 +81,7 @@ func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) {
 		}
 		t.putDentry(at, f.Name, in.Attr.Ino, sIFREG)
 		t.putInode(dir)
+		made = append(made, in.Attr.Ino)
 	}
+	return made
 }

@@ -232,6 +232,7 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 		}
 	}
 
+	moved := t.movable(out)
 	switch {
 	case out == nil:
 	case dst.Attr.Ino == j.OutDir:
@@ -239,7 +240,10 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 	default:
 		t.place(j, out, dst, op.OpenSessions)
 	}
-	t.putOutputs(j, op)
+	made := t.putOutputs(j, op)
+	if op.Task.State == stateSucceeded {
+		t.results(j, op, old, dst, moved, made)
+	}
 	task := t.nextTask(old, op.Task)
 	t.putTask(task)
 	t.derive(j, old, task)
@@ -261,6 +265,9 @@ func (t *tx) nextTask(old, update *wire.Task) *wire.Task {
 	}
 	if task.Reason == "" {
 		task.Reason = task.State
+	}
+	if len(task.Memo) == 0 {
+		task.Memo = old.Memo
 	}
 	if n := len(task.StdoutTail) - maxTail; n > 0 {
 		task.StdoutTail = task.StdoutTail[n:]

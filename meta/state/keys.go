@@ -32,6 +32,7 @@ const (
 	jActive = 3 // id → nothing: jobs that have not ended
 	jOpen   = 4 // id n → nothing: tasks that have not ended
 	jUser   = 5 // uid id → nothing: jobs that have not ended, by owner
+	jMemo   = 7 // digest of a task → Memo
 	jDue    = 6 // time id → nothing: jobs that have ended, by when they are removed
 )
 
@@ -97,6 +98,7 @@ func jobNameKey(b []byte, name string) []byte { return append(append(b, kJob, jN
 func jobUserKey(b []byte, uid uint32, id uint64) []byte {
 	return be64(be32(append(b, kJob, jUser), uid), id)
 }
+func jobMemoKey(b, digest []byte) []byte { return append(append(b, kJob, jMemo), digest...) }
 func jobDueKey(b []byte, ns int64, id uint64) []byte {
 	return be64(be64(append(b, kJob, jDue), ordered(ns)), id)
 }

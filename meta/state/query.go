@@ -65,6 +65,8 @@ func (v *view) answer(q *wire.Query) *wire.Answer {
 		return &wire.Answer{Op: &wire.Answer_StatFs{StatFs: &wire.StatFSAnswer{Inodes: v.counters()[countInodes]}}}
 	case *wire.Query_ListJobs:
 		return v.listJobs(op.ListJobs)
+	case *wire.Query_GetMemo:
+		return v.getMemo(op.GetMemo)
 	case *wire.Query_GetJob:
 		return v.getJob(op.GetJob)
 	}

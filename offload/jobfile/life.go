@@ -45,6 +45,7 @@ type Life struct {
 	DeadlineAfter time.Duration // from submission; 0: none
 	TTL           time.Duration // after its end; 0: it is kept
 	IfExists      IfExists
+	Memoise       bool // take over results of earlier tasks that were the same
 }
 
 func lifeFields(s *Spec) map[string]func(*yaml.Node) error {
@@ -82,6 +83,13 @@ func lifeFields(s *Spec) map[string]func(*yaml.Node) error {
 				}
 			}
 			return Errorf(n.Line, "ttl must be a duration such as 90m, 12h or 7d, not %s", describe(n))
+		},
+		"memoise": func(n *yaml.Node) error {
+			if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
+				return Errorf(n.Line, "memoise must be true or false, not %s", describe(n))
+			}
+			s.Memoise = n.Value == "true"
+			return nil
 		},
 		"if_exists": func(n *yaml.Node) error {
 			v, err := text(n, "if_exists")

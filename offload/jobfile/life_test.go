@@ -19,6 +19,8 @@ func TestLife(t *testing.T) {
 		{"array: 7\npriority: -3\n", Life{Array: 7, Priority: -3}},
 		{"deadline: 90m\nttl: 7d\n", Life{DeadlineAfter: 90 * time.Minute, TTL: 7 * 24 * time.Hour}},
 		{"deadline: 2026-01-31T18:00:00+01:00\n", Life{Deadline: time.Date(2026, 1, 31, 17, 0, 0, 0, time.UTC)}},
+		{"memoise: true\n", Life{Memoise: true}},
+		{"memoise: false\n", Life{}},
 		{"output: /r/{file}\nif_exists: skip\n", Life{IfExists: Skip}},
 	} {
 		s, err := Parse([]byte(head + c.file))
@@ -52,6 +54,7 @@ func TestLife(t *testing.T) {
 		"deadline: -3h\n":                             `line 4: deadline must be a time such as 2026-01-31T18:00:00Z, or a duration from submission such as 90m, 12h or 7d, not "-3h"`,
 		"ttl: 100000d\n":                              `line 4: ttl must be a duration such as 90m, 12h or 7d, not "100000d"`,
 		"ttl: [1h]\n":                                 `line 4: ttl must be a duration such as 90m, 12h or 7d, not a list`,
+		"memoise: 1\n":                                `line 4: memoise must be true or false, not the number 1`,
 		"if_exists: skip\n":                           `if_exists is for results in a directory of the mount: give "output: /DIRECTORY/NAME"`,
 		"output: /r/x\nif_exists: keep\n":             `line 5: if_exists must be replace, fail or skip, not "keep"`,
 		"output: /r/{nam}\n":                          `line 4: output has {nam}; did you mean "{name}"?; there are {file} {name} {ext} {job} {task}`,

@@ -205,7 +205,7 @@ func TestSchema(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := []string{"after", "args", "array", "deadline", "if_exists", "inputs", "kernel", "memory", "name", "output", "params", "priority", "reduce", "retries", "runtime", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
+	want := []string{"after", "args", "array", "deadline", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "output", "params", "priority", "reduce", "retries", "runtime", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the schema has the fields %v", names)
 	}
