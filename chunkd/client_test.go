@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"quernfs/internal/block"
+	"quernfs/internal/traffic"
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 )
@@ -313,6 +314,10 @@ func TestHedge(t *testing.T) {
 	if d := time.Since(start); d < minHedge || d > 9*time.Second {
 		t.Errorf("it took %v", d)
 	}
+	// Who is patient waits for it.
+	ctx, cancel := context.WithTimeout(traffic.Patiently(t.Context()), 10*minHedge)
+	mustCode(t, c.newClient(0).ReadBlock(ctx, b, got, 0), wire.Unavailable)
+	cancel()
 	// With parity gone as well, the slow one is waited for.
 	c.nodes[4].setDown(true)
 	c.nodes[5].setDown(true)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quernfs/internal/block"
+	"quernfs/internal/traffic"
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 )
@@ -15,6 +16,9 @@ import (
 // maxPiece cuts reads of replicated blocks, so that large ones are verified in
 // parallel.
 const maxPiece = 1 << 20
+
+// patience is how long a reader that would rather wait waits for a server.
+const patience = 5 * time.Second
 
 // ReadBlock fills p with bytes [off, off+len(p)) of b, each leaf verified
 // against the roots in b. A small read asks one server. A range whose server is
@@ -172,7 +176,11 @@ func (c *Client) readPieces(ctx context.Context, b *wire.Block, pieces []block.P
 			doubtful = append(doubtful, i)
 		}
 	}
-	late := time.NewTimer(c.speed.hedgeAfter(len(r.slots[0].dst)))
+	hedge := c.speed.hedgeAfter(len(r.slots[0].dst))
+	if traffic.Patient(ctx) {
+		hedge = max(hedge, patience)
+	}
+	late := time.NewTimer(hedge)
 	defer late.Stop()
 wait:
 	for pending > 0 {

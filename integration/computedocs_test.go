@@ -19,8 +19,16 @@ type docBlock struct {
 func docBlocks(page string) (out []docBlock) {
 	var b *docBlock
 	before := ""
+	fenced := false // between two lines of ```
 	for i, line := range strings.Split(page, "\n") {
 		text, indented := strings.CutPrefix(line, "    ")
+		if strings.HasPrefix(line, "```") {
+			fenced, b = !fenced, nil
+			continue
+		}
+		if fenced {
+			continue
+		}
 		switch {
 		case indented && b == nil:
 			out = append(out, docBlock{line: i + 1, output: strings.HasSuffix(before, "prints")})

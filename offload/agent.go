@@ -54,11 +54,13 @@ type Agent struct {
 
 	mu      sync.Mutex
 	running map[attemptID]context.CancelCauseFunc // guarded by mu
-	used    int                                   // slots; guarded by mu
+	used    int                                   // tasks that run or wait for a slot; guarded by mu
+	pace    pace                                  // guarded by mu
 	ended   []*wire.EndedTask                     // not yet told to the scheduler; guarded by mu
 	idle    []idleProcess                         // guarded by mu
 	wake    context.CancelFunc                    // ends the poll under way; guarded by mu
 	tasks   sync.WaitGroup
+	slots   chan struct{} // has one for each task that runs
 
 	modules  sync.Mutex      // one module is fetched and compiled at a time
 	prepared map[string]bool // by digest: compiled here; guarded by modules
@@ -116,6 +118,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		workers: worker.Config{Command: cfg.Worker, Env: cfg.WorkerEnv, CacheDir: compiled},
 		reports: &reports{meta: cfg.Meta},
 		devices: newDevices(cfg),
+		slots:   make(chan struct{}, cfg.Slots),
 		running: map[attemptID]context.CancelCauseFunc{}, prepared: map[string]bool{},
 	}
 	a.devices.changed = a.endPoll
@@ -144,7 +147,7 @@ func (a *Agent) Slots() int { return a.cfg.Slots }
 func (a *Agent) Busy() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.used
+	return min(a.used, a.cfg.Slots)
 }
 
 // Run asks for tasks and runs them until ctx ends; then it stops what runs,
@@ -214,7 +217,7 @@ func (a *Agent) poll(ctx context.Context) (reply *wire.PollReply, woken bool, er
 	defer cancel()
 	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), Devices: a.Devices(), WaitMs: uint32(pollWait.Milliseconds())}
 	a.mu.Lock()
-	q.Slots = uint32(a.cfg.Slots - a.used)
+	q.Slots = uint32(max(a.cfg.Slots+a.pace.ahead(a.cfg.Slots)-a.used, 0))
 	for id := range a.running {
 		q.Running = append(q.Running, &wire.RunningTask{Job: id.job, N: id.n, Attempt: id.attempt})
 	}
@@ -271,10 +274,17 @@ func (a *Agent) start(ctx context.Context, s *wire.Assignment) {
 		defer a.tasks.Done()
 		unhook := context.AfterFunc(ctx, func() { stop(errShutdown) })
 		defer unhook()
+		select {
+		case a.slots <- struct{}{}:
+			defer func() { <-a.slots }()
+		case <-tctx.Done():
+		}
+		began := time.Now()
 		end := a.attempt(tctx, s)
 		stop(nil)
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		a.pace.note(time.Since(began))
 		if end != nil {
 			a.ended = append(a.ended, end)
 		}

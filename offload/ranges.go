@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"quernfs/internal/traffic"
 	"quernfs/internal/wire"
 )
 
@@ -137,7 +138,7 @@ func lineStart(ctx context.Context, f File, off, least int64) (start int64, head
 func readExactly(ctx context.Context, f File, p []byte, off int64) (int, error) {
 	read := f.ReadAt
 	if e, ok := f.(exactReader); ok {
-		read = e.ReadExactly
+		read, ctx = e.ReadExactly, traffic.Patiently(ctx)
 	}
 	total := 0
 	for total < len(p) {

@@ -63,3 +63,28 @@ func TestTenThousandJobs(t *testing.T) {
 		}
 	}
 }
+
+// TestShortTasks runs many tasks that do nothing: what a task costs besides its
+// kernel.
+func TestShortTasks(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("the rate says nothing under the race detector")
+	}
+	r := newRig(t)
+	r.write("/ok.wasm", string(assemble()))
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", nil)
+	r.wait(r.submit("warm", "version: 1\nwasm: /ok.wasm\narray: 200\n"))
+	const n = 5000
+	start := time.Now()
+	job, _ := r.wait(r.submit("many", fmt.Sprintf("version: 1\nwasm: /ok.wasm\narray: %d\n", n)))
+	took := time.Since(start)
+	if job.State != StateSucceeded {
+		t.Fatalf("%s: %s", job.State, job.Reason)
+	}
+	rate := float64(n) / took.Seconds()
+	t.Logf("%d tasks in %v: %.0f a second", n, took, rate)
+	if rate < 100 { // 1,000 are wanted of two idle cores
+		t.Errorf("%.0f tasks a second", rate)
+	}
+}

@@ -171,9 +171,11 @@ func next(j *jobState) *wire.UpdateJob {
 	if len(j.tasks) == 0 {
 		return &wire.UpdateJob{Id: j.job.Id, State: StateFailed, Reason: "it has no tasks"}
 	}
-	reduce := false
+	reduce := j.tasks[len(j.tasks)-1].t.Phase == "reduce" // it comes last
 	for _, x := range j.tasks {
-		reduce = reduce || x.t.Phase == "reduce"
+		if j.failed == 0 {
+			break
+		}
 		if x.t.State == StateFailed {
 			what := fmt.Sprintf("task %d", x.t.N)
 			if len(x.t.Inputs) == 1 {

@@ -1,5 +1,6 @@
-// Package traffic counts what a piece of work reads from chunk servers. The
-// count travels in the context, through whatever fetches on the work's behalf.
+// Package traffic counts what a piece of work reads from chunk servers, and
+// says how it wants it read. Both travel in the context, through whatever fetches
+// on the work's behalf.
 package traffic
 
 import (
@@ -58,3 +59,15 @@ func Carry(to, from context.Context) context.Context {
 	}
 	return to
 }
+
+type patience struct{}
+
+// Patiently returns a context whose reads wait long for the server that has the
+// bytes before they fetch from others what they can be decoded from: for work
+// that was carried to the bytes.
+func Patiently(ctx context.Context) context.Context {
+	return context.WithValue(ctx, patience{}, true)
+}
+
+// Patient says whether ctx is one of Patiently.
+func Patient(ctx context.Context) bool { return ctx.Value(patience{}) != nil }

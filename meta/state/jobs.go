@@ -303,7 +303,7 @@ func (t *tx) derive(j *wire.Job, old, task *wire.Task) {
 	}
 	was := j.State
 	switch {
-	case t.openTasks(j.Id) || t.expectsReduce(j):
+	case !ended(task.State) || t.openTasks(j.Id, task.N) || t.expectsReduce(j):
 		if active(task.State) || j.TasksDone > 0 {
 			j.State = stateRunning
 			j.Reason = fmt.Sprintf("%d of %d tasks done", j.TasksDone, j.Tasks)
@@ -334,12 +334,19 @@ func (t *tx) derive(j *wire.Job, old, task *wire.Task) {
 	}
 }
 
-// openTasks says whether a task of the job has not ended.
-func (v *view) openTasks(job uint64) (open bool) {
-	v.prefix(be64([]byte{kJob, jOpen}, job), func([]byte, []byte) bool {
+// openTasks says whether a task of the job has not ended. It looks first at those
+// after n: tasks end in about their order, and what was deleted from the index
+// before n takes long to pass over.
+func (v *view) openTasks(job uint64, n uint32) (open bool) {
+	found := func([]byte, []byte) bool {
 		open = true
 		return false
-	})
+	}
+	all := be64([]byte{kJob, jOpen}, job)
+	v.scan(taskOpenKey(nil, job, n), after(all), found)
+	if !open {
+		v.prefix(all, found)
+	}
 	return open
 }
 
