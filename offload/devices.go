@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
 	"quernfs/offload/worker"
 )
 
@@ -21,7 +22,7 @@ const (
 )
 
 // deviceRuntimes are those that need a device.
-var deviceRuntimes = []string{"opencl"}
+var deviceRuntimes = []string{jobfile.RuntimeOpenCL, jobfile.RuntimeONNX}
 
 // devices are the accelerators of a host. Each is proved by a known answer
 // before it is offered, and runs one task at a time in a worker of its own.

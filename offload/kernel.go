@@ -188,7 +188,7 @@ func (e *expander) pinBundle(ctx context.Context, name, dir string, k *jobfile.K
 		}
 		f := &wire.KernelFile{Name: file, Digest: digestOf(data), Ino: inode.Attr.Ino, Size: inode.Attr.Size, Uid: inode.Attr.Uid, Mode: inode.Attr.Mode & 0o777}
 		ref.Files = append(ref.Files, f)
-		if ref.Ino == 0 && file == k.OpenCL.File {
+		if ref.Ino == 0 && len(ref.Runtimes) > 0 && file == k.DeviceFile(ref.Runtimes[0]) {
 			ref.Digest, ref.Ino, ref.Size = f.Digest, f.Ino, f.Size
 		}
 	}

@@ -50,11 +50,11 @@ func (a *Agent) variant(ctx context.Context, ref *wire.KernelRef, runtime string
 		return variant{}, fmt.Errorf("%w: kernel %s has no variant for %s", errModule, ref.Name, runtime)
 	}
 	k, err := jobfile.ParseKernel(ref.Manifest)
-	if err != nil || k.OpenCL == nil {
+	if err != nil {
 		return variant{}, fmt.Errorf("%w: the manifest of %s cannot be read: %v", errModule, ref.Name, err)
 	}
 	for _, f := range ref.Files {
-		if f.Name != k.OpenCL.File {
+		if f.Name != k.DeviceFile(runtime) {
 			continue
 		}
 		a.modules.Lock()
@@ -62,7 +62,7 @@ func (a *Agent) variant(ctx context.Context, ref *wire.KernelRef, runtime string
 		module, err := a.fetchFile(ctx, ref, f)
 		return variant{runtime, module, f.Digest, ref.Manifest, f}, err
 	}
-	return variant{}, fmt.Errorf("%w: %s has no file %s", errModule, ref.Name, k.OpenCL.File)
+	return variant{}, fmt.Errorf("%w: %s has no file %s", errModule, ref.Name, k.DeviceFile(runtime))
 }
 
 // engage finds a worker for a variant. Where the variant is wrong on this

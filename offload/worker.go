@@ -13,7 +13,7 @@ import (
 
 // helperPrograms are the runtimes whose worker is a program of its own, which
 // lies beside quern.
-var helperPrograms = map[string]string{"opencl": "quern-opencl"}
+var helperPrograms = map[string]string{"opencl": "quern-opencl", "onnx": "quern-onnx"}
 
 // WorkerMain is the command `quern worker RUNTIME` and `quern worker --probe
 // RUNTIME`: it returns the exit status.

@@ -13,6 +13,7 @@ import (
 const (
 	RuntimeWasm   = "wasm"
 	RuntimeOpenCL = "opencl"
+	RuntimeONNX   = "onnx"
 )
 
 // Kernel is a kernel's manifest, kernel.yaml:
@@ -22,6 +23,7 @@ const (
 //	wasm: k.wasm                 # a file beside the manifest; the default where there is no other variant
 //	args: [count]                # of the module, put before the job's own
 //	opencl: {…}                  # see OpenCL
+//	onnx: {…}                    # see ONNX
 //	rate: {wasm: 200MB, opencl: 2GB}          # bytes a second, a hint for placement
 //	compare: {as: bytes}                      # how results of variants are compared; see Compare
 //	test: {input: in.bin, output: out.bin, params: {}}   # see Trial
@@ -30,6 +32,7 @@ type Kernel struct {
 	Wasm    string // "": it has no such variant
 	Args    []string
 	OpenCL  *OpenCL          // nil: it has no such variant
+	ONNX    *ONNX            // nil: it has no such variant
 	Rate    map[string]int64 // by runtime: bytes a second
 	Compare Compare
 	Test    *Trial // nil: none
@@ -63,7 +66,22 @@ func (k *Kernel) Runtimes() []string {
 	if k.OpenCL != nil {
 		out = append(out, RuntimeOpenCL)
 	}
+	if k.ONNX != nil {
+		out = append(out, RuntimeONNX)
+	}
 	return out
+}
+
+// DeviceFile is the file of the variant for a runtime that needs a device; "": the
+// kernel has none.
+func (k *Kernel) DeviceFile(runtime string) string {
+	switch {
+	case runtime == RuntimeOpenCL && k.OpenCL != nil:
+		return k.OpenCL.File
+	case runtime == RuntimeONNX && k.ONNX != nil:
+		return k.ONNX.File
+	}
+	return ""
 }
 
 // Files are the files beside the manifest that it names, each once.
@@ -71,6 +89,9 @@ func (k *Kernel) Files() []string {
 	names := []string{k.Wasm}
 	if k.OpenCL != nil {
 		names = append(names, k.OpenCL.File)
+	}
+	if k.ONNX != nil {
+		names = append(names, k.ONNX.File)
 	}
 	if k.Test != nil {
 		names = append(names, k.Test.Input, k.Test.Output)
@@ -109,6 +130,10 @@ func ParseKernel(data []byte) (*Kernel, error) {
 			k.OpenCL, err = parseOpenCL(n)
 			return err
 		},
+		"onnx": func(n *yaml.Node) (err error) {
+			k.ONNX, err = parseONNX(n)
+			return err
+		},
 		"rate": func(n *yaml.Node) (err error) {
 			k.Rate, err = rates(n, rateLines)
 			return err
@@ -128,7 +153,7 @@ func ParseKernel(data []byte) (*Kernel, error) {
 	if !version {
 		return nil, Errorf(root.Line, "a kernel's manifest begins with \"version: 1\"")
 	}
-	if k.Wasm == "" && k.OpenCL == nil {
+	if k.Wasm == "" && k.OpenCL == nil && k.ONNX == nil {
 		k.Wasm = "k.wasm"
 	}
 	for r, line := range rateLines {
@@ -185,7 +210,7 @@ func rates(n *yaml.Node, lines map[string]int) (map[string]int64, error) {
 	}
 	out := map[string]int64{}
 	known := map[string]func(*yaml.Node) error{}
-	for _, r := range []string{RuntimeWasm, RuntimeOpenCL} {
+	for _, r := range []string{RuntimeWasm, RuntimeOpenCL, RuntimeONNX} {
 		known[r] = func(n *yaml.Node) error {
 			lines[r] = n.Line
 			s, err := text(n, "rate."+r)

@@ -163,8 +163,8 @@ func failure(exit worker.Exit, err error, stderr *worker.Tail) error {
 // task is the run of a variant over in.
 func (h *Bench) task(b *Bundle, v Variant, in *Input) (*worker.Task, error) {
 	file := b.Kernel.Wasm
-	if v.Runtime == jobfile.RuntimeOpenCL {
-		file = b.Kernel.OpenCL.File
+	if f := b.Kernel.DeviceFile(v.Runtime); f != "" {
+		file = f
 	}
 	data, digest, err := b.File(file)
 	if err != nil {
@@ -203,6 +203,6 @@ func Environ(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
 		return name != "LD_LIBRARY_PATH" && name != "OCL_ICD_VENDORS" && name != "OPENCL_VENDOR_PATH" &&
-			name != "CUDA_VISIBLE_DEVICES" && !strings.HasPrefix(name, "POCL_")
+			name != "CUDA_VISIBLE_DEVICES" && name != "QUERN_ONNXRUNTIME" && !strings.HasPrefix(name, "POCL_")
 	})
 }

@@ -1,0 +1,184 @@
+package jobfile
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"gopkg.in/yaml.v3"
+)
+
+// ONNX is the variant of a kernel that is a model: a file, and how bytes become
+// tensors and tensors bytes.
+//
+//	onnx:
+//	  file: model.onnx
+//	  input: {name: x, type: uint8, shape: [8, 8], scale: 0.0625}
+//	  output: {name: probabilities, as: labels, labels: [cat, dog]}
+//	  batch: 256
+//
+// The standard input is one record after the other, each of as many elements of
+// the type (uint8, or float32 little-endian) as the shape has. The model gets a
+// tensor of float32 of the shape [records, …shape], at most batch records at
+// once, of which each element is its value times scale. Without names the model
+// must have one input, and its first output is taken.
+//
+// The output is raw, the output tensors' float32 one after the other, or labels:
+// for each record the line "NUMBER LABEL SCORE", of the largest element of its
+// part of the output.
+type ONNX struct {
+	File   string
+	Input  ONNXInput
+	Output ONNXOutput
+	Batch  int // records
+}
+
+// ONNXInput says what a record is.
+type ONNXInput struct {
+	Name  string // "": the only one
+	Type  string // "float32" or "uint8"
+	Shape []int  // of one record
+	Scale float64
+}
+
+// ONNXOutput says what is written.
+type ONNXOutput struct {
+	Name   string // "": the first one
+	Labels bool
+	Names  []string // of the labels; nil: their numbers
+}
+
+// Elements is how many a record has.
+func (in *ONNXInput) Elements() int {
+	n := 1
+	for _, d := range in.Shape {
+		n *= d
+	}
+	return n
+}
+
+// RecordSize is the bytes of a record.
+func (in *ONNXInput) RecordSize() int {
+	if in.Type == "uint8" {
+		return in.Elements()
+	}
+	return 4 * in.Elements()
+}
+
+// Memory is what a batch of records takes before the model sees it, in bytes.
+func (m *ONNX) Memory() int64 {
+	return int64(m.Batch) * int64(m.Input.RecordSize()+4*m.Input.Elements())
+}
+
+const (
+	maxRecord = 1 << 24 // elements
+	maxDims   = 8
+	maxBatch  = 1 << 16
+	maxLabels = 1 << 16
+	maxTensor = 1 << 26 // elements of one batch
+)
+
+func parseONNX(n *yaml.Node) (*ONNX, error) {
+	if err := mapping(n, "onnx", "{file: model.onnx, input: {shape: [8, 8]}}"); err != nil {
+		return nil, err
+	}
+	m := &ONNX{File: "model.onnx", Input: ONNXInput{Type: "float32", Scale: 1}, Batch: 256}
+	err := fields(n, map[string]func(*yaml.Node) error{
+		"file": func(n *yaml.Node) (err error) {
+			m.File, err = bundleFile(n, "onnx.file", ".onnx")
+			return err
+		},
+		"input":  func(n *yaml.Node) error { return m.Input.parse(n) },
+		"output": func(n *yaml.Node) error { return m.Output.parse(n) },
+		"batch": func(n *yaml.Node) (err error) {
+			m.Batch, err = whole(n, "onnx.batch", 1, maxBatch)
+			return err
+		},
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case m.Input.Shape == nil:
+		return nil, Errorf(n.Line, "onnx needs an input with a shape, such as input: {shape: [8, 8]}")
+	case m.Batch > maxTensor/m.Input.Elements():
+		return nil, Errorf(n.Line, "onnx.batch: %d records of %d elements are more than %d at once", m.Batch, m.Input.Elements(), maxTensor)
+	}
+	return m, nil
+}
+
+func (in *ONNXInput) parse(n *yaml.Node) error {
+	if err := mapping(n, "onnx.input", "{type: uint8, shape: [8, 8]}"); err != nil {
+		return err
+	}
+	return fields(n, map[string]func(*yaml.Node) error{
+		"name": func(n *yaml.Node) (err error) {
+			in.Name, err = text(n, "onnx.input.name")
+			return err
+		},
+		"type": func(n *yaml.Node) error { return oneOf(n, "onnx.input.type", &in.Type, "float32", "uint8") },
+		"shape": func(n *yaml.Node) error {
+			if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > maxDims {
+				return Errorf(n.Line, "onnx.input.shape must be a list of 1 to %d numbers such as [8, 8], not %s", maxDims, describe(n))
+			}
+			size := 1
+			for _, c := range n.Content {
+				d, err := whole(c, "onnx.input.shape", 1, maxRecord)
+				if err != nil {
+					return err
+				}
+				if size *= d; size > maxRecord {
+					return Errorf(c.Line, "onnx.input.shape: a record of more than %d elements", maxRecord)
+				}
+				in.Shape = append(in.Shape, d)
+			}
+			return nil
+		},
+		"scale": func(n *yaml.Node) error {
+			v, err := strconv.ParseFloat(n.Value, 32)
+			if n.Kind != yaml.ScalarNode || err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+				return Errorf(n.Line, "onnx.input.scale must be a number, not %s", describe(n))
+			}
+			in.Scale = v
+			return nil
+		},
+	})
+}
+
+func (o *ONNXOutput) parse(n *yaml.Node) error {
+	if err := mapping(n, "onnx.output", "{as: labels, labels: [cat, dog]}"); err != nil {
+		return err
+	}
+	as := "raw"
+	err := fields(n, map[string]func(*yaml.Node) error{
+		"name": func(n *yaml.Node) (err error) {
+			o.Name, err = text(n, "onnx.output.name")
+			return err
+		},
+		"as": func(n *yaml.Node) error { return oneOf(n, "onnx.output.as", &as, "raw", "labels") },
+		"labels": func(n *yaml.Node) (err error) {
+			if o.Names, err = words(n, "onnx.output.labels", maxLabels); err != nil {
+				return err
+			}
+			if i := slices.IndexFunc(o.Names, func(s string) bool { return s == "" || strings.ContainsFunc(s, unicode.IsControl) }); i >= 0 {
+				return Errorf(n.Line, "onnx.output.labels: %q cannot be a label", shorten(o.Names[i]))
+			}
+			return nil
+		},
+	})
+	o.Labels = as == "labels"
+	if err == nil && !o.Labels && o.Names != nil {
+		return Errorf(n.Line, "onnx.output.labels needs as: labels")
+	}
+	return err
+}
+
+// whole reads a whole number from least to most.
+func whole(n *yaml.Node, field string, least, most int) (int, error) {
+	v, err := strconv.Atoi(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || v < least || v > most {
+		return 0, Errorf(n.Line, "%s must be a whole number from %d to %d, not %s", field, least, most, describe(n))
+	}
+	return v, nil
+}
