@@ -4,13 +4,18 @@ GO ?= go
 BIN := bin/quern
 PACKAGES = $(shell $(GO) list ./... | grep -v /integration)
 
-.PHONY: all build check test demo bench proto clean tools
+.PHONY: all build onnx check test demo bench proto clean tools
 
 all: build
 
 build:
 	$(GO) build -o $(BIN) ./cmd/quern
 	$(GO) build -o $(BIN)-opencl ./cmd/quern-opencl
+
+# The worker for models in the ONNX format: it needs a C compiler, and the library
+# onnxruntime when it runs.
+onnx:
+	CGO_ENABLED=1 $(GO) build -o $(BIN)-onnx ./cmd/quern-onnx
 
 # What is quick enough to run after each change.
 check:

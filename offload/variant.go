@@ -102,9 +102,9 @@ func (a *Agent) engage(ctx context.Context, ref *wire.KernelRef, v variant, labe
 // trusted refuses a kernel on a device that is a processor unless an
 // administrator has vouched for it. There a kernel is machine code in the
 // worker's own address space, and so has the rights of the agent; a GPU keeps
-// it to its buffers.
+// it to its buffers. (A model in the ONNX format is data.)
 func trusted(ref *wire.KernelRef, f *wire.KernelFile, x *device) error {
-	if x.info.Type != "cpu" || f.Ino == 0 {
+	if x.runtime != jobfile.RuntimeOpenCL || x.info.Type != "cpu" || f.Ino == 0 {
 		return nil
 	}
 	if (f.Uid == 0 || f.Uid == uint32(os.Geteuid())) && f.Mode&0o022 == 0 {

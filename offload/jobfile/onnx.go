@@ -173,12 +173,3 @@ func (o *ONNXOutput) parse(n *yaml.Node) error {
 	}
 	return err
 }
-
-// whole reads a whole number from least to most.
-func whole(n *yaml.Node, field string, least, most int) (int, error) {
-	v, err := strconv.Atoi(n.Value)
-	if n.Kind != yaml.ScalarNode || err != nil || v < least || v > most {
-		return 0, Errorf(n.Line, "%s must be a whole number from %d to %d, not %s", field, least, most, describe(n))
-	}
-	return v, nil
-}
