@@ -62,6 +62,7 @@
 //	worker    the worker process, its frames, and its keeper
 //	opencl    a binding of OpenCL
 //	clworker  the worker process for one device of OpenCL (cmd/quern-opencl)
+//	onnxworker  the worker process for models (cmd/quern-onnx)
 //	trial     variants of a kernel compared
 //	offload   overlay, submission, scheduler, agent
 package offload
