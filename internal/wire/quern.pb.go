@@ -8232,6 +8232,8 @@ type Task struct {
 	MemoJob       uint64                 `protobuf:"varint,73,opt,name=memo_job,json=memoJob,proto3" json:"memo_job,omitempty"`             // the job whose result it took over, instead of running
 	Placement     *Placement             `protobuf:"bytes,40,opt,name=placement,proto3" json:"placement,omitempty"`                         // of the running or last attempt: what it was chosen from
 	Timing        *Timing                `protobuf:"bytes,41,opt,name=timing,proto3" json:"timing,omitempty"`                               // of the last attempt
+	Second        *SecondAttempt         `protobuf:"bytes,42,opt,name=second,proto3" json:"second,omitempty"`                               // beside the running one
+	LastAttempt   uint32                 `protobuf:"varint,43,opt,name=last_attempt,json=lastAttempt,proto3" json:"last_attempt,omitempty"` // the highest number given away, if above attempt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8462,6 +8464,106 @@ func (x *Task) GetTiming() *Timing {
 	return nil
 }
 
+func (x *Task) GetSecond() *SecondAttempt {
+	if x != nil {
+		return x.Second
+	}
+	return nil
+}
+
+func (x *Task) GetLastAttempt() uint32 {
+	if x != nil {
+		return x.LastAttempt
+	}
+	return 0
+}
+
+// SecondAttempt is one that runs beside a task's attempt since that is late. The
+// first to succeed wins; when one ends otherwise, the other goes on.
+type SecondAttempt struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attempt       uint32                 `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Agent         uint32                 `protobuf:"varint,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"`
+	Device        string                 `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
+	StartedNs     int64                  `protobuf:"fixed64,5,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
+	Placement     *Placement             `protobuf:"bytes,6,opt,name=placement,proto3" json:"placement,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecondAttempt) Reset() {
+	*x = SecondAttempt{}
+	mi := &file_quern_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecondAttempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecondAttempt) ProtoMessage() {}
+
+func (x *SecondAttempt) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecondAttempt.ProtoReflect.Descriptor instead.
+func (*SecondAttempt) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{102}
+}
+
+func (x *SecondAttempt) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *SecondAttempt) GetAgent() uint32 {
+	if x != nil {
+		return x.Agent
+	}
+	return 0
+}
+
+func (x *SecondAttempt) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *SecondAttempt) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *SecondAttempt) GetStartedNs() int64 {
+	if x != nil {
+		return x.StartedNs
+	}
+	return 0
+}
+
+func (x *SecondAttempt) GetPlacement() *Placement {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
 // Placement is why a task runs where it does, or waits.
 type Placement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -8475,7 +8577,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8487,7 +8589,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8500,7 +8602,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *Placement) GetPlaces() []*Place {
@@ -8554,7 +8656,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8566,7 +8668,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8579,7 +8681,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *Place) GetNode() uint32 {
@@ -8686,7 +8788,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8698,7 +8800,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8711,7 +8813,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Timing) GetRunNs() int64 {
@@ -8758,7 +8860,7 @@ type TaskInput struct {
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8770,7 +8872,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8783,7 +8885,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -8853,7 +8955,7 @@ type FileRange struct {
 
 func (x *FileRange) Reset() {
 	*x = FileRange{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8865,7 +8967,7 @@ func (x *FileRange) String() string {
 func (*FileRange) ProtoMessage() {}
 
 func (x *FileRange) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8878,7 +8980,7 @@ func (x *FileRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRange.ProtoReflect.Descriptor instead.
 func (*FileRange) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *FileRange) GetOff() uint64 {
@@ -8906,7 +9008,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8918,7 +9020,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8931,7 +9033,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -8966,7 +9068,7 @@ type GetMemo struct {
 
 func (x *GetMemo) Reset() {
 	*x = GetMemo{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8978,7 +9080,7 @@ func (x *GetMemo) String() string {
 func (*GetMemo) ProtoMessage() {}
 
 func (x *GetMemo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8991,7 +9093,7 @@ func (x *GetMemo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemo.ProtoReflect.Descriptor instead.
 func (*GetMemo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *GetMemo) GetKey() []byte {
@@ -9015,7 +9117,7 @@ type Memo struct {
 
 func (x *Memo) Reset() {
 	*x = Memo{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9027,7 +9129,7 @@ func (x *Memo) String() string {
 func (*Memo) ProtoMessage() {}
 
 func (x *Memo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9040,7 +9142,7 @@ func (x *Memo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memo.ProtoReflect.Descriptor instead.
 func (*Memo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *Memo) GetIno() uint64 {
@@ -9090,7 +9192,7 @@ type RemoveJob struct {
 
 func (x *RemoveJob) Reset() {
 	*x = RemoveJob{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9102,7 +9204,7 @@ func (x *RemoveJob) String() string {
 func (*RemoveJob) ProtoMessage() {}
 
 func (x *RemoveJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9115,7 +9217,7 @@ func (x *RemoveJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveJob.ProtoReflect.Descriptor instead.
 func (*RemoveJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *RemoveJob) GetId() uint64 {
@@ -9134,6 +9236,7 @@ type UpdateTask struct {
 	Names         []string               `protobuf:"bytes,70,rep,name=names,proto3" json:"names,omitempty"`                                           // of the results, as far as they go to Job.out_parent
 	Provenance    []byte                 `protobuf:"bytes,72,opt,name=provenance,proto3" json:"provenance,omitempty"`                                 // becomes the attribute user.compute.provenance of the results
 	OpenSessions  []uint64               `protobuf:"varint,71,rep,packed,name=open_sessions,json=openSessions,proto3" json:"open_sessions,omitempty"` // by the leader: those that have one open which is replaced
+	Second        bool                   `protobuf:"varint,40,opt,name=second,proto3" json:"second,omitempty"`                                        // by the leader: task.attempt begins beside the running one
 	Files         []*OutputFile          `protobuf:"bytes,90,rep,name=files,proto3" json:"files,omitempty"`                                           // with succeeded: small files that are made in the job's out_dir
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -9141,7 +9244,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9153,7 +9256,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9166,7 +9269,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -9204,6 +9307,13 @@ func (x *UpdateTask) GetOpenSessions() []uint64 {
 	return nil
 }
 
+func (x *UpdateTask) GetSecond() bool {
+	if x != nil {
+		return x.Second
+	}
+	return false
+}
+
 func (x *UpdateTask) GetFiles() []*OutputFile {
 	if x != nil {
 		return x.Files
@@ -9223,7 +9333,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9235,7 +9345,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9248,7 +9358,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *OutputFile) GetName() string {
@@ -9283,7 +9393,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9295,7 +9405,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9308,7 +9418,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -9387,7 +9497,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9399,7 +9509,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9412,7 +9522,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -9460,7 +9570,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9472,7 +9582,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9485,7 +9595,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -9513,7 +9623,7 @@ type ExplainJob struct {
 
 func (x *ExplainJob) Reset() {
 	*x = ExplainJob{}
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9525,7 +9635,7 @@ func (x *ExplainJob) String() string {
 func (*ExplainJob) ProtoMessage() {}
 
 func (x *ExplainJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9538,7 +9648,7 @@ func (x *ExplainJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainJob.ProtoReflect.Descriptor instead.
 func (*ExplainJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{116}
+	return file_quern_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *ExplainJob) GetId() uint64 {
@@ -9558,7 +9668,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9570,7 +9680,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9583,7 +9693,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{117}
+	return file_quern_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -9617,7 +9727,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9629,7 +9739,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9642,7 +9752,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{118}
+	return file_quern_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -9716,7 +9826,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9728,7 +9838,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9741,7 +9851,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{119}
+	return file_quern_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *Device) GetName() string {
@@ -9853,7 +9963,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9865,7 +9975,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9878,7 +9988,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{120}
+	return file_quern_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -9955,7 +10065,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9967,7 +10077,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9980,7 +10090,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{121}
+	return file_quern_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -10014,7 +10124,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10026,7 +10136,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10039,7 +10149,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{122}
+	return file_quern_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -10066,7 +10176,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10078,7 +10188,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10091,7 +10201,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{123}
+	return file_quern_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -10120,7 +10230,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10132,7 +10242,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10145,7 +10255,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{124}
+	return file_quern_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -10184,7 +10294,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10196,7 +10306,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10209,7 +10319,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{125}
+	return file_quern_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -10254,7 +10364,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10266,7 +10376,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10279,7 +10389,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{126}
+	return file_quern_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -10961,7 +11071,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\rR\x04mode\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\x8d\x06\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xde\x06\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -10996,7 +11106,17 @@ const file_quern_proto_rawDesc = "" +
 	"\x04memo\x18H \x01(\fR\x04memo\x12\x19\n" +
 	"\bmemo_job\x18I \x01(\x04R\amemoJob\x12.\n" +
 	"\tplacement\x18( \x01(\v2\x10.quern.PlacementR\tplacement\x12%\n" +
-	"\x06timing\x18) \x01(\v2\r.quern.TimingR\x06timing\"u\n" +
+	"\x06timing\x18) \x01(\v2\r.quern.TimingR\x06timing\x12,\n" +
+	"\x06second\x18* \x01(\v2\x14.quern.SecondAttemptR\x06second\x12!\n" +
+	"\flast_attempt\x18+ \x01(\rR\vlastAttempt\"\xba\x01\n" +
+	"\rSecondAttempt\x12\x18\n" +
+	"\aattempt\x18\x01 \x01(\rR\aattempt\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\rR\x05agent\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\x12\x16\n" +
+	"\x06device\x18\x04 \x01(\tR\x06device\x12\x1d\n" +
+	"\n" +
+	"started_ns\x18\x05 \x01(\x10R\tstartedNs\x12.\n" +
+	"\tplacement\x18\x06 \x01(\v2\x10.quern.PlacementR\tplacement\"u\n" +
 	"\tPlacement\x12$\n" +
 	"\x06places\x18\x01 \x03(\v2\f.quern.PlaceR\x06places\x12\x16\n" +
 	"\x06chosen\x18\x02 \x01(\rR\x06chosen\x12\x14\n" +
@@ -11048,7 +11168,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x03job\x18\x04 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x05 \x01(\rR\x01n\"\x1b\n" +
 	"\tRemoveJob\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\xca\x01\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xe2\x01\n" +
 	"\n" +
 	"UpdateTask\x12\x1f\n" +
 	"\x04task\x18\x01 \x01(\v2\v.quern.TaskR\x04task\x12\x17\n" +
@@ -11057,7 +11177,8 @@ const file_quern_proto_rawDesc = "" +
 	"\n" +
 	"provenance\x18H \x01(\fR\n" +
 	"provenance\x12#\n" +
-	"\ropen_sessions\x18G \x03(\x04R\fopenSessions\x12'\n" +
+	"\ropen_sessions\x18G \x03(\x04R\fopenSessions\x12\x16\n" +
+	"\x06second\x18( \x01(\bR\x06second\x12'\n" +
 	"\x05files\x18Z \x03(\v2\x11.quern.OutputFileR\x05files\":\n" +
 	"\n" +
 	"OutputFile\x12\x12\n" +
@@ -11174,7 +11295,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 127)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 128)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(IfExists)(0),          // 1: quern.IfExists
@@ -11280,31 +11401,32 @@ var file_quern_proto_goTypes = []any{
 	(*KernelFile)(nil),     // 101: quern.KernelFile
 	(*JobEvent)(nil),       // 102: quern.JobEvent
 	(*Task)(nil),           // 103: quern.Task
-	(*Placement)(nil),      // 104: quern.Placement
-	(*Place)(nil),          // 105: quern.Place
-	(*Timing)(nil),         // 106: quern.Timing
-	(*TaskInput)(nil),      // 107: quern.TaskInput
-	(*FileRange)(nil),      // 108: quern.FileRange
-	(*SubmitJob)(nil),      // 109: quern.SubmitJob
-	(*GetMemo)(nil),        // 110: quern.GetMemo
-	(*Memo)(nil),           // 111: quern.Memo
-	(*RemoveJob)(nil),      // 112: quern.RemoveJob
-	(*UpdateTask)(nil),     // 113: quern.UpdateTask
-	(*OutputFile)(nil),     // 114: quern.OutputFile
-	(*UpdateJob)(nil),      // 115: quern.UpdateJob
-	(*ListJobs)(nil),       // 116: quern.ListJobs
-	(*GetJob)(nil),         // 117: quern.GetJob
-	(*ExplainJob)(nil),     // 118: quern.ExplainJob
-	(*JobsAnswer)(nil),     // 119: quern.JobsAnswer
-	(*Poll)(nil),           // 120: quern.Poll
-	(*Device)(nil),         // 121: quern.Device
-	(*EndedTask)(nil),      // 122: quern.EndedTask
-	(*RunningTask)(nil),    // 123: quern.RunningTask
-	(*PollReply)(nil),      // 124: quern.PollReply
-	(*Assignment)(nil),     // 125: quern.Assignment
-	(*JoinMeta)(nil),       // 126: quern.JoinMeta
-	(*Opening)(nil),        // 127: quern.Opening
-	(*Failure)(nil),        // 128: quern.Failure
+	(*SecondAttempt)(nil),  // 104: quern.SecondAttempt
+	(*Placement)(nil),      // 105: quern.Placement
+	(*Place)(nil),          // 106: quern.Place
+	(*Timing)(nil),         // 107: quern.Timing
+	(*TaskInput)(nil),      // 108: quern.TaskInput
+	(*FileRange)(nil),      // 109: quern.FileRange
+	(*SubmitJob)(nil),      // 110: quern.SubmitJob
+	(*GetMemo)(nil),        // 111: quern.GetMemo
+	(*Memo)(nil),           // 112: quern.Memo
+	(*RemoveJob)(nil),      // 113: quern.RemoveJob
+	(*UpdateTask)(nil),     // 114: quern.UpdateTask
+	(*OutputFile)(nil),     // 115: quern.OutputFile
+	(*UpdateJob)(nil),      // 116: quern.UpdateJob
+	(*ListJobs)(nil),       // 117: quern.ListJobs
+	(*GetJob)(nil),         // 118: quern.GetJob
+	(*ExplainJob)(nil),     // 119: quern.ExplainJob
+	(*JobsAnswer)(nil),     // 120: quern.JobsAnswer
+	(*Poll)(nil),           // 121: quern.Poll
+	(*Device)(nil),         // 122: quern.Device
+	(*EndedTask)(nil),      // 123: quern.EndedTask
+	(*RunningTask)(nil),    // 124: quern.RunningTask
+	(*PollReply)(nil),      // 125: quern.PollReply
+	(*Assignment)(nil),     // 126: quern.Assignment
+	(*JoinMeta)(nil),       // 127: quern.JoinMeta
+	(*Opening)(nil),        // 128: quern.Opening
+	(*Failure)(nil),        // 129: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	3,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -11336,10 +11458,10 @@ var file_quern_proto_depIdxs = []int32{
 	39,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
 	33,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
 	34,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
-	109, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
-	113, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
-	115, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
-	112, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
+	110, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
+	114, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
+	116, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
+	113, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
 	4,   // 33: quern.Result.inode:type_name -> quern.Inode
 	4,   // 34: quern.Result.parent:type_name -> quern.Inode
 	4,   // 35: quern.Result.old_parent:type_name -> quern.Inode
@@ -11367,13 +11489,13 @@ var file_quern_proto_depIdxs = []int32{
 	56,  // 57: quern.Query.stat_fs:type_name -> quern.StatFS
 	58,  // 58: quern.Query.get_blocks:type_name -> quern.GetBlocks
 	60,  // 59: quern.Query.allocate:type_name -> quern.Allocate
-	116, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
-	117, // 61: quern.Query.get_job:type_name -> quern.GetJob
+	117, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
+	118, // 61: quern.Query.get_job:type_name -> quern.GetJob
 	63,  // 62: quern.Query.list_nodes:type_name -> quern.ListNodes
 	66,  // 63: quern.Query.status:type_name -> quern.Status
 	45,  // 64: quern.Query.access:type_name -> quern.Access
-	118, // 65: quern.Query.explain_job:type_name -> quern.ExplainJob
-	110, // 66: quern.Query.get_memo:type_name -> quern.GetMemo
+	119, // 65: quern.Query.explain_job:type_name -> quern.ExplainJob
+	111, // 66: quern.Query.get_memo:type_name -> quern.GetMemo
 	40,  // 67: quern.Answer.grants:type_name -> quern.Grant
 	46,  // 68: quern.Answer.inode:type_name -> quern.InodeAnswer
 	49,  // 69: quern.Answer.dir:type_name -> quern.DirAnswer
@@ -11382,10 +11504,10 @@ var file_quern_proto_depIdxs = []int32{
 	57,  // 72: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
 	59,  // 73: quern.Answer.blocks:type_name -> quern.BlocksAnswer
 	62,  // 74: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	119, // 75: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	120, // 75: quern.Answer.jobs:type_name -> quern.JobsAnswer
 	65,  // 76: quern.Answer.nodes:type_name -> quern.NodesAnswer
 	69,  // 77: quern.Answer.status:type_name -> quern.StatusAnswer
-	111, // 78: quern.Answer.memo:type_name -> quern.Memo
+	112, // 78: quern.Answer.memo:type_name -> quern.Memo
 	4,   // 79: quern.InodeAnswer.inode:type_name -> quern.Inode
 	4,   // 80: quern.InodeAnswer.parent:type_name -> quern.Inode
 	4,   // 81: quern.DirEntry.inode:type_name -> quern.Inode
@@ -11398,7 +11520,7 @@ var file_quern_proto_depIdxs = []int32{
 	2,   // 88: quern.Allocate.policy:type_name -> quern.Policy
 	61,  // 89: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
 	10,  // 90: quern.NodeStatus.node:type_name -> quern.Node
-	121, // 91: quern.NodeStatus.devices:type_name -> quern.Device
+	122, // 91: quern.NodeStatus.devices:type_name -> quern.Device
 	64,  // 92: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
 	12,  // 93: quern.SessionStatus.session:type_name -> quern.Session
 	67,  // 94: quern.StatusAnswer.members:type_name -> quern.MemberStatus
@@ -11428,7 +11550,7 @@ var file_quern_proto_depIdxs = []int32{
 	91,  // 118: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
 	91,  // 119: quern.Heartbeat.inventory:type_name -> quern.ShardID
 	91,  // 120: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	121, // 121: quern.Heartbeat.devices:type_name -> quern.Device
+	122, // 121: quern.Heartbeat.devices:type_name -> quern.Device
 	91,  // 122: quern.HeartbeatReply.remove:type_name -> quern.ShardID
 	94,  // 123: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
 	64,  // 124: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
@@ -11440,33 +11562,35 @@ var file_quern_proto_depIdxs = []int32{
 	99,  // 130: quern.Job.after:type_name -> quern.After
 	1,   // 131: quern.Job.if_exists:type_name -> quern.IfExists
 	101, // 132: quern.KernelRef.files:type_name -> quern.KernelFile
-	107, // 133: quern.Task.inputs:type_name -> quern.TaskInput
-	104, // 134: quern.Task.placement:type_name -> quern.Placement
-	106, // 135: quern.Task.timing:type_name -> quern.Timing
-	105, // 136: quern.Placement.places:type_name -> quern.Place
-	108, // 137: quern.TaskInput.ranges:type_name -> quern.FileRange
-	98,  // 138: quern.SubmitJob.job:type_name -> quern.Job
-	103, // 139: quern.SubmitJob.tasks:type_name -> quern.Task
-	103, // 140: quern.UpdateTask.task:type_name -> quern.Task
-	114, // 141: quern.UpdateTask.files:type_name -> quern.OutputFile
-	103, // 142: quern.UpdateJob.tasks:type_name -> quern.Task
-	98,  // 143: quern.JobsAnswer.jobs:type_name -> quern.Job
-	103, // 144: quern.JobsAnswer.tasks:type_name -> quern.Task
-	123, // 145: quern.Poll.running:type_name -> quern.RunningTask
-	122, // 146: quern.Poll.ended:type_name -> quern.EndedTask
-	121, // 147: quern.Poll.devices:type_name -> quern.Device
-	123, // 148: quern.EndedTask.task:type_name -> quern.RunningTask
-	106, // 149: quern.EndedTask.timing:type_name -> quern.Timing
-	125, // 150: quern.PollReply.start:type_name -> quern.Assignment
-	123, // 151: quern.PollReply.stop:type_name -> quern.RunningTask
-	98,  // 152: quern.Assignment.job:type_name -> quern.Job
-	103, // 153: quern.Assignment.task:type_name -> quern.Task
-	11,  // 154: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	155, // [155:155] is the sub-list for method output_type
-	155, // [155:155] is the sub-list for method input_type
-	155, // [155:155] is the sub-list for extension type_name
-	155, // [155:155] is the sub-list for extension extendee
-	0,   // [0:155] is the sub-list for field type_name
+	108, // 133: quern.Task.inputs:type_name -> quern.TaskInput
+	105, // 134: quern.Task.placement:type_name -> quern.Placement
+	107, // 135: quern.Task.timing:type_name -> quern.Timing
+	104, // 136: quern.Task.second:type_name -> quern.SecondAttempt
+	105, // 137: quern.SecondAttempt.placement:type_name -> quern.Placement
+	106, // 138: quern.Placement.places:type_name -> quern.Place
+	109, // 139: quern.TaskInput.ranges:type_name -> quern.FileRange
+	98,  // 140: quern.SubmitJob.job:type_name -> quern.Job
+	103, // 141: quern.SubmitJob.tasks:type_name -> quern.Task
+	103, // 142: quern.UpdateTask.task:type_name -> quern.Task
+	115, // 143: quern.UpdateTask.files:type_name -> quern.OutputFile
+	103, // 144: quern.UpdateJob.tasks:type_name -> quern.Task
+	98,  // 145: quern.JobsAnswer.jobs:type_name -> quern.Job
+	103, // 146: quern.JobsAnswer.tasks:type_name -> quern.Task
+	124, // 147: quern.Poll.running:type_name -> quern.RunningTask
+	123, // 148: quern.Poll.ended:type_name -> quern.EndedTask
+	122, // 149: quern.Poll.devices:type_name -> quern.Device
+	124, // 150: quern.EndedTask.task:type_name -> quern.RunningTask
+	107, // 151: quern.EndedTask.timing:type_name -> quern.Timing
+	126, // 152: quern.PollReply.start:type_name -> quern.Assignment
+	124, // 153: quern.PollReply.stop:type_name -> quern.RunningTask
+	98,  // 154: quern.Assignment.job:type_name -> quern.Job
+	103, // 155: quern.Assignment.task:type_name -> quern.Task
+	11,  // 156: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	157, // [157:157] is the sub-list for method output_type
+	157, // [157:157] is the sub-list for method input_type
+	157, // [157:157] is the sub-list for extension type_name
+	157, // [157:157] is the sub-list for extension extendee
+	0,   // [0:157] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -11552,7 +11676,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   127,
+			NumMessages:   128,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -177,15 +177,20 @@ func (t *tx) event(j *wire.Job, text string) {
 	}
 }
 
-// mayUpdate says whether the update is one of the current attempt, or begins the
+// mayUpdate says whether the update is one of an attempt under way, or begins the
 // next one. The leader itself (no session) may also end or put back a
-// task that no attempt works on.
-func (t *tx) mayUpdate(old, task *wire.Task) bool {
+// task that no attempt works on, and begin a second attempt.
+func (t *tx) mayUpdate(old *wire.Task, op *wire.UpdateTask) bool {
+	task := op.Task
 	switch {
 	case old.State == stateSucceeded || old.State == stateCancelled || old.State == stateExpired:
 		return false
-	case task.Attempt == old.Attempt+1:
+	case op.Second:
+		return t.session == 0 && active(old.State) && old.Second == nil && task.Attempt == wire.NextAttempt(old)
+	case task.Attempt == wire.NextAttempt(old):
 		return true
+	case old.Second != nil && task.Attempt == old.Second.Attempt:
+		return active(old.State)
 	case task.Attempt != old.Attempt:
 		return false
 	}
@@ -202,10 +207,14 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 		return fail(wire.NotFound)
 	case !known(op.Task.State):
 		return failf(wire.Invalid, "%q is not a state", op.Task.State)
-	case !t.mayUpdate(old, op.Task):
+	case !t.mayUpdate(old, op):
 		return failf(wire.Stale, "attempt %d of task %d is over: %s in attempt %d", op.Task.Attempt, old.N, old.State, old.Attempt)
 	case ended(j.State) && !(j.State == stateFailed && old.State == stateFailed):
 		return failf(wire.Stale, "job %d has %s", j.Id, j.State)
+	}
+	if op.Second {
+		t.putTask(withSecond(old, op.Task, t.now))
+		return &wire.Result{Value: j.Id}
 	}
 	if r := t.checkOutputs(j, op); r != nil {
 		return r
@@ -244,7 +253,7 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 	if op.Task.State == stateSucceeded {
 		t.results(j, op, old, dst, moved, made)
 	}
-	task := t.nextTask(old, op.Task)
+	task := race(old, t.nextTask(old, op.Task))
 	t.putTask(task)
 	t.derive(j, old, task)
 	t.putJob(j)
@@ -423,6 +432,7 @@ func (t *tx) resetTasks(job uint64, state, reason string, which func(string) boo
 	t.tasks(job, func(task *wire.Task) bool {
 		if which(task.State) {
 			task.State, task.Reason, task.EndedNs = state, reason, 0
+			noSecond(task)
 			if ended(state) {
 				task.EndedNs = t.now
 			}
