@@ -171,6 +171,9 @@ func (e *Explanation) task(w io.Writer, x *wire.Task) error {
 			fmt.Fprintf(w, "; took %s", short(t))
 		}
 		fmt.Fprintln(w)
+		if s := x.Second; s != nil {
+			fmt.Fprintf(w, "  it is late: attempt %d runs on %s beside it\n", s.Attempt, cmp.Or(e.Names[s.Agent], fmt.Sprint("node ", s.Agent)))
+		}
 	}
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, " \tPLACE\tRUNTIME\tWAIT\tFETCH\tWARM-UP\tRUN\tOUTPUT\tREDO\tTOTAL\tMISSING\tRUN FROM\t")

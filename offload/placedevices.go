@@ -26,7 +26,10 @@ func hintOf(ref *wire.KernelRef, runtime string) uint64 {
 }
 
 // onDevice says whether a task occupies a device rather than a slot.
-func onDevice(x *wire.Task) bool { return slices.Contains(deviceRuntimes, x.Runtime) }
+func onDevice(x *wire.Task) bool { return isDevice(x.Runtime) }
+
+// isDevice says whether what runs with a runtime occupies a device.
+func isDevice(runtime string) bool { return slices.Contains(deviceRuntimes, runtime) }
 
 // ownRuntimes are those that run on the agent's processors.
 func (a *agentState) ownRuntimes() []string {

@@ -15,6 +15,9 @@ import (
 // classCPU is the class of what runs on a host's processors.
 const classCPU = "cpu"
 
+// learnedSource is how a record says that a prediction is learned.
+var learnedSource = predict.Learned.String()
+
 // placeRows is how many places a task's record names.
 const placeRows = 4
 
@@ -125,17 +128,19 @@ func (t *term) offers(now time.Time) ([]place.Agent, map[uint32]*parked) {
 			d.Free.Slots = int64(k.free)
 		}
 		devices := append([]place.Device{d}, a.placeDevices(polls[node] != nil)...)
-		for _, x := range a.tasks {
+		for id, x := range a.tasks {
+			device, runtime := x.device(id.attempt)
 			d := &devices[0]
 			for i := range devices {
-				if devices[i].Name == x.t.Device {
+				if devices[i].Name == device {
 					d = &devices[i]
 				}
 			}
-			r := place.Running{Job: x.t.Job, Until: max(x.expect-now.Sub(x.started), 10*time.Millisecond)}
+			started, expect := x.since(id.attempt)
+			r := place.Running{Job: x.t.Job, Until: max(expect-now.Sub(started), 10*time.Millisecond)}
 			if j := t.jobs[x.t.Job]; j != nil {
 				r.User = strconv.FormatUint(uint64(j.job.GetCred().GetUid()), 10)
-				r.Kernel = variantKey(kernelOfTask(j.job, x.t.Phase), x.t.Runtime)
+				r.Kernel = variantKey(kernelOfTask(j.job, x.t.Phase), runtime)
 			}
 			d.Running = append(d.Running, r)
 		}

@@ -31,6 +31,7 @@ type View = interface {
 // SchedulerConfig is useful when zero.
 type SchedulerConfig struct {
 	LostAfter time.Duration // since an agent's last poll; 0: 15 s
+	LateAfter time.Duration // a task is not late before it has run for so long; 0: 1 s
 	Model     place.Model   // zero: place.Default
 	Log       *slog.Logger
 }
@@ -51,6 +52,9 @@ type Scheduler struct {
 func NewScheduler(cfg SchedulerConfig) *Scheduler {
 	if cfg.LostAfter <= 0 {
 		cfg.LostAfter = 15 * time.Second
+	}
+	if cfg.LateAfter <= 0 {
+		cfg.LateAfter = time.Second
 	}
 	if cfg.Model == (place.Model{}) {
 		cfg.Model = place.Default

@@ -53,11 +53,12 @@ func (p *puppet) get(n int) []*wire.Assignment {
 func (p *puppet) end(s *wire.Assignment, state string, failures uint32) error {
 	t := shallowTask(s.Task)
 	t.State, t.Reason, t.Failures, t.Inputs = state, "as the test says", failures, nil
+	t.Timing = &wire.Timing{RunNs: 1e6}
 	_, err := p.r.apply(&wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: t}}})
 	for i, x := range p.running {
 		if x.Job == t.Job && x.N == t.N && x.Attempt == t.Attempt {
 			p.running = append(p.running[:i:i], p.running[i+1:]...)
-			p.ended = append(p.ended, &wire.EndedTask{Task: x, State: state, Failures: failures})
+			p.ended = append(p.ended, &wire.EndedTask{Task: x, State: state, Failures: failures, Timing: t.Timing})
 			break
 		}
 	}
@@ -254,7 +255,7 @@ func TestChaos(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewSource(seed))
 	r := newRig(t)
-	cfg := SchedulerConfig{LostAfter: 200 * time.Millisecond}
+	cfg := SchedulerConfig{LostAfter: 200 * time.Millisecond, LateAfter: time.Millisecond} // second attempts, too
 	stop := r.lead(cfg)
 	const jobs, each = 4, 25
 	for i := range jobs {

@@ -33,9 +33,12 @@ func (t *term) poll(ctx context.Context, p *wire.Poll, now time.Time) (*wire.Pol
 	for _, r := range p.Running {
 		id := attemptID{r.Job, r.N, r.Attempt}
 		k.running[id] = true
-		if x := a.tasks[id]; x == nil || !onDevice(x.t) {
-			a.slots++
+		if x := a.tasks[id]; x != nil {
+			if _, runtime := x.device(id.attempt); isDevice(runtime) {
+				continue
+			}
 		}
+		a.slots++
 	}
 	for _, e := range p.Ended {
 		t.learn(e)
@@ -43,8 +46,8 @@ func (t *term) poll(ctx context.Context, p *wire.Poll, now time.Time) (*wire.Pol
 	// What was given to this agent, but is not on its list, did not reach it; or
 	// it could not report the end: then it runs the attempt again.
 	for id, x := range a.tasks {
-		if !k.running[id] && (k.free > 0 || onDevice(x.t)) {
-			k.give(t.jobs[id.job], x)
+		if _, runtime := x.device(id.attempt); !k.running[id] && (k.free > 0 || isDevice(runtime)) {
+			k.give(t.jobs[id.job], x, id.attempt)
 		}
 	}
 	t.parked[k] = true
@@ -75,28 +78,28 @@ func (t *term) learn(e *wire.EndedTask) {
 	}
 	x := j.tasks[e.Task.N]
 	switch {
-	case x.t.Attempt != e.Task.Attempt || !x.active():
+	case !x.runs(e.Task.Attempt):
 	case e.State == "":
 		j.stale = true
-		delete(t.agent(x.t.Agent).tasks, x.id())
+		delete(t.agent(x.attemptTask(e.Task.Attempt).Agent).tasks, attemptID{x.t.Job, x.t.N, e.Task.Attempt})
 	default:
 		if e.State == StateSucceeded {
-			t.observe(j, x.t, ended{bytes: x.bytes, in: e.BytesIn, out: e.BytesOut, local: e.BytesLocal, remote: e.BytesRemote, timing: e.Timing})
+			t.observe(j, x.attemptTask(e.Task.Attempt), ended{bytes: x.bytes, in: e.BytesIn, out: e.BytesOut, local: e.BytesLocal, remote: e.BytesRemote, timing: e.Timing})
 		}
-		t.settle(j, x, e.State, e.Reason, e.Failures)
+		t.settle(j, x, e.Task.Attempt, e.State, e.Reason, e.Failures)
 	}
 }
 
 // give puts an assignment into the reply. mu is held.
-func (k *parked) give(j *jobState, x *taskState) {
+func (k *parked) give(j *jobState, x *taskState, attempt uint32) {
 	if j == nil {
 		return
 	}
-	if !onDevice(x.t) {
+	if _, runtime := x.device(attempt); !isDevice(runtime) {
 		k.free--
 	}
-	k.running[x.id()] = true
-	k.reply.Start = append(k.reply.Start, &wire.Assignment{Job: j.job, Task: shallowTask(x.t)})
+	k.running[attemptID{x.t.Job, x.t.N, attempt}] = true
+	k.reply.Start = append(k.reply.Start, &wire.Assignment{Job: j.job, Task: x.attemptTask(attempt)})
 }
 
 // check marks the poll as ready if its reply says something, or if the agent

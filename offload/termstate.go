@@ -30,9 +30,15 @@ type taskState struct {
 	bytes   uint64
 	started time.Time     // of the running attempt, as this term knows it
 	expect  time.Duration // how long that was predicted to take
+	second  *secondState  // beside it; nil: none
 }
 
 func (x *taskState) id() attemptID { return attemptID{x.t.Job, x.t.N, x.t.Attempt} }
+
+// runs says whether an attempt is under way.
+func (x *taskState) runs(attempt uint32) bool {
+	return x.active() && (attempt == x.t.Attempt || x.second != nil && attempt == x.second.attempt)
+}
 
 // active says whether an attempt is under way.
 func (x *taskState) active() bool {
@@ -142,6 +148,10 @@ func (t *term) load(job *wire.Job, tasks []*wire.Task, now time.Time) {
 			j.failed++
 		case s.active():
 			t.agent(x.Agent).tasks[s.id()] = s
+			if x.Second != nil {
+				s.second = secondOf(x.Second, now)
+				t.agent(s.second.agent).tasks[s.second.id(x)] = s
+			}
 		}
 	}
 }
@@ -159,7 +169,7 @@ func shallowTask(x *wire.Task) *wire.Task {
 	return &wire.Task{
 		Job: x.Job, N: x.N, Inputs: x.Inputs, State: x.State, Reason: x.Reason, Attempt: x.Attempt, Agent: x.Agent,
 		Host: x.Host, Device: x.Device, StartedNs: x.StartedNs, Phase: x.Phase, Failures: x.Failures, Runtime: x.Runtime, Memo: x.Memo,
-		Placement: x.Placement,
+		Placement: x.Placement, LastAttempt: x.LastAttempt,
 	}
 }
 
@@ -169,14 +179,20 @@ func (t *term) unlink(j *jobState) {
 		if a := t.agents[x.t.Agent]; a != nil {
 			delete(a.tasks, x.id())
 		}
+		t.dropSecond(x)
 	}
 }
 
-// settle notes that the running attempt of x is over. mu is held.
-func (t *term) settle(j *jobState, x *taskState, state, reason string, failures uint32) {
+// settle notes that an attempt of x which was under way is over. mu is held.
+func (t *term) settle(j *jobState, x *taskState, attempt uint32, state, reason string, failures uint32) {
+	if x.second != nil && state != StateSucceeded {
+		t.goOn(x, attempt, failures)
+		return
+	}
 	if a := t.agents[x.t.Agent]; a != nil {
 		delete(a.tasks, x.id())
 	}
+	t.dropSecond(x)
 	x.t.State, x.t.Reason, x.t.Failures = state, reason, failures
 	switch state {
 	case StatePending:

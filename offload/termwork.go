@@ -56,8 +56,8 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 		lost bool // it was not the task's fault
 	}
 	var losses []loss
-	take := func(j *jobState, x *taskState, fault bool, reason string) {
-		next := shallowTask(x.t)
+	take := func(j *jobState, x *taskState, attempt uint32, fault bool, reason string) {
+		next := x.attemptTask(attempt)
 		next.Inputs = nil // kept by the state machine
 		if fault {
 			next.Failures++
@@ -73,14 +73,16 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 	for node, a := range t.agents {
 		silent := now.Sub(a.seen)
 		lost := silent > t.s.cfg.LostAfter && !t.isParked(a)
-		for _, x := range a.tasks {
+		for id, x := range a.tasks {
 			j := t.jobs[x.t.Job]
+			started, _ := x.since(id.attempt)
 			switch {
 			case j == nil:
 			case lost:
-				take(j, x, false, fmt.Sprintf("host %s has not been heard of for %s", cmp.Or(x.t.Host, fmt.Sprint(x.t.Agent)), silent.Round(time.Second)))
-			case j.spec != nil && now.Sub(x.started) > j.spec.Timeout+overtime:
-				take(j, x, true, fmt.Sprintf("time-out: it runs for longer than %s", j.spec.Timeout))
+				host := cmp.Or(x.attemptTask(id.attempt).Host, fmt.Sprint(node))
+				take(j, x, id.attempt, false, fmt.Sprintf("host %s has not been heard of for %s", host, silent.Round(time.Second)))
+			case j.spec != nil && now.Sub(started) > j.spec.Timeout+overtime:
+				take(j, x, id.attempt, true, fmt.Sprintf("time-out: it runs for longer than %s", j.spec.Timeout))
 			}
 		}
 		if lost && len(a.tasks) == 0 {
@@ -89,7 +91,7 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 	}
 	t.mu.Unlock()
 	slices.SortFunc(losses, func(a, b loss) int {
-		return cmp.Or(cmp.Compare(a.next.Job, b.next.Job), cmp.Compare(a.next.N, b.next.N))
+		return cmp.Or(cmp.Compare(a.next.Job, b.next.Job), cmp.Compare(a.next.N, b.next.N), cmp.Compare(a.next.Attempt, b.next.Attempt))
 	})
 	var errs []error
 	for _, l := range losses {
@@ -99,11 +101,11 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 		if err != nil {
 			l.j.stale = true
 		} else {
-			if l.x.active() && l.x.t.Attempt == next.Attempt {
+			if l.x.runs(next.Attempt) {
 				if l.lost {
-					t.s.known.lost(l.x.t.Agent)
+					t.s.known.lost(next.Agent)
 				}
-				t.settle(l.j, l.x, next.State, next.Reason, next.Failures)
+				t.settle(l.j, l.x, next.Attempt, next.State, next.Reason, next.Failures)
 			}
 			t.s.log.Info("task taken back", "job", next.Job, "task", next.N, "attempt", next.Attempt, "reason", next.Reason)
 		}
@@ -214,9 +216,10 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 			alone = append(alone, &wire.UpdateJob{Id: j.job.Id, Reason: "waiting: no host that runs " + r + " is connected"})
 		}
 	}
-	var starts []start
+	var starts, seconds []start
 	if len(polls) > 0 {
 		starts = t.choose(t.waiting(jobs, agents, now), agents, now)
+		seconds = t.stragglers(agents, starts, now)
 	}
 	t.mu.Unlock()
 
@@ -230,6 +233,11 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 	for _, s := range starts {
 		g.Go(func() error {
 			return t.startTask(ctx, s, polls[s.node], names[s.node], now)
+		})
+	}
+	for _, s := range seconds {
+		g.Go(func() error {
+			return t.startSecond(ctx, s, polls[s.node], names[s.node], now)
 		})
 	}
 	return g.Wait()
@@ -297,7 +305,8 @@ func alternativesOf(tasks []place.Task) map[place.ID][]place.Alternative {
 func (t *term) startTask(ctx context.Context, s start, k *parked, name string, now time.Time) error {
 	x := s.x
 	next := shallowTask(x.t)
-	next.Attempt++
+	next.Attempt = wire.NextAttempt(x.t)
+	next.LastAttempt = 0
 	next.State, next.Reason = StateRunning, "running on "+cmp.Or(name, fmt.Sprint("node ", s.node))
 	next.Agent, next.Host, next.Device, next.StartedNs = s.node, name, s.device, 0
 	next.Runtime = s.runtime
@@ -329,7 +338,7 @@ func (t *term) startTask(ctx context.Context, s start, k *parked, name string, n
 	x.expect = took(next.Placement)
 	k.agent.tasks[x.id()] = x
 	if t.parked[k] && !k.closed {
-		k.give(j, x)
+		k.give(j, x, next.Attempt)
 	}
 	// Else the poll has just ended; the agent's next one gets it.
 	return nil

@@ -8488,6 +8488,7 @@ type SecondAttempt struct {
 	Device        string                 `protobuf:"bytes,4,opt,name=device,proto3" json:"device,omitempty"`
 	StartedNs     int64                  `protobuf:"fixed64,5,opt,name=started_ns,json=startedNs,proto3" json:"started_ns,omitempty"`
 	Placement     *Placement             `protobuf:"bytes,6,opt,name=placement,proto3" json:"placement,omitempty"`
+	Runtime       string                 `protobuf:"bytes,7,opt,name=runtime,proto3" json:"runtime,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8562,6 +8563,13 @@ func (x *SecondAttempt) GetPlacement() *Placement {
 		return x.Placement
 	}
 	return nil
+}
+
+func (x *SecondAttempt) GetRuntime() string {
+	if x != nil {
+		return x.Runtime
+	}
+	return ""
 }
 
 // Placement is why a task runs where it does, or waits.
@@ -11108,7 +11116,7 @@ const file_quern_proto_rawDesc = "" +
 	"\tplacement\x18( \x01(\v2\x10.quern.PlacementR\tplacement\x12%\n" +
 	"\x06timing\x18) \x01(\v2\r.quern.TimingR\x06timing\x12,\n" +
 	"\x06second\x18* \x01(\v2\x14.quern.SecondAttemptR\x06second\x12!\n" +
-	"\flast_attempt\x18+ \x01(\rR\vlastAttempt\"\xba\x01\n" +
+	"\flast_attempt\x18+ \x01(\rR\vlastAttempt\"\xd4\x01\n" +
 	"\rSecondAttempt\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\rR\x05agent\x12\x12\n" +
@@ -11116,7 +11124,8 @@ const file_quern_proto_rawDesc = "" +
 	"\x06device\x18\x04 \x01(\tR\x06device\x12\x1d\n" +
 	"\n" +
 	"started_ns\x18\x05 \x01(\x10R\tstartedNs\x12.\n" +
-	"\tplacement\x18\x06 \x01(\v2\x10.quern.PlacementR\tplacement\"u\n" +
+	"\tplacement\x18\x06 \x01(\v2\x10.quern.PlacementR\tplacement\x12\x18\n" +
+	"\aruntime\x18\a \x01(\tR\aruntime\"u\n" +
 	"\tPlacement\x12$\n" +
 	"\x06places\x18\x01 \x03(\v2\f.quern.PlaceR\x06places\x12\x16\n" +
 	"\x06chosen\x18\x02 \x01(\rR\x06chosen\x12\x14\n" +

@@ -19,6 +19,7 @@ func withSecond(old, second *wire.Task, now int64) *wire.Task {
 	task := proto.Clone(old).(*wire.Task)
 	task.Second = &wire.SecondAttempt{
 		Attempt: second.Attempt, Agent: second.Agent, Host: second.Host, Device: second.Device, StartedNs: now, Placement: second.Placement,
+		Runtime: second.Runtime,
 	}
 	task.LastAttempt = second.Attempt
 	return task
@@ -55,7 +56,8 @@ func race(old, task *wire.Task) *wire.Task {
 func survivor(old, over *wire.Task) *wire.Task {
 	task := proto.Clone(old).(*wire.Task)
 	if s := old.Second; over.Attempt == old.Attempt {
-		task.Attempt, task.Agent, task.Host, task.Device, task.StartedNs, task.Placement = s.Attempt, s.Agent, s.Host, s.Device, s.StartedNs, s.Placement
+		task.Attempt, task.Agent, task.Host, task.Device, task.Runtime = s.Attempt, s.Agent, s.Host, s.Device, s.Runtime
+		task.StartedNs, task.Placement = s.StartedNs, s.Placement
 	}
 	task.Failures = max(old.Failures, over.Failures)
 	task.Reason = fmt.Sprintf("attempt %d goes on; attempt %d: %s", task.Attempt, over.Attempt, over.Reason)

@@ -83,6 +83,13 @@ func Parse(data []byte) (*Spec, error) {
 		s.Runtime, err = runtimes(n)
 		return err
 	}
+	known["speculation"] = func(n *yaml.Node) error {
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
+			return Errorf(n.Line, "speculation must be true or false, not %s", describe(n))
+		}
+		s.NoSpeculation = n.Value == "false"
+		return nil
+	}
 	known["memory"] = func(n *yaml.Node) (err error) {
 		s.Memory, err = size(n, "memory")
 		return err

@@ -67,6 +67,15 @@ func TestParseDefaults(t *testing.T) {
 	}
 }
 
+func TestSpeculation(t *testing.T) {
+	for value, off := range map[string]bool{"true": false, "false": true} {
+		got, err := Parse([]byte("version: 1\nkernel: grep\ninputs: /a\nspeculation: " + value + "\n"))
+		if err != nil || got.NoSpeculation != off {
+			t.Errorf("%s: %v, %v", value, got, err)
+		}
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	const head = "version: 1\nkernel: k\ninputs: [/a]\n"
 	for _, c := range []struct{ file, want string }{
@@ -123,6 +132,7 @@ func TestParseRefuses(t *testing.T) {
 		{head + "timeout: 25h\n", `line 4: timeout must be a duration from 1s to 24h such as 90s or 10m, not "25h"`},
 		{head + "retries: -1\n", `line 4: retries must be a number from 0 to 20, not the number -1`},
 		{head + "retries: many\n", `line 4: retries must be a number from 0 to 20, not "many"`},
+		{head + "speculation: maybe\n", `line 4: speculation must be true or false, not "maybe"`},
 		{head + "retries: 1.5\n", `line 4: retries must be a number from 0 to 20, not the number 1.5`},
 		{head + "memory: lots\n", `line 4: memory must be a size from 1MiB to 4GiB such as 256MiB, not "lots"`},
 		{head + "memory: 8GiB\n", `line 4: memory must be a size from 1MiB to 4GiB such as 256MiB, not "8GiB"`},
@@ -205,7 +215,7 @@ func TestSchema(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := []string{"after", "args", "array", "deadline", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "output", "params", "priority", "reduce", "retries", "runtime", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
+	want := []string{"after", "args", "array", "deadline", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "output", "params", "priority", "reduce", "retries", "runtime", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the schema has the fields %v", names)
 	}

@@ -52,12 +52,13 @@ type Spec struct {
 	Inputs []Input
 	Split  Split
 	// TaskBytes is how many bytes of input one task gets, about; 0: as the split has it.
-	TaskBytes int64
-	Reduce    *Step // nil: none
-	Output    string
-	Timeout   time.Duration
-	Retries   int
-	Memory    int64 // bytes
+	TaskBytes     int64
+	Reduce        *Step // nil: none
+	Output        string
+	Timeout       time.Duration
+	Retries       int
+	NoSpeculation bool  // a late task gets no second attempt beside the first
+	Memory        int64 // bytes
 	// Runtime has the runtimes that the map step may use, the preferred first;
 	// none: as the kernel has it.
 	Runtime []string
