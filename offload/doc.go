@@ -37,6 +37,9 @@
 //     job's output directory and records the winner. A small output is in that
 //     command itself, and no file before.
 //   - A host that is lost costs a task no retry; a kernel that fails does.
+//   - A task that is late, by what was learned of its kernel, gets a second
+//     attempt beside the first; whichever succeeds first commits, the other
+//     cannot.
 //   - reason is never empty.
 //   - A device is offered once it has computed a known answer, and a variant of
 //     a kernel is used on it once its result was found to be the reference's,
