@@ -29,6 +29,17 @@ var long = os.Getenv("QUERN_LONG") != ""
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	if os.Getenv("POCL_CACHE_DIR") == "" {
+		// Every cluster's agent tries the devices of this host: what is compiled for
+		// that need not be compiled each time.
+		dir, err := os.MkdirTemp("", "quern-pocl")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		os.Setenv("POCL_CACHE_DIR", dir)
+	}
 	quern = os.Getenv("QUERN_BIN")
 	if quern == "" {
 		dir, err := os.MkdirTemp("", "quern-bin")

@@ -40,7 +40,8 @@ func (r *rig) startDeviceAgent(name string, change func(*AgentConfig)) (devices 
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	env := trial.Environ(os.Environ())
+	// What one agent's device has compiled, the next need not.
+	env := append(trial.Environ(os.Environ()), "POCL_CACHE_DIR="+filepath.Join(agentDir, "pocl"))
 	report, err := worker.Probe(r.t.Context(), worker.Config{Command: command, Env: env}, "opencl", "", time.Minute)
 	if err != nil {
 		r.t.Skip("no OpenCL on this host (Debian: pocl-opencl-icd, ocl-icd-libopencl1): ", err)

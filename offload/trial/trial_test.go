@@ -49,7 +49,7 @@ func bench(t *testing.T) *Bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Bench{Command: c, Env: Environ(os.Environ()), Dir: testDir}
+	return &Bench{Command: c, Env: append(Environ(os.Environ()), "POCL_CACHE_DIR="+filepath.Join(testDir, "pocl")), Dir: testDir}
 }
 
 // variants are those of b on this host; without any of opencl the test says so.
