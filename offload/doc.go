@@ -56,6 +56,28 @@
 // OUTPUT. Attempt directories are called attempt.NODE.JOB.TASK.ATTEMPT; an
 // agent removes those of its own node that it finds at its start.
 //
+// A job may name a directory of the mount for its results (Job.out_parent): then
+// what its last step leaves goes there, under the name that the job file says.
+//
+// # Parts of files
+//
+// With split: shard a task gets what one chunk server holds of the inputs
+// (cut.go), and sees a file that consists of that alone (ranges.go): of the lines
+// that end in it. The beginning of a line that lies elsewhere is fetched as the end
+// of a leaf (internal/block). What was read on the host and what came over the
+// network is counted by a meter in the context (internal/traffic).
+//
+// # Time
+//
+// The leader begins jobs that waited for others, ends those that are late, and
+// removes those whose time after their end is over (termlife.go).
+//
+// # Attributes
+//
+// user.compute.run and on_close make job files of their values and submit them
+// (attributes.go); fs says when. A rule's job is named for the version of the
+// file, so it is submitted once for each, and before close returns.
+//
 // # Packages
 //
 //	jobfile   the job file: parsing, checking, sentences        (pure)
@@ -67,5 +89,6 @@
 //	clworker  the worker process for one device of OpenCL (cmd/quern-opencl)
 //	onnxworker  the worker process for models (cmd/quern-onnx)
 //	trial     variants of a kernel compared
+//	client    for programs: the files of /.compute
 //	offload   overlay, submission, scheduler, agent
 package offload
