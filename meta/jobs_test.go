@@ -3,6 +3,8 @@ package meta
 import (
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"quernfs/internal/wire"
 )
 
@@ -28,13 +30,17 @@ func TestResultTargets(t *testing.T) {
 	tree := fakeTree{"job/5": 50, "results/5": 60, "60/a": 61}
 	cmd := &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{
 		Task: &wire.Task{Job: 5}, OutIno: 70, Names: []string{"a", "b"},
+		Provenance: []byte("p"), Files: []*wire.OutputFile{{Name: "a"}},
 	}}}
-	if got := showClaims(targets(cmd, tree)); got != "change 50, change 70, names 60 a b, victim 61" {
+	if got := showClaims(targets(cmd, tree)); got != "change 50, change 70, names 50 a, names 60 a b, victim 61" {
 		t.Error(got)
 	}
 	u := stamped(cmd, tree, func(ino uint64) []uint64 { return []uint64{ino, 3, 3} }).GetUpdateTask()
-	if len(u.OpenSessions) != 2 || u.OpenSessions[0] != 3 || u.OpenSessions[1] != 61 || u.OutIno != 70 {
+	if len(u.OpenSessions) != 2 || u.OpenSessions[0] != 3 || u.OpenSessions[1] != 61 {
 		t.Errorf("%v", u)
+	}
+	if u.OpenSessions = nil; !proto.Equal(u, cmd.GetUpdateTask()) {
+		t.Errorf("%v has become %v", cmd, u)
 	}
 	if got := showClaims(targets(&wire.Command{Op: &wire.Command_RemoveJob{RemoveJob: &wire.RemoveJob{Id: 5}}}, tree)); got != "change 5, change 50" {
 		t.Error(got)

@@ -3,6 +3,8 @@ package meta
 import (
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"quernfs/internal/wire"
 	"quernfs/meta/lease"
 )
@@ -210,7 +212,8 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 		if dir == 0 || len(u.GetNames()) == 0 {
 			break
 		}
-		n := &wire.UpdateTask{Task: u.Task, OutIno: u.OutIno, Names: u.Names, Files: u.Files}
+		n := proto.CloneOf(u)
+		n.OpenSessions = nil
 		for _, name := range u.Names {
 			if d := t.entry(dir, name); d != nil {
 				n.OpenSessions = append(n.OpenSessions, open(d.Ino)...)
