@@ -230,7 +230,11 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 			return t.propose(ctx, &wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: u}})
 		})
 	}
-	for _, s := range starts {
+	var errs []error
+	for i, s := range starts {
+		if i > 0 && s.priority != starts[i-1].priority {
+			errs = append(errs, g.Wait()) // the urgent ones are given first
+		}
 		g.Go(func() error {
 			return t.startTask(ctx, s, polls[s.node], names[s.node], now)
 		})
@@ -240,7 +244,7 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 			return t.startSecond(ctx, s, polls[s.node], names[s.node], now)
 		})
 	}
-	return g.Wait()
+	return errors.Join(append(errs, g.Wait())...)
 }
 
 // inOrder are the jobs by number. mu is held.
@@ -260,6 +264,7 @@ type start struct {
 	device    string
 	runtime   string
 	placement *wire.Placement
+	priority  int32
 }
 
 // choose places tasks. mu is held.
@@ -270,9 +275,10 @@ func (t *term) choose(tasks []place.Task, agents []place.Agent, now time.Time) (
 		if c := &plan.Choices[i]; c.Now {
 			j := t.jobs[c.Task.Job]
 			j.served = now
-			starts = append(starts, start{j.tasks[c.Task.N], c.Node, c.Device, alts[c.Task][c.Alt].Runtime, placementOf(c, alts[c.Task])})
+			starts = append(starts, start{j.tasks[c.Task.N], c.Node, c.Device, alts[c.Task][c.Alt].Runtime, placementOf(c, alts[c.Task]), j.job.Priority})
 		}
 	}
+	slices.SortStableFunc(starts, func(a, b start) int { return cmp.Compare(b.priority, a.priority) })
 	return starts
 }
 
