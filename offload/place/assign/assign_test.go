@@ -207,7 +207,7 @@ func TestSmall(t *testing.T) {
 	}
 }
 
-// TestMakespanBound: on 1,000 random instances of 2 to 8 columns with 10 to 16
+// TestMakespanBound: on 1,000 random instances of 2 to 8 columns with 12 to 18
 // rows a column, of three families, the last finish is within 10 % of the
 // Lagrangian lower bound. (With fewer rows a column the bound itself may lie more
 // than 10 % below the optimum: TestSmall compares with the optimum there.)
@@ -220,7 +220,7 @@ func TestMakespanBound(t *testing.T) {
 		worst, total := 1.0, 0.0
 		for range 334 {
 			m := 2 + rnd.Intn(7)
-			p := problem(rnd, f, m*(10+rnd.Intn(7)), m)
+			p := problem(rnd, f, m*(12+rnd.Intn(7)), m)
 			bound, _ := p.LowerBound(200)
 			s := p.Makespan(100)
 			if err := check(p, s); err != nil {
