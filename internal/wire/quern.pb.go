@@ -828,6 +828,7 @@ type Node struct {
 	Endpoint      *Endpoint              `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`       // "up" (in service), "draining", "out"
 	Runtimes      []string               `protobuf:"bytes,7,rep,name=runtimes,proto3" json:"runtimes,omitempty"` // agents: "wasm", …
+	Exec          *ExecOffer             `protobuf:"bytes,50,opt,name=exec,proto3" json:"exec,omitempty"`        // agents that run programs of the host
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -911,6 +912,122 @@ func (x *Node) GetRuntimes() []string {
 	return nil
 }
 
+func (x *Node) GetExec() *ExecOffer {
+	if x != nil {
+		return x.Exec
+	}
+	return nil
+}
+
+// ExecOffer is which programs an agent runs, and within what.
+type ExecOffer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Allow         []string               `protobuf:"bytes,1,rep,name=allow,proto3" json:"allow,omitempty"`                     // patterns of argv[0]
+	Network       bool                   `protobuf:"varint,2,opt,name=network,proto3" json:"network,omitempty"`                // the host's network may be used
+	AnyUser       bool                   `protobuf:"varint,3,opt,name=any_user,json=anyUser,proto3" json:"any_user,omitempty"` // programs run as the job's owner; else only those of user uid
+	Uid           uint32                 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
+	LimitsCpu     bool                   `protobuf:"varint,5,opt,name=limits_cpu,json=limitsCpu,proto3" json:"limits_cpu,omitempty"`          // a processor share can be kept
+	LimitsMemory  bool                   `protobuf:"varint,6,opt,name=limits_memory,json=limitsMemory,proto3" json:"limits_memory,omitempty"` // of all processes of a task together; else of each
+	Cpus          uint32                 `protobuf:"varint,7,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	Memory        uint64                 `protobuf:"varint,8,opt,name=memory,proto3" json:"memory,omitempty"`    // bytes
+	Gpus          []uint64               `protobuf:"varint,9,rep,packed,name=gpus,proto3" json:"gpus,omitempty"` // the memory of each, in bytes; 0: not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExecOffer) Reset() {
+	*x = ExecOffer{}
+	mi := &file_quern_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExecOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExecOffer) ProtoMessage() {}
+
+func (x *ExecOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExecOffer.ProtoReflect.Descriptor instead.
+func (*ExecOffer) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ExecOffer) GetAllow() []string {
+	if x != nil {
+		return x.Allow
+	}
+	return nil
+}
+
+func (x *ExecOffer) GetNetwork() bool {
+	if x != nil {
+		return x.Network
+	}
+	return false
+}
+
+func (x *ExecOffer) GetAnyUser() bool {
+	if x != nil {
+		return x.AnyUser
+	}
+	return false
+}
+
+func (x *ExecOffer) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *ExecOffer) GetLimitsCpu() bool {
+	if x != nil {
+		return x.LimitsCpu
+	}
+	return false
+}
+
+func (x *ExecOffer) GetLimitsMemory() bool {
+	if x != nil {
+		return x.LimitsMemory
+	}
+	return false
+}
+
+func (x *ExecOffer) GetCpus() uint32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *ExecOffer) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *ExecOffer) GetGpus() []uint64 {
+	if x != nil {
+		return x.Gpus
+	}
+	return nil
+}
+
 // Endpoint says how a process is reached. A dialer on the same host uses
 // unix; in the same process, the registered server itself.
 type Endpoint struct {
@@ -925,7 +1042,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_quern_proto_msgTypes[9]
+	mi := &file_quern_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1054,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[9]
+	mi := &file_quern_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1067,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{9}
+	return file_quern_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Endpoint) GetAddr() string {
@@ -996,7 +1113,7 @@ type Session struct {
 
 func (x *Session) Reset() {
 	*x = Session{}
-	mi := &file_quern_proto_msgTypes[10]
+	mi := &file_quern_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1125,7 @@ func (x *Session) String() string {
 func (*Session) ProtoMessage() {}
 
 func (x *Session) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[10]
+	mi := &file_quern_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1138,7 @@ func (x *Session) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Session.ProtoReflect.Descriptor instead.
 func (*Session) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{10}
+	return file_quern_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Session) GetId() uint64 {
@@ -1077,7 +1194,7 @@ type InodeRange struct {
 
 func (x *InodeRange) Reset() {
 	*x = InodeRange{}
-	mi := &file_quern_proto_msgTypes[11]
+	mi := &file_quern_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1206,7 @@ func (x *InodeRange) String() string {
 func (*InodeRange) ProtoMessage() {}
 
 func (x *InodeRange) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[11]
+	mi := &file_quern_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1219,7 @@ func (x *InodeRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InodeRange.ProtoReflect.Descriptor instead.
 func (*InodeRange) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{11}
+	return file_quern_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *InodeRange) GetFirst() uint64 {
@@ -1131,7 +1248,7 @@ type Cred struct {
 
 func (x *Cred) Reset() {
 	*x = Cred{}
-	mi := &file_quern_proto_msgTypes[12]
+	mi := &file_quern_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1260,7 @@ func (x *Cred) String() string {
 func (*Cred) ProtoMessage() {}
 
 func (x *Cred) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[12]
+	mi := &file_quern_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1273,7 @@ func (x *Cred) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cred.ProtoReflect.Descriptor instead.
 func (*Cred) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{12}
+	return file_quern_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Cred) GetUid() uint32 {
@@ -1226,7 +1343,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_quern_proto_msgTypes[13]
+	mi := &file_quern_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1355,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[13]
+	mi := &file_quern_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1368,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{13}
+	return file_quern_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Command) GetPartition() uint32 {
@@ -1718,7 +1835,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_quern_proto_msgTypes[14]
+	mi := &file_quern_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1847,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[14]
+	mi := &file_quern_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1860,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{14}
+	return file_quern_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Result) GetCode() uint32 {
@@ -1849,7 +1966,7 @@ type Create struct {
 
 func (x *Create) Reset() {
 	*x = Create{}
-	mi := &file_quern_proto_msgTypes[15]
+	mi := &file_quern_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +1978,7 @@ func (x *Create) String() string {
 func (*Create) ProtoMessage() {}
 
 func (x *Create) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[15]
+	mi := &file_quern_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +1991,7 @@ func (x *Create) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Create.ProtoReflect.Descriptor instead.
 func (*Create) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{15}
+	return file_quern_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Create) GetParent() uint64 {
@@ -1952,7 +2069,7 @@ type Unlink struct {
 
 func (x *Unlink) Reset() {
 	*x = Unlink{}
-	mi := &file_quern_proto_msgTypes[16]
+	mi := &file_quern_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +2081,7 @@ func (x *Unlink) String() string {
 func (*Unlink) ProtoMessage() {}
 
 func (x *Unlink) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[16]
+	mi := &file_quern_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +2094,7 @@ func (x *Unlink) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlink.ProtoReflect.Descriptor instead.
 func (*Unlink) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{16}
+	return file_quern_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Unlink) GetParent() uint64 {
@@ -2022,7 +2139,7 @@ type Rename struct {
 
 func (x *Rename) Reset() {
 	*x = Rename{}
-	mi := &file_quern_proto_msgTypes[17]
+	mi := &file_quern_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2151,7 @@ func (x *Rename) String() string {
 func (*Rename) ProtoMessage() {}
 
 func (x *Rename) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[17]
+	mi := &file_quern_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2164,7 @@ func (x *Rename) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rename.ProtoReflect.Descriptor instead.
 func (*Rename) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{17}
+	return file_quern_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Rename) GetParent() uint64 {
@@ -2103,7 +2220,7 @@ type Link struct {
 
 func (x *Link) Reset() {
 	*x = Link{}
-	mi := &file_quern_proto_msgTypes[18]
+	mi := &file_quern_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2232,7 @@ func (x *Link) String() string {
 func (*Link) ProtoMessage() {}
 
 func (x *Link) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[18]
+	mi := &file_quern_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2245,7 @@ func (x *Link) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Link.ProtoReflect.Descriptor instead.
 func (*Link) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{18}
+	return file_quern_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Link) GetIno() uint64 {
@@ -2172,7 +2289,7 @@ type SetAttr struct {
 
 func (x *SetAttr) Reset() {
 	*x = SetAttr{}
-	mi := &file_quern_proto_msgTypes[19]
+	mi := &file_quern_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2184,7 +2301,7 @@ func (x *SetAttr) String() string {
 func (*SetAttr) ProtoMessage() {}
 
 func (x *SetAttr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[19]
+	mi := &file_quern_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2197,7 +2314,7 @@ func (x *SetAttr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetAttr.ProtoReflect.Descriptor instead.
 func (*SetAttr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{19}
+	return file_quern_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetAttr) GetIno() uint64 {
@@ -2290,7 +2407,7 @@ type SetXattr struct {
 
 func (x *SetXattr) Reset() {
 	*x = SetXattr{}
-	mi := &file_quern_proto_msgTypes[20]
+	mi := &file_quern_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2302,7 +2419,7 @@ func (x *SetXattr) String() string {
 func (*SetXattr) ProtoMessage() {}
 
 func (x *SetXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[20]
+	mi := &file_quern_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2315,7 +2432,7 @@ func (x *SetXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetXattr.ProtoReflect.Descriptor instead.
 func (*SetXattr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{20}
+	return file_quern_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SetXattr) GetIno() uint64 {
@@ -2365,7 +2482,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_quern_proto_msgTypes[21]
+	mi := &file_quern_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2377,7 +2494,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[21]
+	mi := &file_quern_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2390,7 +2507,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{21}
+	return file_quern_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Commit) GetBlocks() []*Block {
@@ -2424,7 +2541,7 @@ type FileUpdate struct {
 
 func (x *FileUpdate) Reset() {
 	*x = FileUpdate{}
-	mi := &file_quern_proto_msgTypes[22]
+	mi := &file_quern_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +2553,7 @@ func (x *FileUpdate) String() string {
 func (*FileUpdate) ProtoMessage() {}
 
 func (x *FileUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[22]
+	mi := &file_quern_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +2566,7 @@ func (x *FileUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileUpdate.ProtoReflect.Descriptor instead.
 func (*FileUpdate) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{22}
+	return file_quern_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FileUpdate) GetIno() uint64 {
@@ -2513,7 +2630,7 @@ type Fallocate struct {
 
 func (x *Fallocate) Reset() {
 	*x = Fallocate{}
-	mi := &file_quern_proto_msgTypes[23]
+	mi := &file_quern_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2642,7 @@ func (x *Fallocate) String() string {
 func (*Fallocate) ProtoMessage() {}
 
 func (x *Fallocate) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[23]
+	mi := &file_quern_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2655,7 @@ func (x *Fallocate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fallocate.ProtoReflect.Descriptor instead.
 func (*Fallocate) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{23}
+	return file_quern_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Fallocate) GetIno() uint64 {
@@ -2585,7 +2702,7 @@ type Clone struct {
 
 func (x *Clone) Reset() {
 	*x = Clone{}
-	mi := &file_quern_proto_msgTypes[24]
+	mi := &file_quern_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2714,7 @@ func (x *Clone) String() string {
 func (*Clone) ProtoMessage() {}
 
 func (x *Clone) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[24]
+	mi := &file_quern_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2727,7 @@ func (x *Clone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clone.ProtoReflect.Descriptor instead.
 func (*Clone) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{24}
+	return file_quern_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Clone) GetSrc() uint64 {
@@ -2658,7 +2775,7 @@ type ReleaseOrphans struct {
 
 func (x *ReleaseOrphans) Reset() {
 	*x = ReleaseOrphans{}
-	mi := &file_quern_proto_msgTypes[25]
+	mi := &file_quern_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2670,7 +2787,7 @@ func (x *ReleaseOrphans) String() string {
 func (*ReleaseOrphans) ProtoMessage() {}
 
 func (x *ReleaseOrphans) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[25]
+	mi := &file_quern_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2683,7 +2800,7 @@ func (x *ReleaseOrphans) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseOrphans.ProtoReflect.Descriptor instead.
 func (*ReleaseOrphans) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{25}
+	return file_quern_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReleaseOrphans) GetInos() []uint64 {
@@ -2704,7 +2821,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_quern_proto_msgTypes[26]
+	mi := &file_quern_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2833,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[26]
+	mi := &file_quern_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +2846,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{26}
+	return file_quern_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Batch) GetCommands() []*Command {
@@ -2750,7 +2867,7 @@ type OpenSession struct {
 
 func (x *OpenSession) Reset() {
 	*x = OpenSession{}
-	mi := &file_quern_proto_msgTypes[27]
+	mi := &file_quern_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2879,7 @@ func (x *OpenSession) String() string {
 func (*OpenSession) ProtoMessage() {}
 
 func (x *OpenSession) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[27]
+	mi := &file_quern_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2892,7 @@ func (x *OpenSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSession.ProtoReflect.Descriptor instead.
 func (*OpenSession) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{27}
+	return file_quern_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OpenSession) GetName() string {
@@ -2811,7 +2928,7 @@ type EndSession struct {
 
 func (x *EndSession) Reset() {
 	*x = EndSession{}
-	mi := &file_quern_proto_msgTypes[28]
+	mi := &file_quern_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2940,7 @@ func (x *EndSession) String() string {
 func (*EndSession) ProtoMessage() {}
 
 func (x *EndSession) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[28]
+	mi := &file_quern_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2953,7 @@ func (x *EndSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSession.ProtoReflect.Descriptor instead.
 func (*EndSession) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{28}
+	return file_quern_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EndSession) GetId() uint64 {
@@ -2864,7 +2981,7 @@ type LeaseHorizon struct {
 
 func (x *LeaseHorizon) Reset() {
 	*x = LeaseHorizon{}
-	mi := &file_quern_proto_msgTypes[29]
+	mi := &file_quern_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2876,7 +2993,7 @@ func (x *LeaseHorizon) String() string {
 func (*LeaseHorizon) ProtoMessage() {}
 
 func (x *LeaseHorizon) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[29]
+	mi := &file_quern_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2889,7 +3006,7 @@ func (x *LeaseHorizon) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseHorizon.ProtoReflect.Descriptor instead.
 func (*LeaseHorizon) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{29}
+	return file_quern_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LeaseHorizon) GetUntilNs() int64 {
@@ -2908,7 +3025,7 @@ type ReserveBlocks struct {
 
 func (x *ReserveBlocks) Reset() {
 	*x = ReserveBlocks{}
-	mi := &file_quern_proto_msgTypes[30]
+	mi := &file_quern_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3037,7 @@ func (x *ReserveBlocks) String() string {
 func (*ReserveBlocks) ProtoMessage() {}
 
 func (x *ReserveBlocks) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[30]
+	mi := &file_quern_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3050,7 @@ func (x *ReserveBlocks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveBlocks.ProtoReflect.Descriptor instead.
 func (*ReserveBlocks) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{30}
+	return file_quern_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReserveBlocks) GetCount() uint64 {
@@ -2952,7 +3069,7 @@ type ReserveInodes struct {
 
 func (x *ReserveInodes) Reset() {
 	*x = ReserveInodes{}
-	mi := &file_quern_proto_msgTypes[31]
+	mi := &file_quern_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2964,7 +3081,7 @@ func (x *ReserveInodes) String() string {
 func (*ReserveInodes) ProtoMessage() {}
 
 func (x *ReserveInodes) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[31]
+	mi := &file_quern_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2977,7 +3094,7 @@ func (x *ReserveInodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReserveInodes.ProtoReflect.Descriptor instead.
 func (*ReserveInodes) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{31}
+	return file_quern_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReserveInodes) GetCount() uint64 {
@@ -2998,7 +3115,7 @@ type ExpireTickets struct {
 
 func (x *ExpireTickets) Reset() {
 	*x = ExpireTickets{}
-	mi := &file_quern_proto_msgTypes[32]
+	mi := &file_quern_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3010,7 +3127,7 @@ func (x *ExpireTickets) String() string {
 func (*ExpireTickets) ProtoMessage() {}
 
 func (x *ExpireTickets) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[32]
+	mi := &file_quern_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3023,7 +3140,7 @@ func (x *ExpireTickets) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExpireTickets.ProtoReflect.Descriptor instead.
 func (*ExpireTickets) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{32}
+	return file_quern_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExpireTickets) GetBelow() uint64 {
@@ -3042,7 +3159,7 @@ type PutNode struct {
 
 func (x *PutNode) Reset() {
 	*x = PutNode{}
-	mi := &file_quern_proto_msgTypes[33]
+	mi := &file_quern_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3054,7 +3171,7 @@ func (x *PutNode) String() string {
 func (*PutNode) ProtoMessage() {}
 
 func (x *PutNode) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[33]
+	mi := &file_quern_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3067,7 +3184,7 @@ func (x *PutNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutNode.ProtoReflect.Descriptor instead.
 func (*PutNode) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{33}
+	return file_quern_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PutNode) GetNode() *Node {
@@ -3091,7 +3208,7 @@ type MoveShard struct {
 
 func (x *MoveShard) Reset() {
 	*x = MoveShard{}
-	mi := &file_quern_proto_msgTypes[34]
+	mi := &file_quern_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +3220,7 @@ func (x *MoveShard) String() string {
 func (*MoveShard) ProtoMessage() {}
 
 func (x *MoveShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[34]
+	mi := &file_quern_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +3233,7 @@ func (x *MoveShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveShard.ProtoReflect.Descriptor instead.
 func (*MoveShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{34}
+	return file_quern_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MoveShard) GetBlock() uint64 {
@@ -3159,7 +3276,7 @@ type LoseShard struct {
 
 func (x *LoseShard) Reset() {
 	*x = LoseShard{}
-	mi := &file_quern_proto_msgTypes[35]
+	mi := &file_quern_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3171,7 +3288,7 @@ func (x *LoseShard) String() string {
 func (*LoseShard) ProtoMessage() {}
 
 func (x *LoseShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[35]
+	mi := &file_quern_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +3301,7 @@ func (x *LoseShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoseShard.ProtoReflect.Descriptor instead.
 func (*LoseShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{35}
+	return file_quern_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LoseShard) GetBlock() uint64 {
@@ -3219,7 +3336,7 @@ type PurgeBlocks struct {
 
 func (x *PurgeBlocks) Reset() {
 	*x = PurgeBlocks{}
-	mi := &file_quern_proto_msgTypes[36]
+	mi := &file_quern_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3231,7 +3348,7 @@ func (x *PurgeBlocks) String() string {
 func (*PurgeBlocks) ProtoMessage() {}
 
 func (x *PurgeBlocks) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[36]
+	mi := &file_quern_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3244,7 +3361,7 @@ func (x *PurgeBlocks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeBlocks.ProtoReflect.Descriptor instead.
 func (*PurgeBlocks) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{36}
+	return file_quern_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PurgeBlocks) GetBlocks() []uint64 {
@@ -3269,7 +3386,7 @@ type Bootstrap struct {
 
 func (x *Bootstrap) Reset() {
 	*x = Bootstrap{}
-	mi := &file_quern_proto_msgTypes[37]
+	mi := &file_quern_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3281,7 +3398,7 @@ func (x *Bootstrap) String() string {
 func (*Bootstrap) ProtoMessage() {}
 
 func (x *Bootstrap) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[37]
+	mi := &file_quern_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3294,7 +3411,7 @@ func (x *Bootstrap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Bootstrap.ProtoReflect.Descriptor instead.
 func (*Bootstrap) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{37}
+	return file_quern_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Bootstrap) GetPolicy() *Policy {
@@ -3346,7 +3463,7 @@ type Grant struct {
 
 func (x *Grant) Reset() {
 	*x = Grant{}
-	mi := &file_quern_proto_msgTypes[38]
+	mi := &file_quern_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +3475,7 @@ func (x *Grant) String() string {
 func (*Grant) ProtoMessage() {}
 
 func (x *Grant) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[38]
+	mi := &file_quern_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +3488,7 @@ func (x *Grant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Grant.ProtoReflect.Descriptor instead.
 func (*Grant) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{38}
+	return file_quern_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Grant) GetIno() uint64 {
@@ -3427,7 +3544,7 @@ type Query struct {
 
 func (x *Query) Reset() {
 	*x = Query{}
-	mi := &file_quern_proto_msgTypes[39]
+	mi := &file_quern_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3556,7 @@ func (x *Query) String() string {
 func (*Query) ProtoMessage() {}
 
 func (x *Query) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[39]
+	mi := &file_quern_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3569,7 @@ func (x *Query) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Query.ProtoReflect.Descriptor instead.
 func (*Query) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{39}
+	return file_quern_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Query) GetPartition() uint32 {
@@ -3768,7 +3885,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_quern_proto_msgTypes[40]
+	mi := &file_quern_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3780,7 +3897,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[40]
+	mi := &file_quern_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3793,7 +3910,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{40}
+	return file_quern_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Answer) GetCode() uint32 {
@@ -4014,7 +4131,7 @@ type Lookup struct {
 
 func (x *Lookup) Reset() {
 	*x = Lookup{}
-	mi := &file_quern_proto_msgTypes[41]
+	mi := &file_quern_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4026,7 +4143,7 @@ func (x *Lookup) String() string {
 func (*Lookup) ProtoMessage() {}
 
 func (x *Lookup) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[41]
+	mi := &file_quern_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4039,7 +4156,7 @@ func (x *Lookup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lookup.ProtoReflect.Descriptor instead.
 func (*Lookup) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{41}
+	return file_quern_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Lookup) GetParent() uint64 {
@@ -4073,7 +4190,7 @@ type GetInode struct {
 
 func (x *GetInode) Reset() {
 	*x = GetInode{}
-	mi := &file_quern_proto_msgTypes[42]
+	mi := &file_quern_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4085,7 +4202,7 @@ func (x *GetInode) String() string {
 func (*GetInode) ProtoMessage() {}
 
 func (x *GetInode) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[42]
+	mi := &file_quern_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4098,7 +4215,7 @@ func (x *GetInode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInode.ProtoReflect.Descriptor instead.
 func (*GetInode) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{42}
+	return file_quern_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetInode) GetIno() uint64 {
@@ -4126,7 +4243,7 @@ type Access struct {
 
 func (x *Access) Reset() {
 	*x = Access{}
-	mi := &file_quern_proto_msgTypes[43]
+	mi := &file_quern_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4138,7 +4255,7 @@ func (x *Access) String() string {
 func (*Access) ProtoMessage() {}
 
 func (x *Access) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[43]
+	mi := &file_quern_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4151,7 +4268,7 @@ func (x *Access) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Access.ProtoReflect.Descriptor instead.
 func (*Access) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{43}
+	return file_quern_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Access) GetIno() uint64 {
@@ -4178,7 +4295,7 @@ type InodeAnswer struct {
 
 func (x *InodeAnswer) Reset() {
 	*x = InodeAnswer{}
-	mi := &file_quern_proto_msgTypes[44]
+	mi := &file_quern_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4190,7 +4307,7 @@ func (x *InodeAnswer) String() string {
 func (*InodeAnswer) ProtoMessage() {}
 
 func (x *InodeAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[44]
+	mi := &file_quern_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4203,7 +4320,7 @@ func (x *InodeAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InodeAnswer.ProtoReflect.Descriptor instead.
 func (*InodeAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{44}
+	return file_quern_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *InodeAnswer) GetInode() *Inode {
@@ -4236,7 +4353,7 @@ type ReadDir struct {
 
 func (x *ReadDir) Reset() {
 	*x = ReadDir{}
-	mi := &file_quern_proto_msgTypes[45]
+	mi := &file_quern_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4248,7 +4365,7 @@ func (x *ReadDir) String() string {
 func (*ReadDir) ProtoMessage() {}
 
 func (x *ReadDir) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[45]
+	mi := &file_quern_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4261,7 +4378,7 @@ func (x *ReadDir) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadDir.ProtoReflect.Descriptor instead.
 func (*ReadDir) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{45}
+	return file_quern_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ReadDir) GetIno() uint64 {
@@ -4312,7 +4429,7 @@ type DirEntry struct {
 
 func (x *DirEntry) Reset() {
 	*x = DirEntry{}
-	mi := &file_quern_proto_msgTypes[46]
+	mi := &file_quern_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4324,7 +4441,7 @@ func (x *DirEntry) String() string {
 func (*DirEntry) ProtoMessage() {}
 
 func (x *DirEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[46]
+	mi := &file_quern_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4337,7 +4454,7 @@ func (x *DirEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirEntry.ProtoReflect.Descriptor instead.
 func (*DirEntry) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{46}
+	return file_quern_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *DirEntry) GetName() string {
@@ -4386,7 +4503,7 @@ type DirAnswer struct {
 
 func (x *DirAnswer) Reset() {
 	*x = DirAnswer{}
-	mi := &file_quern_proto_msgTypes[47]
+	mi := &file_quern_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4398,7 +4515,7 @@ func (x *DirAnswer) String() string {
 func (*DirAnswer) ProtoMessage() {}
 
 func (x *DirAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[47]
+	mi := &file_quern_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4411,7 +4528,7 @@ func (x *DirAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirAnswer.ProtoReflect.Descriptor instead.
 func (*DirAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{47}
+	return file_quern_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DirAnswer) GetEntries() []*DirEntry {
@@ -4445,7 +4562,7 @@ type GetXattr struct {
 
 func (x *GetXattr) Reset() {
 	*x = GetXattr{}
-	mi := &file_quern_proto_msgTypes[48]
+	mi := &file_quern_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4457,7 +4574,7 @@ func (x *GetXattr) String() string {
 func (*GetXattr) ProtoMessage() {}
 
 func (x *GetXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[48]
+	mi := &file_quern_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4470,7 +4587,7 @@ func (x *GetXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetXattr.ProtoReflect.Descriptor instead.
 func (*GetXattr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{48}
+	return file_quern_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetXattr) GetIno() uint64 {
@@ -4496,7 +4613,7 @@ type ListXattr struct {
 
 func (x *ListXattr) Reset() {
 	*x = ListXattr{}
-	mi := &file_quern_proto_msgTypes[49]
+	mi := &file_quern_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4508,7 +4625,7 @@ func (x *ListXattr) String() string {
 func (*ListXattr) ProtoMessage() {}
 
 func (x *ListXattr) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[49]
+	mi := &file_quern_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4521,7 +4638,7 @@ func (x *ListXattr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListXattr.ProtoReflect.Descriptor instead.
 func (*ListXattr) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{49}
+	return file_quern_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListXattr) GetIno() uint64 {
@@ -4541,7 +4658,7 @@ type XattrAnswer struct {
 
 func (x *XattrAnswer) Reset() {
 	*x = XattrAnswer{}
-	mi := &file_quern_proto_msgTypes[50]
+	mi := &file_quern_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4553,7 +4670,7 @@ func (x *XattrAnswer) String() string {
 func (*XattrAnswer) ProtoMessage() {}
 
 func (x *XattrAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[50]
+	mi := &file_quern_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4566,7 +4683,7 @@ func (x *XattrAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use XattrAnswer.ProtoReflect.Descriptor instead.
 func (*XattrAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{50}
+	return file_quern_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *XattrAnswer) GetValue() []byte {
@@ -4597,7 +4714,7 @@ type GetExtents struct {
 
 func (x *GetExtents) Reset() {
 	*x = GetExtents{}
-	mi := &file_quern_proto_msgTypes[51]
+	mi := &file_quern_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4609,7 +4726,7 @@ func (x *GetExtents) String() string {
 func (*GetExtents) ProtoMessage() {}
 
 func (x *GetExtents) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[51]
+	mi := &file_quern_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4622,7 +4739,7 @@ func (x *GetExtents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetExtents.ProtoReflect.Descriptor instead.
 func (*GetExtents) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{51}
+	return file_quern_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetExtents) GetIno() uint64 {
@@ -4665,7 +4782,7 @@ type ExtentsAnswer struct {
 
 func (x *ExtentsAnswer) Reset() {
 	*x = ExtentsAnswer{}
-	mi := &file_quern_proto_msgTypes[52]
+	mi := &file_quern_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4677,7 +4794,7 @@ func (x *ExtentsAnswer) String() string {
 func (*ExtentsAnswer) ProtoMessage() {}
 
 func (x *ExtentsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[52]
+	mi := &file_quern_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4690,7 +4807,7 @@ func (x *ExtentsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtentsAnswer.ProtoReflect.Descriptor instead.
 func (*ExtentsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{52}
+	return file_quern_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ExtentsAnswer) GetInode() *Inode {
@@ -4734,7 +4851,7 @@ type Acquire struct {
 
 func (x *Acquire) Reset() {
 	*x = Acquire{}
-	mi := &file_quern_proto_msgTypes[53]
+	mi := &file_quern_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4746,7 +4863,7 @@ func (x *Acquire) String() string {
 func (*Acquire) ProtoMessage() {}
 
 func (x *Acquire) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[53]
+	mi := &file_quern_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4759,7 +4876,7 @@ func (x *Acquire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Acquire.ProtoReflect.Descriptor instead.
 func (*Acquire) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{53}
+	return file_quern_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Acquire) GetIno() uint64 {
@@ -4784,7 +4901,7 @@ type StatFS struct {
 
 func (x *StatFS) Reset() {
 	*x = StatFS{}
-	mi := &file_quern_proto_msgTypes[54]
+	mi := &file_quern_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4796,7 +4913,7 @@ func (x *StatFS) String() string {
 func (*StatFS) ProtoMessage() {}
 
 func (x *StatFS) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[54]
+	mi := &file_quern_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4809,7 +4926,7 @@ func (x *StatFS) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFS.ProtoReflect.Descriptor instead.
 func (*StatFS) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{54}
+	return file_quern_proto_rawDescGZIP(), []int{55}
 }
 
 type StatFSAnswer struct {
@@ -4823,7 +4940,7 @@ type StatFSAnswer struct {
 
 func (x *StatFSAnswer) Reset() {
 	*x = StatFSAnswer{}
-	mi := &file_quern_proto_msgTypes[55]
+	mi := &file_quern_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4835,7 +4952,7 @@ func (x *StatFSAnswer) String() string {
 func (*StatFSAnswer) ProtoMessage() {}
 
 func (x *StatFSAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[55]
+	mi := &file_quern_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4848,7 +4965,7 @@ func (x *StatFSAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatFSAnswer.ProtoReflect.Descriptor instead.
 func (*StatFSAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{55}
+	return file_quern_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StatFSAnswer) GetTotal() uint64 {
@@ -4881,7 +4998,7 @@ type GetBlocks struct {
 
 func (x *GetBlocks) Reset() {
 	*x = GetBlocks{}
-	mi := &file_quern_proto_msgTypes[56]
+	mi := &file_quern_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4893,7 +5010,7 @@ func (x *GetBlocks) String() string {
 func (*GetBlocks) ProtoMessage() {}
 
 func (x *GetBlocks) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[56]
+	mi := &file_quern_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4906,7 +5023,7 @@ func (x *GetBlocks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBlocks.ProtoReflect.Descriptor instead.
 func (*GetBlocks) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{56}
+	return file_quern_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetBlocks) GetIds() []uint64 {
@@ -4925,7 +5042,7 @@ type BlocksAnswer struct {
 
 func (x *BlocksAnswer) Reset() {
 	*x = BlocksAnswer{}
-	mi := &file_quern_proto_msgTypes[57]
+	mi := &file_quern_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4937,7 +5054,7 @@ func (x *BlocksAnswer) String() string {
 func (*BlocksAnswer) ProtoMessage() {}
 
 func (x *BlocksAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[57]
+	mi := &file_quern_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4950,7 +5067,7 @@ func (x *BlocksAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksAnswer.ProtoReflect.Descriptor instead.
 func (*BlocksAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{57}
+	return file_quern_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *BlocksAnswer) GetBlocks() []*Block {
@@ -4974,7 +5091,7 @@ type Allocate struct {
 
 func (x *Allocate) Reset() {
 	*x = Allocate{}
-	mi := &file_quern_proto_msgTypes[58]
+	mi := &file_quern_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4986,7 +5103,7 @@ func (x *Allocate) String() string {
 func (*Allocate) ProtoMessage() {}
 
 func (x *Allocate) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[58]
+	mi := &file_quern_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4999,7 +5116,7 @@ func (x *Allocate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Allocate.ProtoReflect.Descriptor instead.
 func (*Allocate) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{58}
+	return file_quern_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Allocate) GetPolicy() *Policy {
@@ -5033,7 +5150,7 @@ type Ticket struct {
 
 func (x *Ticket) Reset() {
 	*x = Ticket{}
-	mi := &file_quern_proto_msgTypes[59]
+	mi := &file_quern_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5045,7 +5162,7 @@ func (x *Ticket) String() string {
 func (*Ticket) ProtoMessage() {}
 
 func (x *Ticket) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[59]
+	mi := &file_quern_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5058,7 +5175,7 @@ func (x *Ticket) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ticket.ProtoReflect.Descriptor instead.
 func (*Ticket) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{59}
+	return file_quern_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Ticket) GetBlock() uint64 {
@@ -5086,7 +5203,7 @@ type AllocateAnswer struct {
 
 func (x *AllocateAnswer) Reset() {
 	*x = AllocateAnswer{}
-	mi := &file_quern_proto_msgTypes[60]
+	mi := &file_quern_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5098,7 +5215,7 @@ func (x *AllocateAnswer) String() string {
 func (*AllocateAnswer) ProtoMessage() {}
 
 func (x *AllocateAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[60]
+	mi := &file_quern_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5111,7 +5228,7 @@ func (x *AllocateAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateAnswer.ProtoReflect.Descriptor instead.
 func (*AllocateAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{60}
+	return file_quern_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *AllocateAnswer) GetTickets() []*Ticket {
@@ -5143,7 +5260,7 @@ type ListNodes struct {
 
 func (x *ListNodes) Reset() {
 	*x = ListNodes{}
-	mi := &file_quern_proto_msgTypes[61]
+	mi := &file_quern_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5155,7 +5272,7 @@ func (x *ListNodes) String() string {
 func (*ListNodes) ProtoMessage() {}
 
 func (x *ListNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[61]
+	mi := &file_quern_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5168,7 +5285,7 @@ func (x *ListNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNodes.ProtoReflect.Descriptor instead.
 func (*ListNodes) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{61}
+	return file_quern_proto_rawDescGZIP(), []int{62}
 }
 
 type NodeStatus struct {
@@ -5188,7 +5305,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_quern_proto_msgTypes[62]
+	mi := &file_quern_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5200,7 +5317,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[62]
+	mi := &file_quern_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5213,7 +5330,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{62}
+	return file_quern_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *NodeStatus) GetNode() *Node {
@@ -5288,7 +5405,7 @@ type NodesAnswer struct {
 
 func (x *NodesAnswer) Reset() {
 	*x = NodesAnswer{}
-	mi := &file_quern_proto_msgTypes[63]
+	mi := &file_quern_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5300,7 +5417,7 @@ func (x *NodesAnswer) String() string {
 func (*NodesAnswer) ProtoMessage() {}
 
 func (x *NodesAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[63]
+	mi := &file_quern_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5313,7 +5430,7 @@ func (x *NodesAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesAnswer.ProtoReflect.Descriptor instead.
 func (*NodesAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{63}
+	return file_quern_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *NodesAnswer) GetNodes() []*NodeStatus {
@@ -5332,7 +5449,7 @@ type Status struct {
 
 func (x *Status) Reset() {
 	*x = Status{}
-	mi := &file_quern_proto_msgTypes[64]
+	mi := &file_quern_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5344,7 +5461,7 @@ func (x *Status) String() string {
 func (*Status) ProtoMessage() {}
 
 func (x *Status) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[64]
+	mi := &file_quern_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5357,7 +5474,7 @@ func (x *Status) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Status.ProtoReflect.Descriptor instead.
 func (*Status) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{64}
+	return file_quern_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Status) GetLeases() bool {
@@ -5381,7 +5498,7 @@ type MemberStatus struct {
 
 func (x *MemberStatus) Reset() {
 	*x = MemberStatus{}
-	mi := &file_quern_proto_msgTypes[65]
+	mi := &file_quern_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5393,7 +5510,7 @@ func (x *MemberStatus) String() string {
 func (*MemberStatus) ProtoMessage() {}
 
 func (x *MemberStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[65]
+	mi := &file_quern_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5406,7 +5523,7 @@ func (x *MemberStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
 func (*MemberStatus) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{65}
+	return file_quern_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *MemberStatus) GetName() string {
@@ -5463,7 +5580,7 @@ type SessionStatus struct {
 
 func (x *SessionStatus) Reset() {
 	*x = SessionStatus{}
-	mi := &file_quern_proto_msgTypes[66]
+	mi := &file_quern_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5475,7 +5592,7 @@ func (x *SessionStatus) String() string {
 func (*SessionStatus) ProtoMessage() {}
 
 func (x *SessionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[66]
+	mi := &file_quern_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5488,7 +5605,7 @@ func (x *SessionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionStatus.ProtoReflect.Descriptor instead.
 func (*SessionStatus) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{66}
+	return file_quern_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *SessionStatus) GetSession() *Session {
@@ -5538,7 +5655,7 @@ type StatusAnswer struct {
 
 func (x *StatusAnswer) Reset() {
 	*x = StatusAnswer{}
-	mi := &file_quern_proto_msgTypes[67]
+	mi := &file_quern_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5550,7 +5667,7 @@ func (x *StatusAnswer) String() string {
 func (*StatusAnswer) ProtoMessage() {}
 
 func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[67]
+	mi := &file_quern_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5563,7 +5680,7 @@ func (x *StatusAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAnswer.ProtoReflect.Descriptor instead.
 func (*StatusAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{67}
+	return file_quern_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *StatusAnswer) GetClusterId() []byte {
@@ -5657,7 +5774,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_quern_proto_msgTypes[68]
+	mi := &file_quern_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5669,7 +5786,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[68]
+	mi := &file_quern_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5682,7 +5799,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{68}
+	return file_quern_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Hello) GetSession() uint64 {
@@ -5719,7 +5836,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_quern_proto_msgTypes[69]
+	mi := &file_quern_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5731,7 +5848,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[69]
+	mi := &file_quern_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5744,7 +5861,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{69}
+	return file_quern_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Welcome) GetCode() uint32 {
@@ -5798,7 +5915,7 @@ type Push struct {
 
 func (x *Push) Reset() {
 	*x = Push{}
-	mi := &file_quern_proto_msgTypes[70]
+	mi := &file_quern_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5810,7 +5927,7 @@ func (x *Push) String() string {
 func (*Push) ProtoMessage() {}
 
 func (x *Push) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[70]
+	mi := &file_quern_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5823,7 +5940,7 @@ func (x *Push) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Push.ProtoReflect.Descriptor instead.
 func (*Push) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{70}
+	return file_quern_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Push) GetOp() isPush_Op {
@@ -5915,7 +6032,7 @@ type Recall struct {
 
 func (x *Recall) Reset() {
 	*x = Recall{}
-	mi := &file_quern_proto_msgTypes[71]
+	mi := &file_quern_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5927,7 +6044,7 @@ func (x *Recall) String() string {
 func (*Recall) ProtoMessage() {}
 
 func (x *Recall) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[71]
+	mi := &file_quern_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5940,7 +6057,7 @@ func (x *Recall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recall.ProtoReflect.Descriptor instead.
 func (*Recall) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{71}
+	return file_quern_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Recall) GetId() uint64 {
@@ -5996,7 +6113,7 @@ type Renewed struct {
 
 func (x *Renewed) Reset() {
 	*x = Renewed{}
-	mi := &file_quern_proto_msgTypes[72]
+	mi := &file_quern_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6008,7 +6125,7 @@ func (x *Renewed) String() string {
 func (*Renewed) ProtoMessage() {}
 
 func (x *Renewed) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[72]
+	mi := &file_quern_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6021,7 +6138,7 @@ func (x *Renewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewed.ProtoReflect.Descriptor instead.
 func (*Renewed) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{72}
+	return file_quern_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Renewed) GetN() uint64 {
@@ -6054,7 +6171,7 @@ type FromClient struct {
 
 func (x *FromClient) Reset() {
 	*x = FromClient{}
-	mi := &file_quern_proto_msgTypes[73]
+	mi := &file_quern_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6066,7 +6183,7 @@ func (x *FromClient) String() string {
 func (*FromClient) ProtoMessage() {}
 
 func (x *FromClient) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[73]
+	mi := &file_quern_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6079,7 +6196,7 @@ func (x *FromClient) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FromClient.ProtoReflect.Descriptor instead.
 func (*FromClient) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{73}
+	return file_quern_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *FromClient) GetOp() isFromClient_Op {
@@ -6165,7 +6282,7 @@ type Recalled struct {
 
 func (x *Recalled) Reset() {
 	*x = Recalled{}
-	mi := &file_quern_proto_msgTypes[74]
+	mi := &file_quern_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6177,7 +6294,7 @@ func (x *Recalled) String() string {
 func (*Recalled) ProtoMessage() {}
 
 func (x *Recalled) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[74]
+	mi := &file_quern_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6190,7 +6307,7 @@ func (x *Recalled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Recalled.ProtoReflect.Descriptor instead.
 func (*Recalled) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{74}
+	return file_quern_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Recalled) GetId() uint64 {
@@ -6230,7 +6347,7 @@ type Renew struct {
 
 func (x *Renew) Reset() {
 	*x = Renew{}
-	mi := &file_quern_proto_msgTypes[75]
+	mi := &file_quern_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6242,7 +6359,7 @@ func (x *Renew) String() string {
 func (*Renew) ProtoMessage() {}
 
 func (x *Renew) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[75]
+	mi := &file_quern_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6255,7 +6372,7 @@ func (x *Renew) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renew.ProtoReflect.Descriptor instead.
 func (*Renew) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{75}
+	return file_quern_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Renew) GetN() uint64 {
@@ -6275,7 +6392,7 @@ type Release struct {
 
 func (x *Release) Reset() {
 	*x = Release{}
-	mi := &file_quern_proto_msgTypes[76]
+	mi := &file_quern_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6287,7 +6404,7 @@ func (x *Release) String() string {
 func (*Release) ProtoMessage() {}
 
 func (x *Release) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[76]
+	mi := &file_quern_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6300,7 +6417,7 @@ func (x *Release) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Release.ProtoReflect.Descriptor instead.
 func (*Release) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{76}
+	return file_quern_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Release) GetGrants() []*Grant {
@@ -6327,7 +6444,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_quern_proto_msgTypes[77]
+	mi := &file_quern_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6339,7 +6456,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[77]
+	mi := &file_quern_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6352,7 +6469,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{77}
+	return file_quern_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Lock) GetIno() uint64 {
@@ -6429,7 +6546,7 @@ type LockCall struct {
 
 func (x *LockCall) Reset() {
 	*x = LockCall{}
-	mi := &file_quern_proto_msgTypes[78]
+	mi := &file_quern_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6441,7 +6558,7 @@ func (x *LockCall) String() string {
 func (*LockCall) ProtoMessage() {}
 
 func (x *LockCall) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[78]
+	mi := &file_quern_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6454,7 +6571,7 @@ func (x *LockCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockCall.ProtoReflect.Descriptor instead.
 func (*LockCall) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{78}
+	return file_quern_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *LockCall) GetSession() uint64 {
@@ -6488,7 +6605,7 @@ type LockReply struct {
 
 func (x *LockReply) Reset() {
 	*x = LockReply{}
-	mi := &file_quern_proto_msgTypes[79]
+	mi := &file_quern_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6500,7 +6617,7 @@ func (x *LockReply) String() string {
 func (*LockReply) ProtoMessage() {}
 
 func (x *LockReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[79]
+	mi := &file_quern_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6513,7 +6630,7 @@ func (x *LockReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockReply.ProtoReflect.Descriptor instead.
 func (*LockReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{79}
+	return file_quern_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *LockReply) GetCode() uint32 {
@@ -6539,7 +6656,7 @@ type LockClaim struct {
 
 func (x *LockClaim) Reset() {
 	*x = LockClaim{}
-	mi := &file_quern_proto_msgTypes[80]
+	mi := &file_quern_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6551,7 +6668,7 @@ func (x *LockClaim) String() string {
 func (*LockClaim) ProtoMessage() {}
 
 func (x *LockClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[80]
+	mi := &file_quern_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6564,7 +6681,7 @@ func (x *LockClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockClaim.ProtoReflect.Descriptor instead.
 func (*LockClaim) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{80}
+	return file_quern_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *LockClaim) GetLock() *Lock {
@@ -6591,7 +6708,7 @@ type PutShard struct {
 
 func (x *PutShard) Reset() {
 	*x = PutShard{}
-	mi := &file_quern_proto_msgTypes[81]
+	mi := &file_quern_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6603,7 +6720,7 @@ func (x *PutShard) String() string {
 func (*PutShard) ProtoMessage() {}
 
 func (x *PutShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[81]
+	mi := &file_quern_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6616,7 +6733,7 @@ func (x *PutShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutShard.ProtoReflect.Descriptor instead.
 func (*PutShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{81}
+	return file_quern_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *PutShard) GetBlock() uint64 {
@@ -6677,7 +6794,7 @@ type PutShardReply struct {
 
 func (x *PutShardReply) Reset() {
 	*x = PutShardReply{}
-	mi := &file_quern_proto_msgTypes[82]
+	mi := &file_quern_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6689,7 +6806,7 @@ func (x *PutShardReply) String() string {
 func (*PutShardReply) ProtoMessage() {}
 
 func (x *PutShardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[82]
+	mi := &file_quern_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6702,7 +6819,7 @@ func (x *PutShardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutShardReply.ProtoReflect.Descriptor instead.
 func (*PutShardReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{82}
+	return file_quern_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *PutShardReply) GetProof() []byte {
@@ -6727,7 +6844,7 @@ type GetShard struct {
 
 func (x *GetShard) Reset() {
 	*x = GetShard{}
-	mi := &file_quern_proto_msgTypes[83]
+	mi := &file_quern_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6739,7 +6856,7 @@ func (x *GetShard) String() string {
 func (*GetShard) ProtoMessage() {}
 
 func (x *GetShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[83]
+	mi := &file_quern_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6752,7 +6869,7 @@ func (x *GetShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShard.ProtoReflect.Descriptor instead.
 func (*GetShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{83}
+	return file_quern_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *GetShard) GetBlock() uint64 {
@@ -6815,7 +6932,7 @@ type GetShardReply struct {
 
 func (x *GetShardReply) Reset() {
 	*x = GetShardReply{}
-	mi := &file_quern_proto_msgTypes[84]
+	mi := &file_quern_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6827,7 +6944,7 @@ func (x *GetShardReply) String() string {
 func (*GetShardReply) ProtoMessage() {}
 
 func (x *GetShardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[84]
+	mi := &file_quern_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6840,7 +6957,7 @@ func (x *GetShardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetShardReply.ProtoReflect.Descriptor instead.
 func (*GetShardReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{84}
+	return file_quern_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *GetShardReply) GetLength() uint32 {
@@ -6877,7 +6994,7 @@ type OpenShard struct {
 
 func (x *OpenShard) Reset() {
 	*x = OpenShard{}
-	mi := &file_quern_proto_msgTypes[85]
+	mi := &file_quern_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6889,7 +7006,7 @@ func (x *OpenShard) String() string {
 func (*OpenShard) ProtoMessage() {}
 
 func (x *OpenShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[85]
+	mi := &file_quern_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6902,7 +7019,7 @@ func (x *OpenShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenShard.ProtoReflect.Descriptor instead.
 func (*OpenShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{85}
+	return file_quern_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *OpenShard) GetBlock() uint64 {
@@ -6938,7 +7055,7 @@ type OpenShardReply struct {
 
 func (x *OpenShardReply) Reset() {
 	*x = OpenShardReply{}
-	mi := &file_quern_proto_msgTypes[86]
+	mi := &file_quern_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6950,7 +7067,7 @@ func (x *OpenShardReply) String() string {
 func (*OpenShardReply) ProtoMessage() {}
 
 func (x *OpenShardReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[86]
+	mi := &file_quern_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6963,7 +7080,7 @@ func (x *OpenShardReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenShardReply.ProtoReflect.Descriptor instead.
 func (*OpenShardReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{86}
+	return file_quern_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *OpenShardReply) GetSegment() uint64 {
@@ -7004,7 +7121,7 @@ type SegmentFD struct {
 
 func (x *SegmentFD) Reset() {
 	*x = SegmentFD{}
-	mi := &file_quern_proto_msgTypes[87]
+	mi := &file_quern_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7016,7 +7133,7 @@ func (x *SegmentFD) String() string {
 func (*SegmentFD) ProtoMessage() {}
 
 func (x *SegmentFD) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[87]
+	mi := &file_quern_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7029,7 +7146,7 @@ func (x *SegmentFD) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentFD.ProtoReflect.Descriptor instead.
 func (*SegmentFD) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{87}
+	return file_quern_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *SegmentFD) GetSegment() uint64 {
@@ -7054,7 +7171,7 @@ type SegmentFDReply struct {
 
 func (x *SegmentFDReply) Reset() {
 	*x = SegmentFDReply{}
-	mi := &file_quern_proto_msgTypes[88]
+	mi := &file_quern_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7066,7 +7183,7 @@ func (x *SegmentFDReply) String() string {
 func (*SegmentFDReply) ProtoMessage() {}
 
 func (x *SegmentFDReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[88]
+	mi := &file_quern_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7079,7 +7196,7 @@ func (x *SegmentFDReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SegmentFDReply.ProtoReflect.Descriptor instead.
 func (*SegmentFDReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{88}
+	return file_quern_proto_rawDescGZIP(), []int{89}
 }
 
 type ShardID struct {
@@ -7092,7 +7209,7 @@ type ShardID struct {
 
 func (x *ShardID) Reset() {
 	*x = ShardID{}
-	mi := &file_quern_proto_msgTypes[89]
+	mi := &file_quern_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7104,7 +7221,7 @@ func (x *ShardID) String() string {
 func (*ShardID) ProtoMessage() {}
 
 func (x *ShardID) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[89]
+	mi := &file_quern_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7117,7 +7234,7 @@ func (x *ShardID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardID.ProtoReflect.Descriptor instead.
 func (*ShardID) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{89}
+	return file_quern_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *ShardID) GetBlock() uint64 {
@@ -7167,7 +7284,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_quern_proto_msgTypes[90]
+	mi := &file_quern_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7179,7 +7296,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[90]
+	mi := &file_quern_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7192,7 +7309,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{90}
+	return file_quern_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Heartbeat) GetNode() uint32 {
@@ -7341,7 +7458,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_quern_proto_msgTypes[91]
+	mi := &file_quern_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7353,7 +7470,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[91]
+	mi := &file_quern_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7366,7 +7483,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{91}
+	return file_quern_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *HeartbeatReply) GetRemove() []*ShardID {
@@ -7417,7 +7534,7 @@ type Rebuild struct {
 
 func (x *Rebuild) Reset() {
 	*x = Rebuild{}
-	mi := &file_quern_proto_msgTypes[92]
+	mi := &file_quern_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7429,7 +7546,7 @@ func (x *Rebuild) String() string {
 func (*Rebuild) ProtoMessage() {}
 
 func (x *Rebuild) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[92]
+	mi := &file_quern_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7442,7 +7559,7 @@ func (x *Rebuild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebuild.ProtoReflect.Descriptor instead.
 func (*Rebuild) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{92}
+	return file_quern_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Rebuild) GetBlock() *Block {
@@ -7479,7 +7596,7 @@ type Rebuilt struct {
 
 func (x *Rebuilt) Reset() {
 	*x = Rebuilt{}
-	mi := &file_quern_proto_msgTypes[93]
+	mi := &file_quern_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7491,7 +7608,7 @@ func (x *Rebuilt) String() string {
 func (*Rebuilt) ProtoMessage() {}
 
 func (x *Rebuilt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[93]
+	mi := &file_quern_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7504,7 +7621,7 @@ func (x *Rebuilt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rebuilt.ProtoReflect.Descriptor instead.
 func (*Rebuilt) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{93}
+	return file_quern_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Rebuilt) GetBlock() uint64 {
@@ -7555,7 +7672,7 @@ type BadShard struct {
 
 func (x *BadShard) Reset() {
 	*x = BadShard{}
-	mi := &file_quern_proto_msgTypes[94]
+	mi := &file_quern_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7567,7 +7684,7 @@ func (x *BadShard) String() string {
 func (*BadShard) ProtoMessage() {}
 
 func (x *BadShard) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[94]
+	mi := &file_quern_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7580,7 +7697,7 @@ func (x *BadShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BadShard.ProtoReflect.Descriptor instead.
 func (*BadShard) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{94}
+	return file_quern_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *BadShard) GetBlock() uint64 {
@@ -7619,7 +7736,7 @@ type Empty struct {
 
 func (x *Empty) Reset() {
 	*x = Empty{}
-	mi := &file_quern_proto_msgTypes[95]
+	mi := &file_quern_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7631,7 +7748,7 @@ func (x *Empty) String() string {
 func (*Empty) ProtoMessage() {}
 
 func (x *Empty) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[95]
+	mi := &file_quern_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7644,7 +7761,7 @@ func (x *Empty) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Empty.ProtoReflect.Descriptor instead.
 func (*Empty) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{95}
+	return file_quern_proto_rawDescGZIP(), []int{96}
 }
 
 // Job is the value of j/id.
@@ -7668,6 +7785,7 @@ type Job struct {
 	Kernel          string                 `protobuf:"bytes,16,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	NextTask        uint64                 `protobuf:"varint,17,opt,name=next_task,json=nextTask,proto3" json:"next_task,omitempty"`
 	Kernels         []*KernelRef           `protobuf:"bytes,18,rep,name=kernels,proto3" json:"kernels,omitempty"`                                           // what the map tasks run, then what the reduce task runs
+	Binds           []*TaskInput           `protobuf:"bytes,50,rep,name=binds,proto3" json:"binds,omitempty"`                                               // what programs may read beside their inputs, pinned
 	After           []*After               `protobuf:"bytes,70,rep,name=after,proto3" json:"after,omitempty"`                                               // jobs that have to end before; until then it is waiting
 	Priority        int32                  `protobuf:"zigzag32,71,opt,name=priority,proto3" json:"priority,omitempty"`                                      // higher ones first
 	DeadlineNs      int64                  `protobuf:"fixed64,72,opt,name=deadline_ns,json=deadlineNs,proto3" json:"deadline_ns,omitempty"`                 // then it expires; 0: never
@@ -7682,7 +7800,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_quern_proto_msgTypes[96]
+	mi := &file_quern_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7694,7 +7812,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[96]
+	mi := &file_quern_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7707,7 +7825,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{96}
+	return file_quern_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *Job) GetId() uint64 {
@@ -7836,6 +7954,13 @@ func (x *Job) GetKernels() []*KernelRef {
 	return nil
 }
 
+func (x *Job) GetBinds() []*TaskInput {
+	if x != nil {
+		return x.Binds
+	}
+	return nil
+}
+
 func (x *Job) GetAfter() []*After {
 	if x != nil {
 		return x.After
@@ -7904,7 +8029,7 @@ type After struct {
 
 func (x *After) Reset() {
 	*x = After{}
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7916,7 +8041,7 @@ func (x *After) String() string {
 func (*After) ProtoMessage() {}
 
 func (x *After) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[97]
+	mi := &file_quern_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7929,7 +8054,7 @@ func (x *After) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use After.ProtoReflect.Descriptor instead.
 func (*After) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{97}
+	return file_quern_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *After) GetJob() uint64 {
@@ -7973,7 +8098,7 @@ type KernelRef struct {
 
 func (x *KernelRef) Reset() {
 	*x = KernelRef{}
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7985,7 +8110,7 @@ func (x *KernelRef) String() string {
 func (*KernelRef) ProtoMessage() {}
 
 func (x *KernelRef) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7998,7 +8123,7 @@ func (x *KernelRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelRef.ProtoReflect.Descriptor instead.
 func (*KernelRef) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{98}
+	return file_quern_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *KernelRef) GetName() string {
@@ -8079,7 +8204,7 @@ type KernelFile struct {
 
 func (x *KernelFile) Reset() {
 	*x = KernelFile{}
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8091,7 +8216,7 @@ func (x *KernelFile) String() string {
 func (*KernelFile) ProtoMessage() {}
 
 func (x *KernelFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8104,7 +8229,7 @@ func (x *KernelFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelFile.ProtoReflect.Descriptor instead.
 func (*KernelFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{99}
+	return file_quern_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *KernelFile) GetName() string {
@@ -8159,7 +8284,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8171,7 +8296,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8184,7 +8309,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{100}
+	return file_quern_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *JobEvent) GetTimeNs() int64 {
@@ -8224,6 +8349,8 @@ type Task struct {
 	Failures      uint32                 `protobuf:"varint,18,opt,name=failures,proto3" json:"failures,omitempty"`                          // attempts that failed by their own fault; lost ones do not count
 	PeakMemory    uint64                 `protobuf:"varint,19,opt,name=peak_memory,json=peakMemory,proto3" json:"peak_memory,omitempty"`    // bytes, of the last attempt
 	CpuNs         int64                  `protobuf:"fixed64,20,opt,name=cpu_ns,json=cpuNs,proto3" json:"cpu_ns,omitempty"`                  // of the last attempt
+	Memory        uint64                 `protobuf:"varint,50,opt,name=memory,proto3" json:"memory,omitempty"`                              // bytes that the next or running attempt may have; 0: as the job file says
+	Ooms          uint32                 `protobuf:"varint,51,opt,name=ooms,proto3" json:"ooms,omitempty"`                                  // attempts that ended for lack of memory; the first of them costs no retry
 	Runtime       string                 `protobuf:"bytes,60,opt,name=runtime,proto3" json:"runtime,omitempty"`                             // of the running or last attempt; "": wasm
 	DeviceNs      int64                  `protobuf:"fixed64,61,opt,name=device_ns,json=deviceNs,proto3" json:"device_ns,omitempty"`         // that its kernels ran on a device, of the last attempt
 	BytesLocal    uint64                 `protobuf:"varint,70,opt,name=bytes_local,json=bytesLocal,proto3" json:"bytes_local,omitempty"`    // read from chunk servers of the same host, of the last attempt
@@ -8240,7 +8367,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8252,7 +8379,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8265,7 +8392,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *Task) GetJob() uint64 {
@@ -8408,6 +8535,20 @@ func (x *Task) GetCpuNs() int64 {
 	return 0
 }
 
+func (x *Task) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Task) GetOoms() uint32 {
+	if x != nil {
+		return x.Ooms
+	}
+	return 0
+}
+
 func (x *Task) GetRuntime() string {
 	if x != nil {
 		return x.Runtime
@@ -8495,7 +8636,7 @@ type SecondAttempt struct {
 
 func (x *SecondAttempt) Reset() {
 	*x = SecondAttempt{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8507,7 +8648,7 @@ func (x *SecondAttempt) String() string {
 func (*SecondAttempt) ProtoMessage() {}
 
 func (x *SecondAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8520,7 +8661,7 @@ func (x *SecondAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecondAttempt.ProtoReflect.Descriptor instead.
 func (*SecondAttempt) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *SecondAttempt) GetAttempt() uint32 {
@@ -8585,7 +8726,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8597,7 +8738,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8610,7 +8751,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *Placement) GetPlaces() []*Place {
@@ -8664,7 +8805,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8676,7 +8817,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8689,7 +8830,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Place) GetNode() uint32 {
@@ -8796,7 +8937,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8808,7 +8949,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8821,7 +8962,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *Timing) GetRunNs() int64 {
@@ -8868,7 +9009,7 @@ type TaskInput struct {
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8880,7 +9021,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8893,7 +9034,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -8963,7 +9104,7 @@ type FileRange struct {
 
 func (x *FileRange) Reset() {
 	*x = FileRange{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8975,7 +9116,7 @@ func (x *FileRange) String() string {
 func (*FileRange) ProtoMessage() {}
 
 func (x *FileRange) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8988,7 +9129,7 @@ func (x *FileRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRange.ProtoReflect.Descriptor instead.
 func (*FileRange) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *FileRange) GetOff() uint64 {
@@ -9016,7 +9157,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9028,7 +9169,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9041,7 +9182,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -9076,7 +9217,7 @@ type GetMemo struct {
 
 func (x *GetMemo) Reset() {
 	*x = GetMemo{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9088,7 +9229,7 @@ func (x *GetMemo) String() string {
 func (*GetMemo) ProtoMessage() {}
 
 func (x *GetMemo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9101,7 +9242,7 @@ func (x *GetMemo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemo.ProtoReflect.Descriptor instead.
 func (*GetMemo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *GetMemo) GetKey() []byte {
@@ -9125,7 +9266,7 @@ type Memo struct {
 
 func (x *Memo) Reset() {
 	*x = Memo{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9137,7 +9278,7 @@ func (x *Memo) String() string {
 func (*Memo) ProtoMessage() {}
 
 func (x *Memo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9150,7 +9291,7 @@ func (x *Memo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memo.ProtoReflect.Descriptor instead.
 func (*Memo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *Memo) GetIno() uint64 {
@@ -9200,7 +9341,7 @@ type RemoveJob struct {
 
 func (x *RemoveJob) Reset() {
 	*x = RemoveJob{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9212,7 +9353,7 @@ func (x *RemoveJob) String() string {
 func (*RemoveJob) ProtoMessage() {}
 
 func (x *RemoveJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9225,7 +9366,7 @@ func (x *RemoveJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveJob.ProtoReflect.Descriptor instead.
 func (*RemoveJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *RemoveJob) GetId() uint64 {
@@ -9252,7 +9393,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9264,7 +9405,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9277,7 +9418,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -9341,7 +9482,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9353,7 +9494,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9366,7 +9507,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *OutputFile) GetName() string {
@@ -9390,7 +9531,8 @@ type UpdateJob struct {
 	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Event         string                 `protobuf:"bytes,4,opt,name=event,proto3" json:"event,omitempty"`
-	Tasks         []*Task                `protobuf:"bytes,5,rep,name=tasks,proto3" json:"tasks,omitempty"` // further tasks (the reduce phase)
+	Tasks         []*Task                `protobuf:"bytes,5,rep,name=tasks,proto3" json:"tasks,omitempty"`  // further tasks (the reduce phase)
+	Binds         []*TaskInput           `protobuf:"bytes,50,rep,name=binds,proto3" json:"binds,omitempty"` // with tasks of a job that has waited for others
 	SetPriority   bool                   `protobuf:"varint,70,opt,name=set_priority,json=setPriority,proto3" json:"set_priority,omitempty"`
 	Priority      int32                  `protobuf:"zigzag32,71,opt,name=priority,proto3" json:"priority,omitempty"`
 	Pause         bool                   `protobuf:"varint,72,opt,name=pause,proto3" json:"pause,omitempty"`
@@ -9401,7 +9543,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9413,7 +9555,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9426,7 +9568,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -9460,6 +9602,13 @@ func (x *UpdateJob) GetEvent() string {
 func (x *UpdateJob) GetTasks() []*Task {
 	if x != nil {
 		return x.Tasks
+	}
+	return nil
+}
+
+func (x *UpdateJob) GetBinds() []*TaskInput {
+	if x != nil {
+		return x.Binds
 	}
 	return nil
 }
@@ -9505,7 +9654,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9517,7 +9666,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9530,7 +9679,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -9578,7 +9727,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9590,7 +9739,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9603,7 +9752,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{116}
+	return file_quern_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -9631,7 +9780,7 @@ type ExplainJob struct {
 
 func (x *ExplainJob) Reset() {
 	*x = ExplainJob{}
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9643,7 +9792,7 @@ func (x *ExplainJob) String() string {
 func (*ExplainJob) ProtoMessage() {}
 
 func (x *ExplainJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9656,7 +9805,7 @@ func (x *ExplainJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainJob.ProtoReflect.Descriptor instead.
 func (*ExplainJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{117}
+	return file_quern_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *ExplainJob) GetId() uint64 {
@@ -9676,7 +9825,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9688,7 +9837,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9701,7 +9850,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{118}
+	return file_quern_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -9735,7 +9884,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9747,7 +9896,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9760,7 +9909,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{119}
+	return file_quern_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -9834,7 +9983,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9846,7 +9995,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9859,7 +10008,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{120}
+	return file_quern_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *Device) GetName() string {
@@ -9965,13 +10114,15 @@ type EndedTask struct {
 	BytesOut      uint64                 `protobuf:"varint,42,opt,name=bytes_out,json=bytesOut,proto3" json:"bytes_out,omitempty"`
 	BytesLocal    uint64                 `protobuf:"varint,43,opt,name=bytes_local,json=bytesLocal,proto3" json:"bytes_local,omitempty"`
 	BytesRemote   uint64                 `protobuf:"varint,44,opt,name=bytes_remote,json=bytesRemote,proto3" json:"bytes_remote,omitempty"`
+	Memory        uint64                 `protobuf:"varint,50,opt,name=memory,proto3" json:"memory,omitempty"`
+	Ooms          uint32                 `protobuf:"varint,51,opt,name=ooms,proto3" json:"ooms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9983,7 +10134,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9996,7 +10147,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{121}
+	return file_quern_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -10062,6 +10213,20 @@ func (x *EndedTask) GetBytesRemote() uint64 {
 	return 0
 }
 
+func (x *EndedTask) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *EndedTask) GetOoms() uint32 {
+	if x != nil {
+		return x.Ooms
+	}
+	return 0
+}
+
 type RunningTask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           uint64                 `protobuf:"varint,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -10073,7 +10238,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10085,7 +10250,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10098,7 +10263,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{122}
+	return file_quern_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -10132,7 +10297,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10144,7 +10309,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10157,7 +10322,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{123}
+	return file_quern_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -10184,7 +10349,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10196,7 +10361,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10209,7 +10374,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{124}
+	return file_quern_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -10238,7 +10403,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10250,7 +10415,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10263,7 +10428,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{125}
+	return file_quern_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -10302,7 +10467,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10314,7 +10479,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10327,7 +10492,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{126}
+	return file_quern_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -10372,7 +10537,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10384,7 +10549,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10397,7 +10562,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{127}
+	return file_quern_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -10504,7 +10669,7 @@ const file_quern_proto_rawDesc = "" +
 	"\bfreed_ns\x18\v \x01(\x10R\afreedNs\"/\n" +
 	"\x05Label\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xc3\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xe9\x01\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -10512,7 +10677,19 @@ const file_quern_proto_rawDesc = "" +
 	"\x06labels\x18\x04 \x03(\v2\f.quern.LabelR\x06labels\x12+\n" +
 	"\bendpoint\x18\x05 \x01(\v2\x0f.quern.EndpointR\bendpoint\x12\x14\n" +
 	"\x05state\x18\x06 \x01(\tR\x05state\x12\x1a\n" +
-	"\bruntimes\x18\a \x03(\tR\bruntimes\"^\n" +
+	"\bruntimes\x18\a \x03(\tR\bruntimes\x12$\n" +
+	"\x04exec\x182 \x01(\v2\x10.quern.ExecOfferR\x04exec\"\xec\x01\n" +
+	"\tExecOffer\x12\x14\n" +
+	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\bR\anetwork\x12\x19\n" +
+	"\bany_user\x18\x03 \x01(\bR\aanyUser\x12\x10\n" +
+	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x1d\n" +
+	"\n" +
+	"limits_cpu\x18\x05 \x01(\bR\tlimitsCpu\x12#\n" +
+	"\rlimits_memory\x18\x06 \x01(\bR\flimitsMemory\x12\x12\n" +
+	"\x04cpus\x18\a \x01(\rR\x04cpus\x12\x16\n" +
+	"\x06memory\x18\b \x01(\x04R\x06memory\x12\x12\n" +
+	"\x04gpus\x18\t \x03(\x04R\x04gpus\"^\n" +
 	"\bEndpoint\x12\x12\n" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
@@ -11022,7 +11199,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\rR\x06server\x12\x18\n" +
 	"\acorrupt\x18\x04 \x01(\bR\acorrupt\"\a\n" +
-	"\x05Empty\"\x85\x06\n" +
+	"\x05Empty\"\xad\x06\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -11044,7 +11221,8 @@ const file_quern_proto_rawDesc = "" +
 	"\x06events\x18\x0f \x03(\v2\x0f.quern.JobEventR\x06events\x12\x16\n" +
 	"\x06kernel\x18\x10 \x01(\tR\x06kernel\x12\x1b\n" +
 	"\tnext_task\x18\x11 \x01(\x04R\bnextTask\x12*\n" +
-	"\akernels\x18\x12 \x03(\v2\x10.quern.KernelRefR\akernels\x12\"\n" +
+	"\akernels\x18\x12 \x03(\v2\x10.quern.KernelRefR\akernels\x12&\n" +
+	"\x05binds\x182 \x03(\v2\x10.quern.TaskInputR\x05binds\x12\"\n" +
 	"\x05after\x18F \x03(\v2\f.quern.AfterR\x05after\x12\x1a\n" +
 	"\bpriority\x18G \x01(\x11R\bpriority\x12\x1f\n" +
 	"\vdeadline_ns\x18H \x01(\x10R\n" +
@@ -11079,7 +11257,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\rR\x04mode\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xde\x06\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x8a\a\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -11105,7 +11283,9 @@ const file_quern_proto_rawDesc = "" +
 	"\bfailures\x18\x12 \x01(\rR\bfailures\x12\x1f\n" +
 	"\vpeak_memory\x18\x13 \x01(\x04R\n" +
 	"peakMemory\x12\x15\n" +
-	"\x06cpu_ns\x18\x14 \x01(\x10R\x05cpuNs\x12\x18\n" +
+	"\x06cpu_ns\x18\x14 \x01(\x10R\x05cpuNs\x12\x16\n" +
+	"\x06memory\x182 \x01(\x04R\x06memory\x12\x12\n" +
+	"\x04ooms\x183 \x01(\rR\x04ooms\x12\x18\n" +
 	"\aruntime\x18< \x01(\tR\aruntime\x12\x1b\n" +
 	"\tdevice_ns\x18= \x01(\x10R\bdeviceNs\x12\x1f\n" +
 	"\vbytes_local\x18F \x01(\x04R\n" +
@@ -11192,13 +11372,14 @@ const file_quern_proto_rawDesc = "" +
 	"\n" +
 	"OutputFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\acontent\x18\x02 \x01(\fR\acontent\"\xef\x01\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\x97\x02\n" +
 	"\tUpdateJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
 	"\x05event\x18\x04 \x01(\tR\x05event\x12!\n" +
-	"\x05tasks\x18\x05 \x03(\v2\v.quern.TaskR\x05tasks\x12!\n" +
+	"\x05tasks\x18\x05 \x03(\v2\v.quern.TaskR\x05tasks\x12&\n" +
+	"\x05binds\x182 \x03(\v2\x10.quern.TaskInputR\x05binds\x12!\n" +
 	"\fset_priority\x18F \x01(\bR\vsetPriority\x12\x1a\n" +
 	"\bpriority\x18G \x01(\x11R\bpriority\x12\x14\n" +
 	"\x05pause\x18H \x01(\bR\x05pause\x12\x16\n" +
@@ -11242,7 +11423,7 @@ const file_quern_proto_rawDesc = "" +
 	" \x01(\tR\x06reason\x12\x1c\n" +
 	"\tsimulated\x18\v \x01(\bR\tsimulated\x12\x14\n" +
 	"\x05slots\x18\f \x01(\rR\x05slots\x12\x12\n" +
-	"\x04busy\x18\r \x01(\rR\x04busy\"\xa0\x02\n" +
+	"\x04busy\x18\r \x01(\rR\x04busy\"\xcc\x02\n" +
 	"\tEndedTask\x12&\n" +
 	"\x04task\x18\x01 \x01(\v2\x12.quern.RunningTaskR\x04task\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -11253,7 +11434,9 @@ const file_quern_proto_rawDesc = "" +
 	"\tbytes_out\x18* \x01(\x04R\bbytesOut\x12\x1f\n" +
 	"\vbytes_local\x18+ \x01(\x04R\n" +
 	"bytesLocal\x12!\n" +
-	"\fbytes_remote\x18, \x01(\x04R\vbytesRemote\"G\n" +
+	"\fbytes_remote\x18, \x01(\x04R\vbytesRemote\x12\x16\n" +
+	"\x06memory\x182 \x01(\x04R\x06memory\x12\x12\n" +
+	"\x04ooms\x183 \x01(\rR\x04ooms\"G\n" +
 	"\vRunningTask\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12\x18\n" +
@@ -11304,7 +11487,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 128)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 129)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(IfExists)(0),          // 1: quern.IfExists
@@ -11317,289 +11500,293 @@ var file_quern_proto_goTypes = []any{
 	(*Block)(nil),          // 8: quern.Block
 	(*Label)(nil),          // 9: quern.Label
 	(*Node)(nil),           // 10: quern.Node
-	(*Endpoint)(nil),       // 11: quern.Endpoint
-	(*Session)(nil),        // 12: quern.Session
-	(*InodeRange)(nil),     // 13: quern.InodeRange
-	(*Cred)(nil),           // 14: quern.Cred
-	(*Command)(nil),        // 15: quern.Command
-	(*Result)(nil),         // 16: quern.Result
-	(*Create)(nil),         // 17: quern.Create
-	(*Unlink)(nil),         // 18: quern.Unlink
-	(*Rename)(nil),         // 19: quern.Rename
-	(*Link)(nil),           // 20: quern.Link
-	(*SetAttr)(nil),        // 21: quern.SetAttr
-	(*SetXattr)(nil),       // 22: quern.SetXattr
-	(*Commit)(nil),         // 23: quern.Commit
-	(*FileUpdate)(nil),     // 24: quern.FileUpdate
-	(*Fallocate)(nil),      // 25: quern.Fallocate
-	(*Clone)(nil),          // 26: quern.Clone
-	(*ReleaseOrphans)(nil), // 27: quern.ReleaseOrphans
-	(*Batch)(nil),          // 28: quern.Batch
-	(*OpenSession)(nil),    // 29: quern.OpenSession
-	(*EndSession)(nil),     // 30: quern.EndSession
-	(*LeaseHorizon)(nil),   // 31: quern.LeaseHorizon
-	(*ReserveBlocks)(nil),  // 32: quern.ReserveBlocks
-	(*ReserveInodes)(nil),  // 33: quern.ReserveInodes
-	(*ExpireTickets)(nil),  // 34: quern.ExpireTickets
-	(*PutNode)(nil),        // 35: quern.PutNode
-	(*MoveShard)(nil),      // 36: quern.MoveShard
-	(*LoseShard)(nil),      // 37: quern.LoseShard
-	(*PurgeBlocks)(nil),    // 38: quern.PurgeBlocks
-	(*Bootstrap)(nil),      // 39: quern.Bootstrap
-	(*Grant)(nil),          // 40: quern.Grant
-	(*Query)(nil),          // 41: quern.Query
-	(*Answer)(nil),         // 42: quern.Answer
-	(*Lookup)(nil),         // 43: quern.Lookup
-	(*GetInode)(nil),       // 44: quern.GetInode
-	(*Access)(nil),         // 45: quern.Access
-	(*InodeAnswer)(nil),    // 46: quern.InodeAnswer
-	(*ReadDir)(nil),        // 47: quern.ReadDir
-	(*DirEntry)(nil),       // 48: quern.DirEntry
-	(*DirAnswer)(nil),      // 49: quern.DirAnswer
-	(*GetXattr)(nil),       // 50: quern.GetXattr
-	(*ListXattr)(nil),      // 51: quern.ListXattr
-	(*XattrAnswer)(nil),    // 52: quern.XattrAnswer
-	(*GetExtents)(nil),     // 53: quern.GetExtents
-	(*ExtentsAnswer)(nil),  // 54: quern.ExtentsAnswer
-	(*Acquire)(nil),        // 55: quern.Acquire
-	(*StatFS)(nil),         // 56: quern.StatFS
-	(*StatFSAnswer)(nil),   // 57: quern.StatFSAnswer
-	(*GetBlocks)(nil),      // 58: quern.GetBlocks
-	(*BlocksAnswer)(nil),   // 59: quern.BlocksAnswer
-	(*Allocate)(nil),       // 60: quern.Allocate
-	(*Ticket)(nil),         // 61: quern.Ticket
-	(*AllocateAnswer)(nil), // 62: quern.AllocateAnswer
-	(*ListNodes)(nil),      // 63: quern.ListNodes
-	(*NodeStatus)(nil),     // 64: quern.NodeStatus
-	(*NodesAnswer)(nil),    // 65: quern.NodesAnswer
-	(*Status)(nil),         // 66: quern.Status
-	(*MemberStatus)(nil),   // 67: quern.MemberStatus
-	(*SessionStatus)(nil),  // 68: quern.SessionStatus
-	(*StatusAnswer)(nil),   // 69: quern.StatusAnswer
-	(*Hello)(nil),          // 70: quern.Hello
-	(*Welcome)(nil),        // 71: quern.Welcome
-	(*Push)(nil),           // 72: quern.Push
-	(*Recall)(nil),         // 73: quern.Recall
-	(*Renewed)(nil),        // 74: quern.Renewed
-	(*FromClient)(nil),     // 75: quern.FromClient
-	(*Recalled)(nil),       // 76: quern.Recalled
-	(*Renew)(nil),          // 77: quern.Renew
-	(*Release)(nil),        // 78: quern.Release
-	(*Lock)(nil),           // 79: quern.Lock
-	(*LockCall)(nil),       // 80: quern.LockCall
-	(*LockReply)(nil),      // 81: quern.LockReply
-	(*LockClaim)(nil),      // 82: quern.LockClaim
-	(*PutShard)(nil),       // 83: quern.PutShard
-	(*PutShardReply)(nil),  // 84: quern.PutShardReply
-	(*GetShard)(nil),       // 85: quern.GetShard
-	(*GetShardReply)(nil),  // 86: quern.GetShardReply
-	(*OpenShard)(nil),      // 87: quern.OpenShard
-	(*OpenShardReply)(nil), // 88: quern.OpenShardReply
-	(*SegmentFD)(nil),      // 89: quern.SegmentFD
-	(*SegmentFDReply)(nil), // 90: quern.SegmentFDReply
-	(*ShardID)(nil),        // 91: quern.ShardID
-	(*Heartbeat)(nil),      // 92: quern.Heartbeat
-	(*HeartbeatReply)(nil), // 93: quern.HeartbeatReply
-	(*Rebuild)(nil),        // 94: quern.Rebuild
-	(*Rebuilt)(nil),        // 95: quern.Rebuilt
-	(*BadShard)(nil),       // 96: quern.BadShard
-	(*Empty)(nil),          // 97: quern.Empty
-	(*Job)(nil),            // 98: quern.Job
-	(*After)(nil),          // 99: quern.After
-	(*KernelRef)(nil),      // 100: quern.KernelRef
-	(*KernelFile)(nil),     // 101: quern.KernelFile
-	(*JobEvent)(nil),       // 102: quern.JobEvent
-	(*Task)(nil),           // 103: quern.Task
-	(*SecondAttempt)(nil),  // 104: quern.SecondAttempt
-	(*Placement)(nil),      // 105: quern.Placement
-	(*Place)(nil),          // 106: quern.Place
-	(*Timing)(nil),         // 107: quern.Timing
-	(*TaskInput)(nil),      // 108: quern.TaskInput
-	(*FileRange)(nil),      // 109: quern.FileRange
-	(*SubmitJob)(nil),      // 110: quern.SubmitJob
-	(*GetMemo)(nil),        // 111: quern.GetMemo
-	(*Memo)(nil),           // 112: quern.Memo
-	(*RemoveJob)(nil),      // 113: quern.RemoveJob
-	(*UpdateTask)(nil),     // 114: quern.UpdateTask
-	(*OutputFile)(nil),     // 115: quern.OutputFile
-	(*UpdateJob)(nil),      // 116: quern.UpdateJob
-	(*ListJobs)(nil),       // 117: quern.ListJobs
-	(*GetJob)(nil),         // 118: quern.GetJob
-	(*ExplainJob)(nil),     // 119: quern.ExplainJob
-	(*JobsAnswer)(nil),     // 120: quern.JobsAnswer
-	(*Poll)(nil),           // 121: quern.Poll
-	(*Device)(nil),         // 122: quern.Device
-	(*EndedTask)(nil),      // 123: quern.EndedTask
-	(*RunningTask)(nil),    // 124: quern.RunningTask
-	(*PollReply)(nil),      // 125: quern.PollReply
-	(*Assignment)(nil),     // 126: quern.Assignment
-	(*JoinMeta)(nil),       // 127: quern.JoinMeta
-	(*Opening)(nil),        // 128: quern.Opening
-	(*Failure)(nil),        // 129: quern.Failure
+	(*ExecOffer)(nil),      // 11: quern.ExecOffer
+	(*Endpoint)(nil),       // 12: quern.Endpoint
+	(*Session)(nil),        // 13: quern.Session
+	(*InodeRange)(nil),     // 14: quern.InodeRange
+	(*Cred)(nil),           // 15: quern.Cred
+	(*Command)(nil),        // 16: quern.Command
+	(*Result)(nil),         // 17: quern.Result
+	(*Create)(nil),         // 18: quern.Create
+	(*Unlink)(nil),         // 19: quern.Unlink
+	(*Rename)(nil),         // 20: quern.Rename
+	(*Link)(nil),           // 21: quern.Link
+	(*SetAttr)(nil),        // 22: quern.SetAttr
+	(*SetXattr)(nil),       // 23: quern.SetXattr
+	(*Commit)(nil),         // 24: quern.Commit
+	(*FileUpdate)(nil),     // 25: quern.FileUpdate
+	(*Fallocate)(nil),      // 26: quern.Fallocate
+	(*Clone)(nil),          // 27: quern.Clone
+	(*ReleaseOrphans)(nil), // 28: quern.ReleaseOrphans
+	(*Batch)(nil),          // 29: quern.Batch
+	(*OpenSession)(nil),    // 30: quern.OpenSession
+	(*EndSession)(nil),     // 31: quern.EndSession
+	(*LeaseHorizon)(nil),   // 32: quern.LeaseHorizon
+	(*ReserveBlocks)(nil),  // 33: quern.ReserveBlocks
+	(*ReserveInodes)(nil),  // 34: quern.ReserveInodes
+	(*ExpireTickets)(nil),  // 35: quern.ExpireTickets
+	(*PutNode)(nil),        // 36: quern.PutNode
+	(*MoveShard)(nil),      // 37: quern.MoveShard
+	(*LoseShard)(nil),      // 38: quern.LoseShard
+	(*PurgeBlocks)(nil),    // 39: quern.PurgeBlocks
+	(*Bootstrap)(nil),      // 40: quern.Bootstrap
+	(*Grant)(nil),          // 41: quern.Grant
+	(*Query)(nil),          // 42: quern.Query
+	(*Answer)(nil),         // 43: quern.Answer
+	(*Lookup)(nil),         // 44: quern.Lookup
+	(*GetInode)(nil),       // 45: quern.GetInode
+	(*Access)(nil),         // 46: quern.Access
+	(*InodeAnswer)(nil),    // 47: quern.InodeAnswer
+	(*ReadDir)(nil),        // 48: quern.ReadDir
+	(*DirEntry)(nil),       // 49: quern.DirEntry
+	(*DirAnswer)(nil),      // 50: quern.DirAnswer
+	(*GetXattr)(nil),       // 51: quern.GetXattr
+	(*ListXattr)(nil),      // 52: quern.ListXattr
+	(*XattrAnswer)(nil),    // 53: quern.XattrAnswer
+	(*GetExtents)(nil),     // 54: quern.GetExtents
+	(*ExtentsAnswer)(nil),  // 55: quern.ExtentsAnswer
+	(*Acquire)(nil),        // 56: quern.Acquire
+	(*StatFS)(nil),         // 57: quern.StatFS
+	(*StatFSAnswer)(nil),   // 58: quern.StatFSAnswer
+	(*GetBlocks)(nil),      // 59: quern.GetBlocks
+	(*BlocksAnswer)(nil),   // 60: quern.BlocksAnswer
+	(*Allocate)(nil),       // 61: quern.Allocate
+	(*Ticket)(nil),         // 62: quern.Ticket
+	(*AllocateAnswer)(nil), // 63: quern.AllocateAnswer
+	(*ListNodes)(nil),      // 64: quern.ListNodes
+	(*NodeStatus)(nil),     // 65: quern.NodeStatus
+	(*NodesAnswer)(nil),    // 66: quern.NodesAnswer
+	(*Status)(nil),         // 67: quern.Status
+	(*MemberStatus)(nil),   // 68: quern.MemberStatus
+	(*SessionStatus)(nil),  // 69: quern.SessionStatus
+	(*StatusAnswer)(nil),   // 70: quern.StatusAnswer
+	(*Hello)(nil),          // 71: quern.Hello
+	(*Welcome)(nil),        // 72: quern.Welcome
+	(*Push)(nil),           // 73: quern.Push
+	(*Recall)(nil),         // 74: quern.Recall
+	(*Renewed)(nil),        // 75: quern.Renewed
+	(*FromClient)(nil),     // 76: quern.FromClient
+	(*Recalled)(nil),       // 77: quern.Recalled
+	(*Renew)(nil),          // 78: quern.Renew
+	(*Release)(nil),        // 79: quern.Release
+	(*Lock)(nil),           // 80: quern.Lock
+	(*LockCall)(nil),       // 81: quern.LockCall
+	(*LockReply)(nil),      // 82: quern.LockReply
+	(*LockClaim)(nil),      // 83: quern.LockClaim
+	(*PutShard)(nil),       // 84: quern.PutShard
+	(*PutShardReply)(nil),  // 85: quern.PutShardReply
+	(*GetShard)(nil),       // 86: quern.GetShard
+	(*GetShardReply)(nil),  // 87: quern.GetShardReply
+	(*OpenShard)(nil),      // 88: quern.OpenShard
+	(*OpenShardReply)(nil), // 89: quern.OpenShardReply
+	(*SegmentFD)(nil),      // 90: quern.SegmentFD
+	(*SegmentFDReply)(nil), // 91: quern.SegmentFDReply
+	(*ShardID)(nil),        // 92: quern.ShardID
+	(*Heartbeat)(nil),      // 93: quern.Heartbeat
+	(*HeartbeatReply)(nil), // 94: quern.HeartbeatReply
+	(*Rebuild)(nil),        // 95: quern.Rebuild
+	(*Rebuilt)(nil),        // 96: quern.Rebuilt
+	(*BadShard)(nil),       // 97: quern.BadShard
+	(*Empty)(nil),          // 98: quern.Empty
+	(*Job)(nil),            // 99: quern.Job
+	(*After)(nil),          // 100: quern.After
+	(*KernelRef)(nil),      // 101: quern.KernelRef
+	(*KernelFile)(nil),     // 102: quern.KernelFile
+	(*JobEvent)(nil),       // 103: quern.JobEvent
+	(*Task)(nil),           // 104: quern.Task
+	(*SecondAttempt)(nil),  // 105: quern.SecondAttempt
+	(*Placement)(nil),      // 106: quern.Placement
+	(*Place)(nil),          // 107: quern.Place
+	(*Timing)(nil),         // 108: quern.Timing
+	(*TaskInput)(nil),      // 109: quern.TaskInput
+	(*FileRange)(nil),      // 110: quern.FileRange
+	(*SubmitJob)(nil),      // 111: quern.SubmitJob
+	(*GetMemo)(nil),        // 112: quern.GetMemo
+	(*Memo)(nil),           // 113: quern.Memo
+	(*RemoveJob)(nil),      // 114: quern.RemoveJob
+	(*UpdateTask)(nil),     // 115: quern.UpdateTask
+	(*OutputFile)(nil),     // 116: quern.OutputFile
+	(*UpdateJob)(nil),      // 117: quern.UpdateJob
+	(*ListJobs)(nil),       // 118: quern.ListJobs
+	(*GetJob)(nil),         // 119: quern.GetJob
+	(*ExplainJob)(nil),     // 120: quern.ExplainJob
+	(*JobsAnswer)(nil),     // 121: quern.JobsAnswer
+	(*Poll)(nil),           // 122: quern.Poll
+	(*Device)(nil),         // 123: quern.Device
+	(*EndedTask)(nil),      // 124: quern.EndedTask
+	(*RunningTask)(nil),    // 125: quern.RunningTask
+	(*PollReply)(nil),      // 126: quern.PollReply
+	(*Assignment)(nil),     // 127: quern.Assignment
+	(*JoinMeta)(nil),       // 128: quern.JoinMeta
+	(*Opening)(nil),        // 129: quern.Opening
+	(*Failure)(nil),        // 130: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	3,   // 0: quern.Inode.attr:type_name -> quern.Attr
 	2,   // 1: quern.Inode.policy:type_name -> quern.Policy
 	7,   // 2: quern.Block.shards:type_name -> quern.Shard
 	9,   // 3: quern.Node.labels:type_name -> quern.Label
-	11,  // 4: quern.Node.endpoint:type_name -> quern.Endpoint
-	13,  // 5: quern.Session.reserved:type_name -> quern.InodeRange
-	14,  // 6: quern.Command.cred:type_name -> quern.Cred
-	17,  // 7: quern.Command.create:type_name -> quern.Create
-	18,  // 8: quern.Command.unlink:type_name -> quern.Unlink
-	19,  // 9: quern.Command.rename:type_name -> quern.Rename
-	20,  // 10: quern.Command.link:type_name -> quern.Link
-	21,  // 11: quern.Command.set_attr:type_name -> quern.SetAttr
-	22,  // 12: quern.Command.set_xattr:type_name -> quern.SetXattr
-	23,  // 13: quern.Command.commit:type_name -> quern.Commit
-	25,  // 14: quern.Command.fallocate:type_name -> quern.Fallocate
-	26,  // 15: quern.Command.clone:type_name -> quern.Clone
-	27,  // 16: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
-	28,  // 17: quern.Command.batch:type_name -> quern.Batch
-	29,  // 18: quern.Command.open_session:type_name -> quern.OpenSession
-	30,  // 19: quern.Command.end_session:type_name -> quern.EndSession
-	31,  // 20: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
-	32,  // 21: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
-	35,  // 22: quern.Command.put_node:type_name -> quern.PutNode
-	36,  // 23: quern.Command.move_shard:type_name -> quern.MoveShard
-	37,  // 24: quern.Command.lose_shard:type_name -> quern.LoseShard
-	38,  // 25: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
-	39,  // 26: quern.Command.bootstrap:type_name -> quern.Bootstrap
-	33,  // 27: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
-	34,  // 28: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
-	110, // 29: quern.Command.submit_job:type_name -> quern.SubmitJob
-	114, // 30: quern.Command.update_task:type_name -> quern.UpdateTask
-	116, // 31: quern.Command.update_job:type_name -> quern.UpdateJob
-	113, // 32: quern.Command.remove_job:type_name -> quern.RemoveJob
-	4,   // 33: quern.Result.inode:type_name -> quern.Inode
-	4,   // 34: quern.Result.parent:type_name -> quern.Inode
-	4,   // 35: quern.Result.old_parent:type_name -> quern.Inode
-	4,   // 36: quern.Result.victim:type_name -> quern.Inode
-	4,   // 37: quern.Result.inodes:type_name -> quern.Inode
-	40,  // 38: quern.Result.grants:type_name -> quern.Grant
-	16,  // 39: quern.Result.results:type_name -> quern.Result
-	8,   // 40: quern.Commit.blocks:type_name -> quern.Block
-	24,  // 41: quern.Commit.files:type_name -> quern.FileUpdate
-	6,   // 42: quern.FileUpdate.extents:type_name -> quern.Extent
-	21,  // 43: quern.FileUpdate.attr:type_name -> quern.SetAttr
-	15,  // 44: quern.Batch.commands:type_name -> quern.Command
-	10,  // 45: quern.PutNode.node:type_name -> quern.Node
-	7,   // 46: quern.MoveShard.shard:type_name -> quern.Shard
-	2,   // 47: quern.Bootstrap.policy:type_name -> quern.Policy
-	0,   // 48: quern.Grant.mode:type_name -> quern.Mode
-	14,  // 49: quern.Query.cred:type_name -> quern.Cred
-	43,  // 50: quern.Query.lookup:type_name -> quern.Lookup
-	44,  // 51: quern.Query.get_inode:type_name -> quern.GetInode
-	47,  // 52: quern.Query.read_dir:type_name -> quern.ReadDir
-	50,  // 53: quern.Query.get_xattr:type_name -> quern.GetXattr
-	51,  // 54: quern.Query.list_xattr:type_name -> quern.ListXattr
-	53,  // 55: quern.Query.get_extents:type_name -> quern.GetExtents
-	55,  // 56: quern.Query.acquire:type_name -> quern.Acquire
-	56,  // 57: quern.Query.stat_fs:type_name -> quern.StatFS
-	58,  // 58: quern.Query.get_blocks:type_name -> quern.GetBlocks
-	60,  // 59: quern.Query.allocate:type_name -> quern.Allocate
-	117, // 60: quern.Query.list_jobs:type_name -> quern.ListJobs
-	118, // 61: quern.Query.get_job:type_name -> quern.GetJob
-	63,  // 62: quern.Query.list_nodes:type_name -> quern.ListNodes
-	66,  // 63: quern.Query.status:type_name -> quern.Status
-	45,  // 64: quern.Query.access:type_name -> quern.Access
-	119, // 65: quern.Query.explain_job:type_name -> quern.ExplainJob
-	111, // 66: quern.Query.get_memo:type_name -> quern.GetMemo
-	40,  // 67: quern.Answer.grants:type_name -> quern.Grant
-	46,  // 68: quern.Answer.inode:type_name -> quern.InodeAnswer
-	49,  // 69: quern.Answer.dir:type_name -> quern.DirAnswer
-	52,  // 70: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	54,  // 71: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	57,  // 72: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	59,  // 73: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	62,  // 74: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	120, // 75: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	65,  // 76: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	69,  // 77: quern.Answer.status:type_name -> quern.StatusAnswer
-	112, // 78: quern.Answer.memo:type_name -> quern.Memo
-	4,   // 79: quern.InodeAnswer.inode:type_name -> quern.Inode
-	4,   // 80: quern.InodeAnswer.parent:type_name -> quern.Inode
-	4,   // 81: quern.DirEntry.inode:type_name -> quern.Inode
-	48,  // 82: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	4,   // 83: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	6,   // 84: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	8,   // 85: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 86: quern.Acquire.mode:type_name -> quern.Mode
-	8,   // 87: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	2,   // 88: quern.Allocate.policy:type_name -> quern.Policy
-	61,  // 89: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	10,  // 90: quern.NodeStatus.node:type_name -> quern.Node
-	122, // 91: quern.NodeStatus.devices:type_name -> quern.Device
-	64,  // 92: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	12,  // 93: quern.SessionStatus.session:type_name -> quern.Session
-	67,  // 94: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	64,  // 95: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	68,  // 96: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	2,   // 97: quern.StatusAnswer.policy:type_name -> quern.Policy
-	40,  // 98: quern.Hello.held:type_name -> quern.Grant
-	82,  // 99: quern.Hello.locks:type_name -> quern.LockClaim
-	40,  // 100: quern.Welcome.held:type_name -> quern.Grant
-	73,  // 101: quern.Push.recall:type_name -> quern.Recall
-	74,  // 102: quern.Push.renewed:type_name -> quern.Renewed
-	65,  // 103: quern.Push.nodes:type_name -> quern.NodesAnswer
-	71,  // 104: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 105: quern.Recall.mode:type_name -> quern.Mode
-	70,  // 106: quern.FromClient.hello:type_name -> quern.Hello
-	76,  // 107: quern.FromClient.recalled:type_name -> quern.Recalled
-	77,  // 108: quern.FromClient.renew:type_name -> quern.Renew
-	78,  // 109: quern.FromClient.release:type_name -> quern.Release
-	0,   // 110: quern.Recalled.mode:type_name -> quern.Mode
-	40,  // 111: quern.Release.grants:type_name -> quern.Grant
-	79,  // 112: quern.LockCall.lock:type_name -> quern.Lock
-	79,  // 113: quern.LockReply.conflict:type_name -> quern.Lock
-	79,  // 114: quern.LockClaim.lock:type_name -> quern.Lock
-	91,  // 115: quern.Heartbeat.bad:type_name -> quern.ShardID
-	95,  // 116: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	91,  // 117: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	91,  // 118: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
-	91,  // 119: quern.Heartbeat.inventory:type_name -> quern.ShardID
-	91,  // 120: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	122, // 121: quern.Heartbeat.devices:type_name -> quern.Device
-	91,  // 122: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	94,  // 123: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	64,  // 124: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	8,   // 125: quern.Rebuild.block:type_name -> quern.Block
-	7,   // 126: quern.Rebuilt.shard:type_name -> quern.Shard
-	14,  // 127: quern.Job.cred:type_name -> quern.Cred
-	102, // 128: quern.Job.events:type_name -> quern.JobEvent
-	100, // 129: quern.Job.kernels:type_name -> quern.KernelRef
-	99,  // 130: quern.Job.after:type_name -> quern.After
-	1,   // 131: quern.Job.if_exists:type_name -> quern.IfExists
-	101, // 132: quern.KernelRef.files:type_name -> quern.KernelFile
-	108, // 133: quern.Task.inputs:type_name -> quern.TaskInput
-	105, // 134: quern.Task.placement:type_name -> quern.Placement
-	107, // 135: quern.Task.timing:type_name -> quern.Timing
-	104, // 136: quern.Task.second:type_name -> quern.SecondAttempt
-	105, // 137: quern.SecondAttempt.placement:type_name -> quern.Placement
-	106, // 138: quern.Placement.places:type_name -> quern.Place
-	109, // 139: quern.TaskInput.ranges:type_name -> quern.FileRange
-	98,  // 140: quern.SubmitJob.job:type_name -> quern.Job
-	103, // 141: quern.SubmitJob.tasks:type_name -> quern.Task
-	103, // 142: quern.UpdateTask.task:type_name -> quern.Task
-	115, // 143: quern.UpdateTask.files:type_name -> quern.OutputFile
-	103, // 144: quern.UpdateJob.tasks:type_name -> quern.Task
-	98,  // 145: quern.JobsAnswer.jobs:type_name -> quern.Job
-	103, // 146: quern.JobsAnswer.tasks:type_name -> quern.Task
-	124, // 147: quern.Poll.running:type_name -> quern.RunningTask
-	123, // 148: quern.Poll.ended:type_name -> quern.EndedTask
-	122, // 149: quern.Poll.devices:type_name -> quern.Device
-	124, // 150: quern.EndedTask.task:type_name -> quern.RunningTask
-	107, // 151: quern.EndedTask.timing:type_name -> quern.Timing
-	126, // 152: quern.PollReply.start:type_name -> quern.Assignment
-	124, // 153: quern.PollReply.stop:type_name -> quern.RunningTask
-	98,  // 154: quern.Assignment.job:type_name -> quern.Job
-	103, // 155: quern.Assignment.task:type_name -> quern.Task
-	11,  // 156: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	157, // [157:157] is the sub-list for method output_type
-	157, // [157:157] is the sub-list for method input_type
-	157, // [157:157] is the sub-list for extension type_name
-	157, // [157:157] is the sub-list for extension extendee
-	0,   // [0:157] is the sub-list for field type_name
+	12,  // 4: quern.Node.endpoint:type_name -> quern.Endpoint
+	11,  // 5: quern.Node.exec:type_name -> quern.ExecOffer
+	14,  // 6: quern.Session.reserved:type_name -> quern.InodeRange
+	15,  // 7: quern.Command.cred:type_name -> quern.Cred
+	18,  // 8: quern.Command.create:type_name -> quern.Create
+	19,  // 9: quern.Command.unlink:type_name -> quern.Unlink
+	20,  // 10: quern.Command.rename:type_name -> quern.Rename
+	21,  // 11: quern.Command.link:type_name -> quern.Link
+	22,  // 12: quern.Command.set_attr:type_name -> quern.SetAttr
+	23,  // 13: quern.Command.set_xattr:type_name -> quern.SetXattr
+	24,  // 14: quern.Command.commit:type_name -> quern.Commit
+	26,  // 15: quern.Command.fallocate:type_name -> quern.Fallocate
+	27,  // 16: quern.Command.clone:type_name -> quern.Clone
+	28,  // 17: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
+	29,  // 18: quern.Command.batch:type_name -> quern.Batch
+	30,  // 19: quern.Command.open_session:type_name -> quern.OpenSession
+	31,  // 20: quern.Command.end_session:type_name -> quern.EndSession
+	32,  // 21: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
+	33,  // 22: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
+	36,  // 23: quern.Command.put_node:type_name -> quern.PutNode
+	37,  // 24: quern.Command.move_shard:type_name -> quern.MoveShard
+	38,  // 25: quern.Command.lose_shard:type_name -> quern.LoseShard
+	39,  // 26: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
+	40,  // 27: quern.Command.bootstrap:type_name -> quern.Bootstrap
+	34,  // 28: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
+	35,  // 29: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
+	111, // 30: quern.Command.submit_job:type_name -> quern.SubmitJob
+	115, // 31: quern.Command.update_task:type_name -> quern.UpdateTask
+	117, // 32: quern.Command.update_job:type_name -> quern.UpdateJob
+	114, // 33: quern.Command.remove_job:type_name -> quern.RemoveJob
+	4,   // 34: quern.Result.inode:type_name -> quern.Inode
+	4,   // 35: quern.Result.parent:type_name -> quern.Inode
+	4,   // 36: quern.Result.old_parent:type_name -> quern.Inode
+	4,   // 37: quern.Result.victim:type_name -> quern.Inode
+	4,   // 38: quern.Result.inodes:type_name -> quern.Inode
+	41,  // 39: quern.Result.grants:type_name -> quern.Grant
+	17,  // 40: quern.Result.results:type_name -> quern.Result
+	8,   // 41: quern.Commit.blocks:type_name -> quern.Block
+	25,  // 42: quern.Commit.files:type_name -> quern.FileUpdate
+	6,   // 43: quern.FileUpdate.extents:type_name -> quern.Extent
+	22,  // 44: quern.FileUpdate.attr:type_name -> quern.SetAttr
+	16,  // 45: quern.Batch.commands:type_name -> quern.Command
+	10,  // 46: quern.PutNode.node:type_name -> quern.Node
+	7,   // 47: quern.MoveShard.shard:type_name -> quern.Shard
+	2,   // 48: quern.Bootstrap.policy:type_name -> quern.Policy
+	0,   // 49: quern.Grant.mode:type_name -> quern.Mode
+	15,  // 50: quern.Query.cred:type_name -> quern.Cred
+	44,  // 51: quern.Query.lookup:type_name -> quern.Lookup
+	45,  // 52: quern.Query.get_inode:type_name -> quern.GetInode
+	48,  // 53: quern.Query.read_dir:type_name -> quern.ReadDir
+	51,  // 54: quern.Query.get_xattr:type_name -> quern.GetXattr
+	52,  // 55: quern.Query.list_xattr:type_name -> quern.ListXattr
+	54,  // 56: quern.Query.get_extents:type_name -> quern.GetExtents
+	56,  // 57: quern.Query.acquire:type_name -> quern.Acquire
+	57,  // 58: quern.Query.stat_fs:type_name -> quern.StatFS
+	59,  // 59: quern.Query.get_blocks:type_name -> quern.GetBlocks
+	61,  // 60: quern.Query.allocate:type_name -> quern.Allocate
+	118, // 61: quern.Query.list_jobs:type_name -> quern.ListJobs
+	119, // 62: quern.Query.get_job:type_name -> quern.GetJob
+	64,  // 63: quern.Query.list_nodes:type_name -> quern.ListNodes
+	67,  // 64: quern.Query.status:type_name -> quern.Status
+	46,  // 65: quern.Query.access:type_name -> quern.Access
+	120, // 66: quern.Query.explain_job:type_name -> quern.ExplainJob
+	112, // 67: quern.Query.get_memo:type_name -> quern.GetMemo
+	41,  // 68: quern.Answer.grants:type_name -> quern.Grant
+	47,  // 69: quern.Answer.inode:type_name -> quern.InodeAnswer
+	50,  // 70: quern.Answer.dir:type_name -> quern.DirAnswer
+	53,  // 71: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	55,  // 72: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	58,  // 73: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	60,  // 74: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	63,  // 75: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	121, // 76: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	66,  // 77: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	70,  // 78: quern.Answer.status:type_name -> quern.StatusAnswer
+	113, // 79: quern.Answer.memo:type_name -> quern.Memo
+	4,   // 80: quern.InodeAnswer.inode:type_name -> quern.Inode
+	4,   // 81: quern.InodeAnswer.parent:type_name -> quern.Inode
+	4,   // 82: quern.DirEntry.inode:type_name -> quern.Inode
+	49,  // 83: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	4,   // 84: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	6,   // 85: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	8,   // 86: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 87: quern.Acquire.mode:type_name -> quern.Mode
+	8,   // 88: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	2,   // 89: quern.Allocate.policy:type_name -> quern.Policy
+	62,  // 90: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	10,  // 91: quern.NodeStatus.node:type_name -> quern.Node
+	123, // 92: quern.NodeStatus.devices:type_name -> quern.Device
+	65,  // 93: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	13,  // 94: quern.SessionStatus.session:type_name -> quern.Session
+	68,  // 95: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	65,  // 96: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	69,  // 97: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	2,   // 98: quern.StatusAnswer.policy:type_name -> quern.Policy
+	41,  // 99: quern.Hello.held:type_name -> quern.Grant
+	83,  // 100: quern.Hello.locks:type_name -> quern.LockClaim
+	41,  // 101: quern.Welcome.held:type_name -> quern.Grant
+	74,  // 102: quern.Push.recall:type_name -> quern.Recall
+	75,  // 103: quern.Push.renewed:type_name -> quern.Renewed
+	66,  // 104: quern.Push.nodes:type_name -> quern.NodesAnswer
+	72,  // 105: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 106: quern.Recall.mode:type_name -> quern.Mode
+	71,  // 107: quern.FromClient.hello:type_name -> quern.Hello
+	77,  // 108: quern.FromClient.recalled:type_name -> quern.Recalled
+	78,  // 109: quern.FromClient.renew:type_name -> quern.Renew
+	79,  // 110: quern.FromClient.release:type_name -> quern.Release
+	0,   // 111: quern.Recalled.mode:type_name -> quern.Mode
+	41,  // 112: quern.Release.grants:type_name -> quern.Grant
+	80,  // 113: quern.LockCall.lock:type_name -> quern.Lock
+	80,  // 114: quern.LockReply.conflict:type_name -> quern.Lock
+	80,  // 115: quern.LockClaim.lock:type_name -> quern.Lock
+	92,  // 116: quern.Heartbeat.bad:type_name -> quern.ShardID
+	96,  // 117: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	92,  // 118: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	92,  // 119: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	92,  // 120: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	92,  // 121: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	123, // 122: quern.Heartbeat.devices:type_name -> quern.Device
+	92,  // 123: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	95,  // 124: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	65,  // 125: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	8,   // 126: quern.Rebuild.block:type_name -> quern.Block
+	7,   // 127: quern.Rebuilt.shard:type_name -> quern.Shard
+	15,  // 128: quern.Job.cred:type_name -> quern.Cred
+	103, // 129: quern.Job.events:type_name -> quern.JobEvent
+	101, // 130: quern.Job.kernels:type_name -> quern.KernelRef
+	109, // 131: quern.Job.binds:type_name -> quern.TaskInput
+	100, // 132: quern.Job.after:type_name -> quern.After
+	1,   // 133: quern.Job.if_exists:type_name -> quern.IfExists
+	102, // 134: quern.KernelRef.files:type_name -> quern.KernelFile
+	109, // 135: quern.Task.inputs:type_name -> quern.TaskInput
+	106, // 136: quern.Task.placement:type_name -> quern.Placement
+	108, // 137: quern.Task.timing:type_name -> quern.Timing
+	105, // 138: quern.Task.second:type_name -> quern.SecondAttempt
+	106, // 139: quern.SecondAttempt.placement:type_name -> quern.Placement
+	107, // 140: quern.Placement.places:type_name -> quern.Place
+	110, // 141: quern.TaskInput.ranges:type_name -> quern.FileRange
+	99,  // 142: quern.SubmitJob.job:type_name -> quern.Job
+	104, // 143: quern.SubmitJob.tasks:type_name -> quern.Task
+	104, // 144: quern.UpdateTask.task:type_name -> quern.Task
+	116, // 145: quern.UpdateTask.files:type_name -> quern.OutputFile
+	104, // 146: quern.UpdateJob.tasks:type_name -> quern.Task
+	109, // 147: quern.UpdateJob.binds:type_name -> quern.TaskInput
+	99,  // 148: quern.JobsAnswer.jobs:type_name -> quern.Job
+	104, // 149: quern.JobsAnswer.tasks:type_name -> quern.Task
+	125, // 150: quern.Poll.running:type_name -> quern.RunningTask
+	124, // 151: quern.Poll.ended:type_name -> quern.EndedTask
+	123, // 152: quern.Poll.devices:type_name -> quern.Device
+	125, // 153: quern.EndedTask.task:type_name -> quern.RunningTask
+	108, // 154: quern.EndedTask.timing:type_name -> quern.Timing
+	127, // 155: quern.PollReply.start:type_name -> quern.Assignment
+	125, // 156: quern.PollReply.stop:type_name -> quern.RunningTask
+	99,  // 157: quern.Assignment.job:type_name -> quern.Job
+	104, // 158: quern.Assignment.task:type_name -> quern.Task
+	12,  // 159: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	160, // [160:160] is the sub-list for method output_type
+	160, // [160:160] is the sub-list for method input_type
+	160, // [160:160] is the sub-list for extension type_name
+	160, // [160:160] is the sub-list for extension extendee
+	0,   // [0:160] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -11607,7 +11794,7 @@ func file_quern_proto_init() {
 	if File_quern_proto != nil {
 		return
 	}
-	file_quern_proto_msgTypes[13].OneofWrappers = []any{
+	file_quern_proto_msgTypes[14].OneofWrappers = []any{
 		(*Command_Create)(nil),
 		(*Command_Unlink)(nil),
 		(*Command_Rename)(nil),
@@ -11635,7 +11822,7 @@ func file_quern_proto_init() {
 		(*Command_UpdateJob)(nil),
 		(*Command_RemoveJob)(nil),
 	}
-	file_quern_proto_msgTypes[39].OneofWrappers = []any{
+	file_quern_proto_msgTypes[40].OneofWrappers = []any{
 		(*Query_Lookup)(nil),
 		(*Query_GetInode)(nil),
 		(*Query_ReadDir)(nil),
@@ -11654,7 +11841,7 @@ func file_quern_proto_init() {
 		(*Query_ExplainJob)(nil),
 		(*Query_GetMemo)(nil),
 	}
-	file_quern_proto_msgTypes[40].OneofWrappers = []any{
+	file_quern_proto_msgTypes[41].OneofWrappers = []any{
 		(*Answer_Inode)(nil),
 		(*Answer_Dir)(nil),
 		(*Answer_Xattr)(nil),
@@ -11667,13 +11854,13 @@ func file_quern_proto_init() {
 		(*Answer_Status)(nil),
 		(*Answer_Memo)(nil),
 	}
-	file_quern_proto_msgTypes[70].OneofWrappers = []any{
+	file_quern_proto_msgTypes[71].OneofWrappers = []any{
 		(*Push_Recall)(nil),
 		(*Push_Renewed)(nil),
 		(*Push_Nodes)(nil),
 		(*Push_Welcome)(nil),
 	}
-	file_quern_proto_msgTypes[73].OneofWrappers = []any{
+	file_quern_proto_msgTypes[74].OneofWrappers = []any{
 		(*FromClient_Hello)(nil),
 		(*FromClient_Recalled)(nil),
 		(*FromClient_Renew)(nil),
@@ -11685,7 +11872,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   128,
+			NumMessages:   129,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
