@@ -20,8 +20,8 @@ var (
 	kernelName    = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
 	kernelVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	paramName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
-	byteSize      = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(B|KiB|MiB|GiB|kB|KB|MB|GB)?$`)
-	units         = map[string]float64{"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
+	byteSize      = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$`)
+	units         = map[string]float64{"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "TB": 1e12, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 )
 
 // Parse reads and checks a job file. Its error is an *Error.
@@ -90,10 +90,8 @@ func Parse(data []byte) (*Spec, error) {
 		s.NoSpeculation = n.Value == "false"
 		return nil
 	}
-	known["memory"] = func(n *yaml.Node) (err error) {
-		s.Memory, err = size(n, "memory")
-		return err
-	}
+	var resources resourceParser
+	maps.Copy(known, resources.fields(s))
 	if err := fields(root, known); err != nil {
 		return nil, err
 	}
@@ -104,12 +102,15 @@ func Parse(data []byte) (*Spec, error) {
 		return nil, err
 	}
 	if s.Map.KernelLine == 0 {
-		return nil, Errorf(0, "the job names no kernel: give \"kernel: NAME\" or \"wasm: /PATH\"")
+		return nil, Errorf(0, "the job names no kernel: give \"kernel: NAME\", \"wasm: /PATH\" or \"exec: {argv: [PROGRAM, …]}\"")
 	}
 	if len(s.Inputs) == 0 && s.Array == 0 {
 		return nil, Errorf(0, "the job has no inputs: give \"inputs:\" and a list of paths")
 	}
 	if err := s.checkLife(); err != nil {
+		return nil, err
+	}
+	if err := resources.check(s); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -146,6 +147,11 @@ func stepFields(s *Step, prefix string) map[string]func(*yaml.Node) error {
 			s.Wasm, err = absolute(n.Line, prefix+"wasm", s.Wasm)
 			return err
 		},
+		"exec": func(n *yaml.Node) (err error) {
+			s.KernelLine = max(s.KernelLine, n.Line)
+			s.Exec, err = parseExec(n, prefix+"exec")
+			return err
+		},
 		"args": func(n *yaml.Node) error {
 			list, err := texts(n, prefix+"args", MaxArgs)
 			if err != nil {
@@ -167,6 +173,12 @@ func stepFields(s *Step, prefix string) map[string]func(*yaml.Node) error {
 func (s *Step) check(of string) error {
 	if s.Kernel != "" && s.Wasm != "" {
 		return Errorf(s.KernelLine, "%skernel and wasm are both given; keep one", of)
+	}
+	if s.Exec != nil && s.Kernel+s.Wasm != "" {
+		return Errorf(s.KernelLine, "%sexec and a kernel are both given; keep one", of)
+	}
+	if s.Exec != nil && len(s.Args) > 0 {
+		return Errorf(s.KernelLine, "%sargs are a kernel's; put the arguments of a program into exec.argv", of)
 	}
 	return nil
 }
@@ -273,9 +285,10 @@ func duration(n *yaml.Node, field string) (time.Duration, error) {
 	return d, nil
 }
 
-func size(n *yaml.Node, field string) (int64, error) {
+// sizeIn reads a size in bytes; limits says in words from where to where.
+func sizeIn(n *yaml.Node, field string, least, most int64, limits, example string) (int64, error) {
 	bad := func() (int64, error) {
-		return 0, Errorf(n.Line, "%s must be a size from 1MiB to 4GiB such as 256MiB, not %s", field, describe(n))
+		return 0, Errorf(n.Line, "%s must be a size from %s such as %s, not %s", field, limits, example, describe(n))
 	}
 	if n.Kind != yaml.ScalarNode {
 		return bad()
@@ -286,7 +299,7 @@ func size(n *yaml.Node, field string) (int64, error) {
 	}
 	v, err := strconv.ParseFloat(m[1], 64)
 	v *= units[m[2]]
-	if err != nil || math.IsNaN(v) || v < MinMemory || v > MaxMemory {
+	if err != nil || math.IsNaN(v) || v < float64(least) || v > float64(most) {
 		return bad()
 	}
 	return int64(v), nil
@@ -305,8 +318,8 @@ func (s *Step) Env() []string {
 // own it runs that of the map, with the same arguments and parameters unless it
 // has others.
 func Inherit(r, m Step) Step {
-	if r.Kernel == "" && r.Wasm == "" {
-		r.Kernel, r.Wasm, r.KernelLine = m.Kernel, m.Wasm, m.KernelLine
+	if r.Kernel == "" && r.Wasm == "" && r.Exec == nil {
+		r.Kernel, r.Wasm, r.Exec, r.KernelLine = m.Kernel, m.Wasm, m.Exec, m.KernelLine
 		if r.Args == nil {
 			r.Args = m.Args
 		}

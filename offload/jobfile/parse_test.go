@@ -93,7 +93,7 @@ func TestParseRefuses(t *testing.T) {
 		{"version: 1\nkrenel: k\n", `line 2: unknown field "krenel"; did you mean "kernel"?`},
 		{head + "colour: red\n", `line 4: unknown field "colour"`},
 		{head + "kernel: l\n", `line 4: field "kernel" is here a second time; the first is on line 2`},
-		{"version: 1\ninputs: [/a]\n", `the job names no kernel: give "kernel: NAME" or "wasm: /PATH"`},
+		{"version: 1\ninputs: [/a]\n", `the job names no kernel: give "kernel: NAME", "wasm: /PATH" or "exec: {argv: [PROGRAM, …]}"`},
 		{"version: 1\nkernel: k\n", `the job has no inputs: give "inputs:" and a list of paths`},
 		{"version: 1\nkernel: k\ninputs: []\n", `the job has no inputs: give "inputs:" and a list of paths`},
 		{"version: 1\nkernel: k\ninputs:\n", `line 3: inputs must be a list, not nothing`},
@@ -215,7 +215,7 @@ func TestSchema(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := []string{"after", "args", "array", "deadline", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "output", "params", "priority", "reduce", "retries", "runtime", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
+	want := []string{"after", "args", "array", "deadline", "exec", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "output", "params", "priority", "reduce", "resources", "retries", "runtime", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the schema has the fields %v", names)
 	}
@@ -230,7 +230,7 @@ func TestSchema(t *testing.T) {
 		reduce = append(reduce, name)
 	}
 	slices.Sort(reduce)
-	if !slices.Equal(reduce, []string{"args", "kernel", "params", "wasm"}) {
+	if !slices.Equal(reduce, []string{"args", "exec", "kernel", "params", "wasm"}) {
 		t.Errorf("the schema's reduce has the fields %v", reduce)
 	}
 	if schema.AdditionalProperties == nil || *schema.AdditionalProperties {

@@ -25,15 +25,17 @@ const (
 	DefaultOutput  = "output"
 )
 
-// Step is one module run over some inputs. Exactly one of Kernel and Wasm is
-// set, except in a reduce step, where both empty mean the module of the map.
+// Step is one module or program run over some inputs. Exactly one of Kernel,
+// Wasm and Exec is set, except in a reduce step, where none means that of the
+// map.
 type Step struct {
 	Kernel string // NAME or NAME@VERSION
 	Wasm   string // a path of the mount
+	Exec   *Exec  // a program of the host
 	Args   []string
 	Params []Param // sorted by key
 
-	KernelLine int // of kernel or wasm; 0 if neither is given
+	KernelLine int // of kernel, wasm or exec; 0 if none is given
 }
 
 // Param becomes QUERN_KEY=Value in the module's environment.
@@ -66,6 +68,8 @@ type Spec struct {
 	Life
 
 	NameLine, OutputLine, RuntimeLine int
+
+	Resources Resources
 }
 
 // Error is what is wrong with a job file.
