@@ -189,7 +189,7 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 		n := op.PutNode.GetNode()
 		if old := t.node(n.GetName()); old != nil && n.GetId() == 0 && !inService(&wire.NodeStatus{Node: old}) {
 			c.Op = &wire.Command_PutNode{PutNode: &wire.PutNode{Node: &wire.Node{
-				Name: n.Name, Kind: n.Kind, Labels: n.Labels, Endpoint: n.Endpoint, State: old.State, Runtimes: n.Runtimes,
+				Name: n.Name, Kind: n.Kind, Labels: n.Labels, Endpoint: n.Endpoint, State: old.State, Runtimes: n.Runtimes, Exec: n.Exec,
 			}}}
 		}
 	case *wire.Command_Unlink:

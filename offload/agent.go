@@ -33,6 +33,8 @@ type AgentConfig struct {
 	Slots       int           // tasks at once; 0: one a processor
 	Dir         string        // modules and compiled code; made if it is missing
 	OutputLimit int64         // bytes that one task may write; 0: 16 GiB
+	Exec        *ExecConfig   // programs of the host; nil: none
+	Mounted     func() string // where Files are mounted on this host now, "" if nowhere; nil: nowhere
 	Log         *slog.Logger
 }
 
@@ -94,6 +96,11 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	case cfg.Dir == "":
 		return nil, errors.New("agent: no directory")
 	}
+	if cfg.Exec != nil {
+		if err := cfg.Exec.check(); err != nil {
+			return nil, err
+		}
+	}
 	if cfg.Slots <= 0 {
 		cfg.Slots = runtime.NumCPU()
 	}
@@ -135,7 +142,20 @@ func (a *Agent) endPoll() {
 }
 
 // Runtimes are what this agent can run now.
-func (a *Agent) Runtimes() []string { return append([]string{"wasm"}, a.devices.runtimes()...) }
+func (a *Agent) Runtimes() []string {
+	own := []string{runtimeWasm}
+	if a.cfg.Exec.Offer() != nil {
+		own = append(own, runtimeExec)
+	}
+	return append(own, a.devices.runtimes()...)
+}
+
+func (a *Agent) mounted() string {
+	if a.cfg.Mounted == nil {
+		return ""
+	}
+	return a.cfg.Mounted()
+}
 
 // Devices are the accelerators of this host, and how they fare.
 func (a *Agent) Devices() []*wire.Device { return a.devices.report() }

@@ -30,6 +30,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 		stdout: worker.NewTail(tailBytes), stderr: worker.NewTail(tailBytes),
 		report: &wire.Task{
 			Job: s.Task.Job, N: s.Task.N, Attempt: s.Task.Attempt, Phase: s.Task.Phase, Failures: s.Task.Failures,
+			Memory: s.Task.Memory, Ooms: s.Task.Ooms,
 			Agent: a.cfg.Node, Host: cmp.Or(s.Task.Host, a.cfg.Host), Device: "cpu", Runtime: s.Task.Runtime,
 		},
 	}
@@ -47,10 +48,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 			t.Reason = fmt.Sprintf("done: the result of job %d", t.MemoJob)
 		}
 	} else {
-		if !r.lost {
-			t.Failures++
-		}
-		t.State, t.Reason = afterFailure(t.Attempt, t.Failures, r.retries, !r.lost, err.Error())
+		r.failed(err)
 	}
 	u := &wire.UpdateTask{Task: t, OutIno: out}
 	if err == nil {
@@ -72,7 +70,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 	a.log.Debug("task ended", "task", id, "state", t.State, "reason", t.Reason, "took", time.Since(started))
 	end := &wire.EndedTask{Task: &wire.RunningTask{Job: id.job, N: id.n, Attempt: id.attempt}}
 	if !stale {
-		end.State, end.Reason, end.Failures = t.State, t.Reason, t.Failures
+		end.State, end.Reason, end.Failures, end.Memory, end.Ooms = t.State, t.Reason, t.Failures, t.Memory, t.Ooms
 		end.Timing, end.BytesIn, end.BytesOut, end.BytesLocal, end.BytesRemote = t.Timing, t.BytesIn, t.BytesOut, t.BytesLocal, t.BytesRemote
 	}
 	return end
@@ -133,6 +131,7 @@ type attemptRun struct {
 	lost    bool     // the error is not the task's own fault
 	retries int      // as the job file says
 	meter   traffic.Meter
+	memory  int64 // bytes that the task may have
 }
 
 // run does everything up to the report.
@@ -145,15 +144,25 @@ func (r *attemptRun) run(ctx context.Context) error {
 	if len(r.job.Kernels) == 0 {
 		return errors.New("the job names no kernel")
 	}
-	step, ref, phase := spec.Map, r.job.Kernels[0], "single"
+	step, ref, phase := stepOf(spec, r.task.Phase), r.job.Kernels[0], "single"
 	switch {
 	case r.task.Phase == "reduce":
 		if spec.Reduce == nil {
 			return errors.New("the job has no reduce step")
 		}
-		step, ref, phase = jobfile.Inherit(*spec.Reduce, spec.Map), r.job.Kernels[len(r.job.Kernels)-1], "reduce"
+		ref, phase = r.job.Kernels[len(r.job.Kernels)-1], "reduce"
 	case spec.Reduce != nil:
 		phase = "map"
+	}
+	r.memory = int64(r.task.Memory)
+	if r.memory == 0 {
+		r.memory = spec.Memory
+	}
+	if step.Exec != nil {
+		if phase != "map" {
+			r.origin = r.provenance(ref, step)
+		}
+		return r.program(ctx, spec, step, phase)
 	}
 	ctx = traffic.With(ctx, &r.meter)
 	defer func() { r.report.BytesLocal, r.report.BytesRemote = r.meter.Local(), r.meter.Remote() }()
@@ -201,11 +210,9 @@ func (r *attemptRun) run(ctx context.Context) error {
 	rctx, cancel := context.WithTimeoutCause(ctx, spec.Timeout, timeout)
 	exit, err := e.process.Run(rctx, &worker.Task{
 		Run: worker.Run{
-			Module: e.module, Digest: e.digest, Manifest: e.manifest, Memory: spec.Memory,
+			Module: e.module, Digest: e.digest, Manifest: e.manifest, Memory: r.memory,
 			Args: r.args(ref, step),
-			Env: append(step.Env(),
-				fmt.Sprintf("QUERN_JOB=%d", r.job.Id), fmt.Sprintf("QUERN_TASK=%d", r.task.N),
-				fmt.Sprintf("QUERN_ATTEMPT=%d", r.task.Attempt), "QUERN_PHASE="+phase),
+			Env:  r.env(step, phase),
 		},
 		Inputs: inputs.list,
 		Stdout: out, Stderr: r.stderr,
@@ -217,7 +224,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 	r.report.Runtime, r.report.Device, r.report.DeviceNs = e.runtime, e.label(), exit.Device
 	r.report.Exit, r.report.PeakMemory, r.report.CpuNs = int32(exit.Code), uint64(exit.PeakMemory), exit.CPU
 	r.report.BytesIn, r.report.BytesOut = uint64(inputs.read), uint64(out.size)
-	if err := r.judge(exit, err, spec, timeout); err != nil {
+	if err := r.judge(exit, err, timeout); err != nil {
 		return err
 	}
 	began = time.Now()
@@ -249,7 +256,7 @@ func blame(exit worker.Exit, err, timeout error) string {
 
 // judge turns the end of a run into the reason of a failure, and decides whose
 // fault it was.
-func (r *attemptRun) judge(exit worker.Exit, err error, spec *jobfile.Spec, timeout error) error {
+func (r *attemptRun) judge(exit worker.Exit, err error, timeout error) error {
 	var in *worker.InputError
 	var changed *changedError
 	var out *worker.OutputError
@@ -278,8 +285,8 @@ func (r *attemptRun) judge(exit worker.Exit, err error, spec *jobfile.Spec, time
 	case exit.Fault:
 		r.lost = true
 		return errors.New(exit.Trap)
-	case exit.PeakMemory >= spec.Memory*3/4 || bytes.Contains(r.stderr.Bytes(), []byte("out of memory")):
-		return fmt.Errorf("out of memory: the limit is %s (memory: in the job file)", size(uint64(spec.Memory)))
+	case exit.PeakMemory >= r.memory*3/4 || bytes.Contains(r.stderr.Bytes(), []byte("out of memory")):
+		return &memoryError{r.memory, jobfile.MaxMemory}
 	case exit.Trap != "":
 		return fmt.Errorf("the module ended by a trap: %s", exit.Trap)
 	}
@@ -296,6 +303,13 @@ func lastLine(stderr []byte) string {
 		last = last[:200]
 	}
 	return ": " + last
+}
+
+// env is the environment that every task gets.
+func (r *attemptRun) env(step jobfile.Step, phase string) []string {
+	return append(step.Env(),
+		fmt.Sprintf("QUERN_JOB=%d", r.job.Id), fmt.Sprintf("QUERN_TASK=%d", r.task.N),
+		fmt.Sprintf("QUERN_ATTEMPT=%d", r.task.Attempt), "QUERN_PHASE="+phase)
 }
 
 // args puts the kernel's and the job's arguments together; {inputs} becomes

@@ -46,6 +46,8 @@
 //     where there is one.
 //   - A kernel cannot harm more than its attempt: it runs in a worker process
 //     with a memory limit, sees its inputs only, and is stopped by SIGKILL.
+//   - A program (exec) runs as the job's owner, in a sandbox, and only where an
+//     administrator has allowed it. A host is not offered what it cannot limit.
 //
 // # Files of a job
 //
@@ -90,5 +92,6 @@
 //	onnxworker  the worker process for models (cmd/quern-onnx)
 //	trial     variants of a kernel compared
 //	client    for programs: the files of /.compute
+//	sandbox   programs of the host under bubblewrap and control groups
 //	offload   overlay, submission, scheduler, agent
 package offload

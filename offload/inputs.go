@@ -121,9 +121,7 @@ func (in *taskInputs) file(ctx context.Context, i int, t *wire.TaskInput) (File,
 	if err != nil {
 		return nil, err
 	}
-	a := f.Inode().GetAttr()
-	// Reading alone changes the version (atime), so size and time decide then.
-	if a.GetVersion() != t.Version && (a.GetSize() != t.Size || a.GetMtimeNs() != t.MtimeNs) {
+	if changed(f.Inode().GetAttr(), t) {
 		f.Close()
 		return nil, &changedError{t.Path}
 	}
@@ -133,6 +131,12 @@ func (in *taskInputs) file(ctx context.Context, i int, t *wire.TaskInput) (File,
 	}
 	in.open = append(in.open, openInput{i, f})
 	return f, nil
+}
+
+// changed compares a file with what was pinned. Reading alone changes the version
+// (atime), so size and time decide then.
+func changed(a *wire.Attr, t *wire.TaskInput) bool {
+	return a.GetVersion() != t.Version && (a.GetSize() != t.Size || a.GetMtimeNs() != t.MtimeNs)
 }
 
 func (in *taskInputs) close() {

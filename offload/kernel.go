@@ -23,6 +23,9 @@ const kernelsPath = "/.compute/kernels"
 // registered below /.compute/kernels, or one of those in the binary; in this
 // order.
 func (e *expander) resolve(ctx context.Context, s jobfile.Step) (*wire.KernelRef, error) {
+	if s.Exec != nil {
+		return program(s.Exec), nil
+	}
 	if s.Wasm != "" {
 		inode, err := e.reach(ctx, s.Wasm, s.KernelLine)
 		if err != nil {

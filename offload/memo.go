@@ -22,7 +22,8 @@ import (
 
 // memoise gives tasks their digests.
 func memoise(spec *jobfile.Spec, job *wire.Job, uid uint32, tasks []*wire.Task) {
-	if !spec.Memoise || len(job.Kernels) == 0 || len(job.Kernels[0].Digest) == 0 {
+	// What a program does depends on what is installed on its host, too.
+	if !spec.Memoise || spec.Map.Exec != nil || len(job.Kernels) == 0 || len(job.Kernels[0].Digest) == 0 {
 		return
 	}
 	phase := "single"
@@ -50,7 +51,7 @@ func memoise(spec *jobfile.Spec, job *wire.Job, uid uint32, tasks []*wire.Task) 
 
 // memoiseReduce gives the reduce task its digest, from those of the map tasks.
 func memoiseReduce(spec *jobfile.Spec, job *wire.Job, t *wire.Task, maps []*taskState) {
-	if !spec.Memoise || spec.Reduce == nil || len(job.Kernels) < 2 || len(job.Kernels[1].Digest) == 0 {
+	if !spec.Memoise || spec.Reduce == nil || spec.Reduce.Exec != nil || len(job.Kernels) < 2 || len(job.Kernels[1].Digest) == 0 {
 		return
 	}
 	h := stepDigest(job.Kernels[1], jobfile.Inherit(*spec.Reduce, spec.Map), "reduce", job.Cred.GetUid())

@@ -36,20 +36,32 @@ func (r *attemptRun) output(ctx context.Context, name string) *taskOutput {
 	return &taskOutput{ctx: ctx, run: r, name: name, limit: r.agent.cfg.OutputLimit, tail: r.stdout}
 }
 
-// create makes the attempt directory and the output file in it. A directory of
+// attemptDir makes the directory of the attempt, if it is not there yet. One of
 // the same attempt is left from an agent that died in between.
-func (r *attemptRun) create(ctx context.Context, name string) (File, error) {
-	files := r.agent.cfg.Files
-	dir, err := files.Mkdir(ctx, wire.OutputsIno, attemptName(r.agent.cfg.Node, r.task), 0o700)
-	if errors.Is(err, wire.Exists) {
-		r.agent.sweepOne(ctx, attemptName(r.agent.cfg.Node, r.task))
-		dir, err = files.Mkdir(ctx, wire.OutputsIno, attemptName(r.agent.cfg.Node, r.task), 0o700)
+func (r *attemptRun) attemptDir(ctx context.Context) (uint64, error) {
+	if r.dir != 0 {
+		return r.dir, nil
 	}
+	files, name := r.agent.cfg.Files, attemptName(r.agent.cfg.Node, r.task)
+	dir, err := files.Mkdir(ctx, wire.OutputsIno, name, 0o700)
+	if errors.Is(err, wire.Exists) {
+		r.agent.sweepOne(ctx, name)
+		dir, err = files.Mkdir(ctx, wire.OutputsIno, name, 0o700)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("making the attempt's directory: %w", err)
+	}
+	r.dir = dir.Attr.Ino
+	return r.dir, nil
+}
+
+// create makes the output file in the attempt directory.
+func (r *attemptRun) create(ctx context.Context, name string) (File, error) {
+	dir, err := r.attemptDir(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.dir = dir.Attr.Ino
-	f, err := files.Create(ctx, r.dir, name, 0o644)
+	f, err := r.agent.cfg.Files.Create(ctx, dir, name, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("making the output file: %w", err)
 	}
@@ -112,6 +124,16 @@ func (o *taskOutput) finish(ctx context.Context) error {
 	return o.run.own(ctx, ino)
 }
 
+// drop forgets what was written: it is not to be an output.
+func (o *taskOutput) drop(ctx context.Context) error {
+	o.buf = nil
+	if o.file == nil {
+		return nil
+	}
+	o.close()
+	return o.run.agent.cfg.Files.Remove(ctx, o.run.dir, o.name, false)
+}
+
 func (o *taskOutput) close() {
 	if o.file != nil {
 		o.file.Close()
@@ -158,16 +180,30 @@ func (r *attemptRun) remove() {
 
 // removeDir deletes an attempt directory.
 func (a *Agent) removeDir(ctx context.Context, ino uint64, name string) error {
+	return a.removeTree(ctx, wire.OutputsIno, ino, name)
+}
+
+// removeTree deletes the directory ino, which is called name in dir, with all
+// that is in it.
+func (a *Agent) removeTree(ctx context.Context, dir, ino uint64, name string) error {
 	entries, err := a.cfg.Files.ReadDirInode(ctx, ino)
 	if err != nil && !isGone(err) {
 		return err
 	}
 	for _, d := range entries {
-		if err := a.cfg.Files.Remove(ctx, ino, d.Name, isDir(d.Type)); err != nil && !isGone(err) {
+		if d.Name == "." || d.Name == ".." {
+			continue
+		}
+		if isDir(d.Type) {
+			err = a.removeTree(ctx, ino, d.Ino, d.Name)
+		} else {
+			err = a.cfg.Files.Remove(ctx, ino, d.Name, false)
+		}
+		if err != nil && !isGone(err) {
 			return err
 		}
 	}
-	if err := a.cfg.Files.Remove(ctx, wire.OutputsIno, name, true); err != nil && !isGone(err) {
+	if err := a.cfg.Files.Remove(ctx, dir, name, true); err != nil && !isGone(err) {
 		return err
 	}
 	return nil

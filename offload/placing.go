@@ -35,9 +35,9 @@ func kernelOfTask(job *wire.Job, phase string) *wire.KernelRef {
 // alternatives are the ways to run a task of a job.
 func (t *term) alternatives(j *jobState, phase string) []place.Alternative {
 	ref, runtime := kernelOfTask(j.job, phase), t.runtime(j, phase)
-	kernel := variantKey(ref, runtime)
+	kernel := variantKey(ref, runtimeName(runtime))
 	warmUp, _ := t.s.known.expect(kernel)
-	return []place.Alternative{{Runtime: runtime, Kernel: kernel, WarmUp: warmUp, Hint: predict.Hint{Rate: float64(hintOf(ref, runtime))}}}
+	return []place.Alternative{{Runtime: runtime, Kernel: kernel, WarmUp: warmUp, Need: j.amount(phase), Hint: predict.Hint{Rate: float64(hintOf(ref, runtime))}}}
 }
 
 // How many tasks of how many jobs a round is given.
@@ -122,8 +122,12 @@ func (t *term) offers(now time.Time) ([]place.Agent, map[uint32]*parked) {
 		}
 	}
 	var out []place.Agent
+	wanted := t.wanted()
 	for node, a := range t.agents {
-		d := place.Device{Name: classCPU, Class: classCPU, Runtimes: a.ownRuntimes()}
+		offer := t.programs[node]
+		d := place.Device{Name: classCPU, Class: classCPU, Runtimes: a.can(wanted, offer)}
+		o := place.Agent{Node: node, Host: cmp.Or(t.hosts[node], fmt.Sprint("node ", node))}
+		offered(offer, &o, &d)
 		if k := polls[node]; k != nil {
 			d.Free.Slots = int64(k.free)
 		}
@@ -141,6 +145,8 @@ func (t *term) offers(now time.Time) ([]place.Agent, map[uint32]*parked) {
 			if j := t.jobs[x.t.Job]; j != nil {
 				r.User = strconv.FormatUint(uint64(j.job.GetCred().GetUid()), 10)
 				r.Kernel = variantKey(kernelOfTask(j.job, x.t.Phase), runtime)
+				r.Need = j.amount(x.t.Phase)
+				taken(r.Need, &o, d)
 			}
 			d.Running = append(d.Running, r)
 		}
@@ -153,7 +159,7 @@ func (t *term) offers(now time.Time) ([]place.Agent, map[uint32]*parked) {
 				return cmp.Or(cmp.Compare(a.Until, b.Until), cmp.Compare(a.Job, b.Job))
 			})
 		}
-		o := place.Agent{Node: node, Host: cmp.Or(t.hosts[node], fmt.Sprint("node ", node)), Devices: devices}
+		o.Devices = devices
 		t.s.known.describe(&o)
 		out = append(out, o)
 	}
@@ -167,7 +173,7 @@ func placementOf(c *place.Choice, alts []place.Alternative) *wire.Placement {
 	row := func(node uint32, device string, alt int, cost place.Cost, avoid bool) *wire.Place {
 		us := func(d time.Duration) uint64 { return uint64(max(d, 0).Microseconds()) }
 		return &wire.Place{
-			Node: node, Device: device, Runtime: alts[alt].Runtime,
+			Node: node, Device: device, Runtime: runtimeName(alts[alt].Runtime),
 			WaitUs: us(cost.Wait), FetchUs: us(cost.Fetch), WarmUs: us(cost.Warm), RunUs: us(cost.Run), WriteUs: us(cost.Write),
 			RedoUs: us(cost.Redo), P95Us: us(cost.P95), Missing: cost.Missing, Source: cost.Source.String(), Avoid: avoid,
 		}

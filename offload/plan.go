@@ -29,7 +29,7 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 	job := &wire.Job{Kernel: first.Name, Kernels: []*wire.KernelRef{first}}
 	if spec.Reduce != nil {
 		second := first
-		if r := jobfile.Inherit(*spec.Reduce, spec.Map); r.Kernel != spec.Map.Kernel || r.Wasm != spec.Map.Wasm {
+		if r := jobfile.Inherit(*spec.Reduce, spec.Map); r.Kernel != spec.Map.Kernel || r.Wasm != spec.Map.Wasm || r.Exec != spec.Map.Exec {
 			if second, err = e.resolve(ctx, r); err != nil {
 				return nil, nil, err
 			}
@@ -39,14 +39,27 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 		}
 		job.Kernels = append(job.Kernels, second)
 	}
-	if err := e.runs(ctx, candidates(spec.Runtime, first, false), spec.Map.KernelLine); err != nil {
-		return nil, nil, err
+	for _, phase := range phases(spec) {
+		switch step := stepOf(spec, phase); {
+		case step.Exec != nil:
+			err = e.runsProgram(ctx, spec, step)
+		case phase == "map":
+			err = e.runs(ctx, candidates(spec.Runtime, first, false), step.KernelLine)
+		default:
+			err = e.runs(ctx, []string{runtimeWasm}, step.KernelLine)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
 	}
 	if err := s.life(ctx, e, spec, job); err != nil {
 		return nil, nil, err
 	}
 	if len(job.After) > 0 {
 		return job, nil, nil
+	}
+	if job.Binds, err = e.binds(ctx, spec); err != nil {
+		return nil, nil, err
 	}
 	tasks, err := e.tasks(ctx, spec)
 	memoise(spec, job, cred.GetUid(), tasks)

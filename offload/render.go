@@ -141,7 +141,7 @@ func taskText(what string, t *wire.Task, now time.Time) string {
 func hostText(what string, n *wire.NodeStatus) string {
 	switch what {
 	case "devices":
-		return devicesText(n)
+		return devicesText(n) + describeExec(n.Node.Exec)
 	case "load":
 		state := "alive"
 		if !n.Alive {

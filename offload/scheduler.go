@@ -150,12 +150,13 @@ type term struct {
 	kick  chan struct{} // capacity 1: something to do
 	began time.Time
 
-	mu     sync.Mutex
-	loaded bool                   // guarded by mu: the first round has read the state
-	jobs   map[uint64]*jobState   // guarded by mu: those that have not ended
-	agents map[uint32]*agentState // guarded by mu
-	parked map[*parked]bool       // guarded by mu: polls that wait
-	hosts  map[uint32]string      // guarded by mu: the host of each node, as of the last round
+	mu       sync.Mutex
+	loaded   bool                       // guarded by mu: the first round has read the state
+	jobs     map[uint64]*jobState       // guarded by mu: those that have not ended
+	agents   map[uint32]*agentState     // guarded by mu
+	parked   map[*parked]bool           // guarded by mu: polls that wait
+	hosts    map[uint32]string          // guarded by mu: the host of each node, as of the last round
+	programs map[uint32]*wire.ExecOffer // guarded by mu: which programs each node runs, likewise
 
 	synced time.Time // when all tasks were last read; used by rounds only
 }

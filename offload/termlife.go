@@ -88,7 +88,11 @@ func (t *term) awaited(ctx context.Context, j *jobState) (*wire.UpdateJob, error
 		}
 	}
 	e := &expander{files: viewFiles{t.view}, meta: viewMeta{t.view}, cred: j.job.Cred, job: j.job.Name}
-	tasks, err := e.tasks(ctx, j.spec)
+	var tasks []*wire.Task
+	binds, err := e.binds(ctx, j.spec)
+	if err == nil {
+		tasks, err = e.tasks(ctx, j.spec)
+	}
 	switch wire.CodeOf(err) {
 	case wire.OK:
 	case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown:
@@ -100,7 +104,7 @@ func (t *term) awaited(ctx context.Context, j *jobState) (*wire.UpdateJob, error
 	if len(tasks) == 0 {
 		return &wire.UpdateJob{Id: j.job.Id, State: StateSucceeded, Reason: nothingToDo}, nil
 	}
-	u := &wire.UpdateJob{Id: j.job.Id, State: StatePending, Reason: "waiting for a host", Event: "the jobs before have ended", Tasks: tasks}
+	u := &wire.UpdateJob{Id: j.job.Id, State: StatePending, Reason: "waiting for a host", Event: "the jobs before have ended", Tasks: tasks, Binds: binds}
 	if n := proto.Size(u); n > maxSubmit {
 		return end(fmt.Sprintf("the inputs are too many for one job (%d MiB of names); split it", n>>20))
 	}

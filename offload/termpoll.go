@@ -86,6 +86,7 @@ func (t *term) learn(e *wire.EndedTask) {
 		if e.State == StateSucceeded {
 			t.observe(j, x.attemptTask(e.Task.Attempt), ended{bytes: x.bytes, in: e.BytesIn, out: e.BytesOut, local: e.BytesLocal, remote: e.BytesRemote, timing: e.Timing})
 		}
+		x.t.Memory, x.t.Ooms = e.Memory, e.Ooms
 		t.settle(j, x, e.Task.Attempt, e.State, e.Reason, e.Failures)
 	}
 }

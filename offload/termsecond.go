@@ -148,7 +148,7 @@ func (t *term) stragglers(agents []place.Agent, starts []start, now time.Time) (
 		for _, c := range plan.Starts() {
 			if c.Cost.Total() < now.Sub(x.started) {
 				taken[spot{c.Node, c.Device}]++
-				out = append(out, start{x, c.Node, c.Device, p.Alternatives[c.Alt].Runtime, placementOf(&c, p.Alternatives), 0})
+				out = append(out, start{x, c.Node, c.Device, runtimeName(p.Alternatives[c.Alt].Runtime), placementOf(&c, p.Alternatives), 0})
 			}
 		}
 	}

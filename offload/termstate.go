@@ -170,6 +170,7 @@ func shallowTask(x *wire.Task) *wire.Task {
 		Job: x.Job, N: x.N, Inputs: x.Inputs, State: x.State, Reason: x.Reason, Attempt: x.Attempt, Agent: x.Agent,
 		Host: x.Host, Device: x.Device, StartedNs: x.StartedNs, Phase: x.Phase, Failures: x.Failures, Runtime: x.Runtime, Memo: x.Memo,
 		Placement: x.Placement, LastAttempt: x.LastAttempt,
+		Memory: x.Memory, Ooms: x.Ooms,
 	}
 }
 

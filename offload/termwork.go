@@ -201,19 +201,31 @@ func next(j *jobState) *wire.UpdateJob {
 func (t *term) assign(ctx context.Context, now time.Time) error {
 	hosts := map[uint32]string{}
 	names := map[uint32]string{}
+	programs := map[uint32]*wire.ExecOffer{}
 	for _, n := range t.view.Nodes() {
 		hosts[n.GetNode().GetId()] = cmp.Or(n.GetNode().GetEndpoint().GetHost(), "node "+fmt.Sprint(n.GetNode().GetId()))
 		names[n.GetNode().GetId()] = n.GetNode().GetName()
+		programs[n.GetNode().GetId()] = n.GetNode().GetExec()
 	}
 	t.mu.Lock()
-	t.hosts = hosts
+	t.hosts, t.programs = hosts, programs
 	agents, polls := t.offers(now)
+	have := map[string]bool{}
+	for _, a := range agents {
+		for _, d := range a.Devices {
+			for _, runtime := range d.Runtimes {
+				have[runtime] = true
+			}
+		}
+	}
 	var alone []*wire.UpdateJob
 	jobs := t.inOrder()
 	for _, j := range jobs {
-		if r := t.lacking(j); r != "" && !j.alone && !j.stale && now.Sub(t.began) > t.s.cfg.LostAfter {
-			j.alone = true
-			alone = append(alone, &wire.UpdateJob{Id: j.job.Id, Reason: "waiting: no host that runs " + r + " is connected"})
+		if !j.alone && !j.stale && now.Sub(t.began) > t.s.cfg.LostAfter {
+			if why := t.missing(j, have); why != "" {
+				j.alone = true
+				alone = append(alone, &wire.UpdateJob{Id: j.job.Id, Reason: why})
+			}
 		}
 	}
 	var starts, seconds []start
@@ -275,7 +287,7 @@ func (t *term) choose(tasks []place.Task, agents []place.Agent, now time.Time) (
 		if c := &plan.Choices[i]; c.Now {
 			j := t.jobs[c.Task.Job]
 			j.served = now
-			starts = append(starts, start{j.tasks[c.Task.N], c.Node, c.Device, alts[c.Task][c.Alt].Runtime, placementOf(c, alts[c.Task]), j.job.Priority})
+			starts = append(starts, start{j.tasks[c.Task.N], c.Node, c.Device, runtimeName(alts[c.Task][c.Alt].Runtime), placementOf(c, alts[c.Task]), j.job.Priority})
 		}
 	}
 	slices.SortStableFunc(starts, func(a, b start) int { return cmp.Compare(b.priority, a.priority) })
@@ -352,6 +364,9 @@ func (t *term) startTask(ctx context.Context, s start, k *parked, name string, n
 
 // runtime is what a job's tasks of a phase are to run with, now. mu is held.
 func (t *term) runtime(j *jobState, phase string) string {
+	if n, ok := j.program(phase); ok {
+		return n.runtime()
+	}
 	return pickRuntime(candidates(j.spec.Runtime, kernelOfTask(j.job, phase), phase == "reduce"), t.offered)
 }
 
@@ -363,19 +378,6 @@ func (t *term) offered(runtime string) bool {
 		}
 	}
 	return false
-}
-
-// lacking is the runtime that a job's next task waits for, and that no agent
-// offers; "": there is none. mu is held.
-func (t *term) lacking(j *jobState) string {
-	if j.stale || j.spec == nil || len(j.pending) == 0 {
-		return ""
-	}
-	r := t.runtime(j, j.tasks[j.pending[0]].t.Phase)
-	if t.offered(r) {
-		return ""
-	}
-	return r
 }
 
 // local estimates how many of a task's bytes lie on each host.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"syscall"
 
+	"quernfs/offload/sandbox"
 	"quernfs/offload/worker"
 )
 
@@ -34,6 +35,10 @@ func WorkerMain(args []string) int {
 	case probe && runtime == "wasm":
 		_ = json.NewEncoder(os.Stdout).Encode(worker.Report{Runtime: "wasm", Devices: []worker.Device{{ID: "cpu", Name: "cpu", Type: "cpu"}}})
 		return 0
+	case probe && runtime == runtimeExec:
+		return sandbox.Probe(os.Stdout, os.Stderr)
+	case runtime == runtimeExec:
+		return sandbox.Main(args[1:])
 	case probe:
 		fmt.Fprintf(os.Stderr, "quern worker: there is no runtime %q\n", runtime)
 		return 1

@@ -395,6 +395,9 @@ func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
 	}
 	t.control(j, op)
 	t.addTasks(j, op.Tasks)
+	if len(op.Binds) > 0 {
+		j.Binds = op.Binds
+	}
 	switch {
 	case retry && j.NextTask == 0:
 		t.begin(j)
