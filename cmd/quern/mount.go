@@ -23,6 +23,7 @@ type mountFlags struct {
 	agent   bool
 	slots   int
 	debug   string
+	exec    execFlags
 }
 
 func (m *mountFlags) add(flags *pflag.FlagSet, agent bool) {
@@ -37,6 +38,7 @@ func (m *mountFlags) addBuffers(flags *pflag.FlagSet) {
 	flags.StringVar(&m.dirty, "write-buffer", "256MiB", "most memory for data not yet stored")
 	flags.StringVar(&m.cache, "read-cache", "256MiB", "memory for data that was read")
 	flags.IntVar(&m.slots, "slots", 0, "tasks that run at once (0: one for each CPU)")
+	m.exec.add(flags)
 }
 
 // args are the flags as a command line, for a mount in a process of its own.
@@ -46,7 +48,7 @@ func (m *mountFlags) args() []string {
 	if len(m.options) > 0 {
 		args = append(args, "-o", strings.Join(m.options, ","))
 	}
-	return args
+	return append(args, m.exec.args()...)
 }
 
 func newMount() *cobra.Command {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"quernfs/chunkd"
@@ -36,8 +38,9 @@ type mountRole struct {
 func (m *mountRole) remembers() bool { return m.name != "" }
 
 // startMount opens a session and mounts it, if there is where; the returned
-// channel is closed when the mount has ended. The parts are started so that their opposite order is
-// that of a clean end: unmount, agent, filesystem, connections.
+// channel is closed when the mount has ended. The parts are started so that
+// their opposite order is that of a clean end: agent (whose programs use the
+// mount), unmount, filesystem, connections.
 func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{}, error) {
 	cfg, options, err := m.flags.parse()
 	if err != nil {
@@ -81,9 +84,11 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 			Overlay: offload.NewOverlay(offload.OverlayConfig{Files: files, Meta: plain, Log: log}),
 		})
 	}
+	runAgent := func() {}
+	var at mountPlace
 	if m.agent != nil {
-		session, err := p.startAgent(ctx, m, files)
-		if err != nil {
+		var session uint64
+		if session, runAgent, err = p.prepareAgent(ctx, m, files, at.dir); err != nil {
 			return nil, err
 		}
 		sessions = append(sessions, session)
@@ -101,21 +106,39 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 		return nil, err
 	}
 	p.onStop("mount", mount.Unmount)
+	at.mount.Store(mount)
+	runAgent()
 	return mount.Done(), nil
 }
 
-// startAgent runs tasks of jobs on this host, with the files of the mount. It
-// returns the agent's session.
-func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Files) (session uint64, err error) {
+// mountPlace knows where the mount is, once it is, and until it has ended.
+type mountPlace struct{ mount atomic.Pointer[fs.Mount] }
+
+func (a *mountPlace) dir() string {
+	m := a.mount.Load()
+	if m == nil {
+		return ""
+	}
+	select {
+	case <-m.Done():
+		return ""
+	default:
+		return m.Dir()
+	}
+}
+
+// prepareAgent registers what runs tasks of jobs on this host, with the files of
+// the mount. It returns the agent's session, and what makes it begin.
+func (p *process) prepareAgent(ctx context.Context, m mountRole, files offload.Files, mounted func() string) (session uint64, run func(), err error) {
 	host := m.host
 	if host == "" {
 		if host, err = os.Hostname(); err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 	}
 	exe, err := os.Executable()
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	log := p.log.With("agent", m.name)
 	pool := p.pool(m.agent, nil)
@@ -123,7 +146,7 @@ func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Fil
 	// the mount's, so the mount learns of results as every other one does.
 	c, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: "agent of " + cmp.Or(m.mnt, m.name), Holder: holdsNothing{}, Log: log})
 	if err != nil {
-		return 0, fmt.Errorf("agent: %w", err)
+		return 0, nil, fmt.Errorf("agent: %w", err)
 	}
 	p.onStop("agent client", c.Close)
 	slots := m.flags.slots
@@ -135,26 +158,31 @@ func (p *process) startAgent(ctx context.Context, m mountRole, files offload.Fil
 		Labels:   []*wire.Label{{Key: "host", Value: host}},
 		Endpoint: &wire.Endpoint{Host: transport.HostID(), Server: host + ":" + m.name},
 	}
+	programs := m.flags.exec.open(ctx, exe, filepath.Join(m.scratch, "exec"), log)
+	if n.Exec = programs.Offer(); n.Exec != nil {
+		n.Runtimes = append(n.Runtimes, "exec")
+	}
 	id, err := register(ctx, c, n)
 	if err != nil {
-		return 0, fmt.Errorf("agent: %w", err)
+		return 0, nil, fmt.Errorf("agent: %w", err)
 	}
 	agent, err := offload.NewAgent(offload.AgentConfig{
 		Node: id, Host: host, Files: files, Meta: c, Worker: []string{exe, "worker", "wasm"},
 		Devices: []string{exe, "worker"}, WorkerEnv: trial.Environ(os.Environ()),
-		Slots: slots, Dir: m.scratch, Log: log,
+		Slots: slots, Dir: m.scratch, Exec: programs, Mounted: mounted, Log: log,
 	})
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	p.background("agent", agent.Run)
-	p.background("agent heartbeats", func(ctx context.Context) error {
-		boot := uint64(time.Now().UnixNano())
-		return beat(ctx, c, func() *wire.Heartbeat {
-			return &wire.Heartbeat{Node: id, Slots: uint32(agent.Slots()), Busy: uint32(agent.Busy()), Boot: boot, Devices: agent.Devices()}
+	return c.Session(), func() {
+		p.background("agent", agent.Run)
+		p.background("agent heartbeats", func(ctx context.Context) error {
+			boot := uint64(time.Now().UnixNano())
+			return beat(ctx, c, func() *wire.Heartbeat {
+				return &wire.Heartbeat{Node: id, Slots: uint32(agent.Slots()), Busy: uint32(agent.Busy()), Boot: boot, Devices: agent.Devices()}
+			})
 		})
-	})
-	return c.Session(), nil
+	}, nil
 }
 
 // beat says once a second that the node lives, and what state says of it.
@@ -210,6 +238,9 @@ func (m *mountFlags) parse() (cfg fs.Config, o fs.MountOptions, err error) {
 	}
 	if cfg.CacheBytes, err = parseSize(m.cache); err != nil {
 		return cfg, o, usagef("--read-cache: %w", err)
+	}
+	if err := m.exec.check(); err != nil {
+		return cfg, o, err
 	}
 	o.AllowOther = os.Geteuid() == 0
 	for _, option := range m.options {
