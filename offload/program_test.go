@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"quernfs/internal/wire"
 	"quernfs/offload/sandbox"
 )
@@ -48,9 +50,10 @@ func (r *rig) startPrograms(name string, change func(*AgentConfig)) {
 func (r *rig) offer(node uint32, o *wire.ExecOffer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, n := range r.nodes {
-		if n.Node.Id == node {
-			n.Node.Exec = o
+	for i, n := range r.nodes {
+		if n.Node.Id == node { // who has the old one keeps it as it is
+			r.nodes[i] = proto.CloneOf(n)
+			r.nodes[i].Node.Exec = o
 		}
 	}
 }
