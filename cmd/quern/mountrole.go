@@ -99,6 +99,7 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 		}
 	}
 	if m.mnt == "" {
+		runAgent()
 		return nil, nil
 	}
 	mount, err := filesystem.Mount(m.mnt, options)
