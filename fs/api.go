@@ -237,7 +237,6 @@ func (f *apiFile) WriteAt(ctx context.Context, p []byte, off int64) (int, error)
 	n, err := f.fs.write(ctx, f.in, p, writing{off: off})
 	if k := f.fs.kernel(); k != nil && n > 0 {
 		k.forgetAttrs(f.in.ino)
-		waitFor(f.fs.startDrop(k, f.in, spans{pages(off, int64(n))}), noticeWait)
 	}
 	return n, err
 }

@@ -136,7 +136,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	}
 	switch {
 	case !w.cached:
-		fs.dropRead(in, pages(off, int64(n)))
+		fs.dropPast(in, pages(off, int64(n)))
 	case moved:
 		fs.dropMisplaced(in, o.span)
 	}

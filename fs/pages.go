@@ -238,16 +238,20 @@ func (fs *FS) dropMisplaced(in *inode, s span) {
 	waitFor(rest, validWait)
 }
 
-// dropRead drops the pages of s that the kernel has read, for a write that went
-// past its cache.
-func (fs *FS) dropRead(in *inode, s span) {
+// dropPast drops the pages of s that the kernel has read or filled, for a write
+// that went past its cache.
+func (fs *FS) dropPast(in *inode, s span) {
 	k := fs.kernel()
 	if k == nil {
 		return
 	}
 	in.mu.Lock()
 	ss, _ := in.pages.reads.within(s)
+	filled, _ := in.pages.filled.within(s)
 	in.mu.Unlock()
+	for _, x := range filled {
+		ss = ss.add(x)
+	}
 	if len(ss) > 0 {
 		in.awaitDrop(fs.startDrop(k, in, ss), ss, sureWait)
 	}

@@ -243,7 +243,7 @@ func (t *Table) tryNames(op *Op) {
 }
 
 // NameBusy: an operation on the entry is waiting or under way.
-func (t *Table) NameBusy(n Name) bool { return len(t.names[n]) > 0 }
+func (t *Table) NameBusy(n Name) bool { return t.Waiters(n) > 0 }
 
 // Waiters counts the operations on an entry, with the one that is under way.
 func (t *Table) Waiters(n Name) int { return len(t.names[n]) }

@@ -169,11 +169,12 @@ func (t *tx) empty(dir *wire.Inode, budget *int) bool {
 
 // removeOutput removes the empty output directory of a job.
 func (t *tx) removeOutput(j *wire.Job) {
-	for _, e := range t.entries(wire.OutputsIno) {
-		if e.ino != j.OutDir {
+	first, other := outputNames(j.Id, j.OutDir)
+	for _, name := range []string{first, other} {
+		if d := t.dentry(wire.OutputsIno, name); d == nil || d.Ino != j.OutDir {
 			continue
 		}
-		t.delDentry(wire.OutputsIno, e.name)
+		t.delDentry(wire.OutputsIno, name)
 		outputs := t.touch(t.inode(wire.OutputsIno))
 		outputs.Entries--
 		outputs.Attr.Nlink--

@@ -117,9 +117,9 @@ func (t *tx) makeOutput(outputs *wire.Inode, j *wire.Job) uint64 {
 		},
 		Policy: outputs.Policy, Parent: wire.OutputsIno,
 	}
-	name := strconv.FormatUint(j.Id, 10)
+	name, other := outputNames(j.Id, in.Attr.Ino)
 	if old := t.dentry(wire.OutputsIno, name); old != nil { // somebody's own directory is in the way
-		name = "job." + name + "." + strconv.FormatUint(in.Attr.Ino, 10)
+		name = other
 	}
 	t.putInode(in)
 	t.counts[countInodes]++
@@ -129,6 +129,12 @@ func (t *tx) makeOutput(outputs *wire.Inode, j *wire.Job) uint64 {
 	outputs.Entries++
 	t.putInode(outputs)
 	return in.Attr.Ino
+}
+
+// outputNames are what the output directory dir of a job may be called.
+func outputNames(job, dir uint64) (name, other string) {
+	name = strconv.FormatUint(job, 10)
+	return name, "job." + name + "." + strconv.FormatUint(dir, 10)
 }
 
 // addTasks appends tasks to an edited job.
