@@ -226,7 +226,7 @@ func (f *apiFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) 
 }
 
 func (f *apiFile) ReadExactly(ctx context.Context, p []byte, off int64) (int, error) {
-	n, err := f.fs.readBy(ctx, f.in, p, off, (*data.File).ReadExactly)
+	n, err := f.fs.readBy(ctx, f.in, p, off, false, (*data.File).ReadExactly)
 	if err == nil && n < len(p) {
 		err = io.EOF
 	}

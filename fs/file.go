@@ -47,11 +47,11 @@ func (fs *FS) closed(in *inode) {
 
 // read reads from a file; fewer bytes than asked for mean the end.
 func (fs *FS) read(ctx context.Context, in *inode, p []byte, off int64) (int, error) {
-	return fs.readBy(ctx, in, p, off, (*data.File).ReadAt)
+	return fs.readBy(ctx, in, p, off, false, (*data.File).ReadAt)
 }
 
-// readBy is read with a method of the data path.
-func (fs *FS) readBy(ctx context.Context, in *inode, p []byte, off int64,
+// readBy is read with a method of the data path. noAtime: the access time stays.
+func (fs *FS) readBy(ctx context.Context, in *inode, p []byte, off int64, noAtime bool,
 	readAt func(*data.File, context.Context, []byte, int64) (int, error)) (int, error) {
 	o := &op{need: wire.Mode_READ, span: pages(off, int64(len(p)))}
 	if err := in.begin(ctx, o); err != nil {
@@ -60,7 +60,9 @@ func (fs *FS) readBy(ctx context.Context, in *inode, p []byte, off int64,
 	defer in.end(o)
 	n, err := readAt(in.file, ctx, p, off)
 	if err == nil || errors.Is(err, io.EOF) {
-		fs.accessed(in)
+		if !noAtime {
+			fs.accessed(in)
+		}
 		return n, nil
 	}
 	return n, err

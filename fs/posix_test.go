@@ -360,6 +360,17 @@ func posixTimes(t *testing.T, d string) {
 	} else {
 		recent("birth", syscall.Timespec{Sec: sx.Btime.Sec, Nsec: int64(sx.Btime.Nsec)})
 	}
+	// O_NOATIME, with an access time that a read would move.
+	must(t, os.WriteFile(filepath.Join(d, "noatime"), []byte("x"), 0o644))
+	must(t, os.Chtimes(filepath.Join(d, "noatime"), time.Unix(1000, 0), time.Unix(2000, 0)))
+	quiet, err := os.OpenFile(filepath.Join(d, "noatime"), os.O_RDONLY|syscall.O_NOATIME, 0)
+	must(t, err)
+	_, err = quiet.Read(make([]byte, 1))
+	must(t, err)
+	must(t, quiet.Close())
+	if st := lstat(t, filepath.Join(d, "noatime")); st.Atim.Sec != 1000 {
+		t.Errorf("a read with O_NOATIME moved the access time to %v", st.Atim)
+	}
 	// relatime: a read moves an access time that is older than the change.
 	must(t, unix.UtimesNanoAt(unix.AT_FDCWD, p, []unix.Timespec{{Sec: 5}, {Sec: 10}}, 0))
 	q, err := os.Open(p)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"quernfs/fs/data"
 	"quernfs/internal/wire"
 )
 
@@ -183,7 +184,7 @@ func (r *raw) Read(cancel <-chan struct{}, q *fuse.ReadIn, buf []byte) (fuse.Rea
 	}
 	ctx, done := r.fs.bound()
 	defer done()
-	n, err := r.fs.read(ctx, h.in, buf, int64(q.Offset))
+	n, err := r.fs.readBy(ctx, h.in, buf, int64(q.Offset), q.Flags&syscall.O_NOATIME != 0, (*data.File).ReadAt)
 	if err != nil {
 		return nil, r.gone(err)
 	}
