@@ -12,7 +12,9 @@ import (
 	"time"
 )
 
-// writeText makes a text of about n bytes: lines of words, some of them long.
+// writeText makes a text of about n bytes: lines of words between different white
+// space, some of them long, and no end of line at its end. A few words are not of
+// ASCII, or have marks in them.
 func writeText(t *testing.T, path string, n int) {
 	t.Helper()
 	seed := rand.Uint64()
@@ -26,6 +28,7 @@ func writeText(t *testing.T, path string, n int) {
 		}
 		words[i] = string(b)
 	}
+	copy(words[100:], []string{"Mühle", "粉", "don't,", "\xff\xfe", "x=1;", "\u00a0", "--", "7"})
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -36,14 +39,19 @@ func writeText(t *testing.T, path string, n int) {
 		if r.IntN(1000) == 0 {
 			line = 500
 		}
+		if r.IntN(100000) == 0 {
+			line = 20000
+		}
 		for i := range line {
 			k, _ := w.WriteString(words[int(float64(len(words))*r.Float64()*r.Float64())])
 			written += k + 1
 			if i+1 < line {
-				w.WriteByte(' ')
+				w.WriteByte(" \t \v \f \r "[r.IntN(9)])
 			}
 		}
-		w.WriteByte('\n')
+		if written < n {
+			w.WriteString([]string{"\n", "\r\n", "\n\n"}[r.IntN(3)])
+		}
 	}
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
@@ -142,7 +150,7 @@ func TestShardJob(t *testing.T) {
 		t.Errorf("%.0f bytes of %.0f were read on the hosts that hold them", u["bytes_local"], size)
 	}
 	got := shell(t, c.mnt, "LC_ALL=C sort "+job+"/out/words | sha256sum")
-	want := shell(t, c.mnt, "export LC_ALL=C; tr -s ' ' '\\n' < text.txt | sort | uniq -c | sed 's/^ *//' | sort | sha256sum")
+	want := shell(t, c.mnt, "export LC_ALL=C; tr -s '[:space:]' '\\n' < text.txt | sort | uniq -c | sed 's/^ *//' | sort | sha256sum")
 	if got != want {
 		t.Errorf("sort | uniq -c counts otherwise")
 	}

@@ -61,6 +61,7 @@ kernel: wordcount
 inputs:
   - /src/**/*.go
 split: file
+params: {words: identifiers}
 reduce:
   params: {top: "15"}
 output: top.txt

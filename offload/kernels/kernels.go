@@ -69,7 +69,7 @@ var Bundled = []Kernel{
 	{"matmul", "the product of two matrices, arrays one after the other; split: none", []string{"matmul"}},
 	{"sha256sum", "the SHA-256 of every input, as the command of that name prints it", []string{"sha256sum"}},
 	{"threshold", "little-endian float32 numbers, those below a threshold set to 0; params: {threshold: X}", []string{"threshold"}},
-	{"wordcount", "the most frequent words or identifiers; needs reduce: {}; params: {top: N}", []string{"wordcount"}},
+	{"wordcount", "the most frequent words; needs reduce: {}; params: {top: N, words: space or identifiers}", []string{"wordcount"}},
 }
 
 // Find returns the bundled kernel of that name and version ("": any).

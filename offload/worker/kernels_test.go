@@ -94,24 +94,37 @@ func goSources(t *testing.T) []namedFile {
 	return out
 }
 
+// identifiers are what wordcount takes for words if asked for identifiers: bytes
+// beyond ASCII count as letters, so the text is read as Latin-1.
+func identifiers(text []byte) (out []string) {
+	latin := make([]rune, len(text))
+	for i, c := range text {
+		latin[i] = rune(c)
+	}
+	for _, w := range regexp.MustCompile(`[0-9A-Za-z_\x{80}-\x{ff}]+`).FindAllString(string(latin), -1) {
+		if w[0] >= '0' && w[0] <= '9' {
+			continue
+		}
+		raw := make([]byte, 0, len(w))
+		for _, r := range w {
+			raw = append(raw, byte(r))
+		}
+		out = append(out, string(raw))
+	}
+	return out
+}
+
+// spaced are the words between ASCII's white space.
+func spaced(text []byte) []string {
+	return strings.FieldsFunc(strings.ToValidUTF8(string(text), "?"), func(r rune) bool { return strings.ContainsRune(" \t\n\v\f\r", r) })
+}
+
 // countWords is the reference of the kernel wordcount.
-func countWords(files []namedFile, top int) string {
+func countWords(files []namedFile, split func([]byte) []string, top int) string {
 	counts := map[string]int{}
 	for _, f := range files {
-		// Bytes beyond ASCII as letters: by their Latin-1 reading.
-		latin := make([]rune, len(f.data))
-		for i, c := range f.data {
-			latin[i] = rune(c)
-		}
-		for _, w := range regexp.MustCompile(`[0-9A-Za-z_\x{80}-\x{ff}]+`).FindAllString(string(latin), -1) {
-			if w[0] >= '0' && w[0] <= '9' {
-				continue
-			}
-			raw := make([]byte, 0, len(w))
-			for _, r := range w {
-				raw = append(raw, byte(r))
-			}
-			counts[string(raw)]++
+		for _, w := range split(f.data) {
+			counts[w]++
 		}
 	}
 	var words []string
@@ -137,18 +150,23 @@ func TestBundledKernels(t *testing.T) {
 
 	t.Run("wordcount", func(t *testing.T) {
 		third := len(files) / 3
-		parts := []namedFile{
-			{"/.part.00000", []byte(k.run("wordcount", "map", []string{"--top", "3"}, files[:third]))},
-			{"/.part.00001", []byte(k.run("wordcount", "map", nil, files[third:]))},
+		for _, c := range []struct {
+			words string
+			split func([]byte) []string
+		}{{"space", spaced}, {"identifiers", identifiers}} {
+			parts := []namedFile{
+				{"/.part.00000", []byte(k.run("wordcount", "map", []string{"--top", "3", "--words", c.words}, files[:third]))},
+				{"/.part.00001", []byte(k.run("wordcount", "map", []string{"--words=" + c.words}, files[third:]))},
+			}
+			want := countWords(files, c.split, 500)
+			if got := k.run("wordcount", "reduce", []string{"--top=500"}, parts); got != want {
+				t.Errorf("%s: map and reduce differ from the reference:\n%s\nwant\n%s", c.words, firstLines(got), firstLines(want))
+			}
+			if got := k.run("wordcount", "single", []string{"--top", "500", "--words", c.words}, files); got != want {
+				t.Errorf("%s: one step differs from the reference:\n%s\nwant\n%s", c.words, firstLines(got), firstLines(want))
+			}
+			t.Logf("of %d files:\n%s", len(files), firstLines(want))
 		}
-		want := countWords(files, 500)
-		if got := k.run("wordcount", "reduce", []string{"--top=500"}, parts); got != want {
-			t.Errorf("map and reduce differ from the reference:\n%s\nwant\n%s", firstLines(got), firstLines(want))
-		}
-		if got := k.run("wordcount", "single", []string{"--top", "500"}, files); got != want {
-			t.Errorf("one step differs from the reference:\n%s\nwant\n%s", firstLines(got), firstLines(want))
-		}
-		t.Logf("of %d files:\n%s", len(files), firstLines(want))
 	})
 	t.Run("sha256sum", func(t *testing.T) {
 		var want strings.Builder

@@ -11,25 +11,32 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
-// wordcount counts words: runs of letters, digits, _ and everything beyond
-// ASCII that do not begin with a digit. It writes "COUNT WORD", the most
-// frequent first, at most --top N of them (or params.top; 0: all). In the map
-// step of a job that reduces it writes all words, in the order in which they
+// wordcount counts words: what ASCII's white space separates, as for wc -w. With
+// --words identifiers (or params.words) they are runs of letters, digits, _ and
+// everything beyond ASCII that do not begin with a digit. It writes "COUNT WORD",
+// the most frequent first, at most --top N of them (or params.top; 0: all). In the
+// map step of a job that reduces it writes all words, in the order in which they
 // were found first; the reduce step adds up.
 func wordcount(out *bufio.Writer, args []string, phase string) error {
-	value, _ := option(args, "top", "TOP")
+	value, args := option(args, "top", "TOP")
 	top, err := number(value, 0)
 	if err != nil {
 		return err
+	}
+	kind, _ := option(args, "words", "WORDS")
+	of, ok := wordBytes[cmp.Or(kind, "space")]
+	if !ok {
+		return errors.New("words: space or identifiers, not " + strconv.Quote(kind))
 	}
 	var t words
 	if phase == "reduce" {
 		err = addCounts(&t, os.Stdin)
 	} else {
-		s := scanner{t: &t, buf: make([]byte, 256<<10)}
+		s := scanner{t: &t, of: of, buf: make([]byte, 256<<10)}
 		err = eachFile(func(_ string, r io.Reader) error { return s.scan(r) })
 	}
 	if err != nil {
@@ -58,17 +65,22 @@ func wordcount(out *bufio.Writer, args []string, phase string) error {
 	return nil
 }
 
-// wordByte: 1 may begin a word, 2 may only go on.
-var wordByte = func() (t [256]byte) {
-	for c := range t {
+// wordBytes says of each byte whether it belongs to a word: 1 may begin one, 2 may
+// only go on.
+var wordBytes = func() map[string]*[256]byte {
+	space, identifiers := new([256]byte), new([256]byte)
+	for c := range space {
+		if !strings.ContainsRune(" \t\n\v\f\r", rune(c)) {
+			space[c] = 1
+		}
 		switch {
 		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '_', c >= utf8.RuneSelf:
-			t[c] = 1
+			identifiers[c] = 1
 		case c >= '0' && c <= '9':
-			t[c] = 2
+			identifiers[c] = 2
 		}
 	}
-	return
+	return map[string]*[256]byte{"space": space, "identifiers": identifiers}
 }()
 
 // words is a hash table with linear probing, of words and their counts. A map of
@@ -137,6 +149,7 @@ func (t *words) grow() {
 // scanner finds the words of a stream.
 type scanner struct {
 	t    *words
+	of   *[256]byte
 	buf  []byte
 	part []byte // the begin of a word that the end of the buffer has cut
 }
@@ -156,9 +169,9 @@ func (s *scanner) scan(r io.Reader) error {
 }
 
 func (s *scanner) chunk(b []byte) {
-	i := 0
+	i, of := 0, s.of
 	if len(s.part) > 0 {
-		for i < len(b) && wordByte[b[i]] != 0 {
+		for i < len(b) && of[b[i]] != 0 {
 			i++
 		}
 		s.part = append(s.part, b[:i]...)
@@ -168,13 +181,13 @@ func (s *scanner) chunk(b []byte) {
 		s.end()
 	}
 	for i < len(b) {
-		kind := wordByte[b[i]]
+		kind := of[b[i]]
 		if kind == 0 {
 			i++
 			continue
 		}
 		start, h := i, uint32(fnvBasis)
-		for i < len(b) && wordByte[b[i]] != 0 {
+		for i < len(b) && of[b[i]] != 0 {
 			h = (h ^ uint32(b[i])) * fnvPrime
 			i++
 		}
@@ -189,7 +202,7 @@ func (s *scanner) chunk(b []byte) {
 
 // end counts the word that has been cut.
 func (s *scanner) end() {
-	if len(s.part) > 0 && wordByte[s.part[0]] == 1 {
+	if len(s.part) > 0 && s.of[s.part[0]] == 1 {
 		s.t.add(s.part, fnv(s.part), 1)
 	}
 	s.part = s.part[:0]
