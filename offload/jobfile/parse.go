@@ -226,6 +226,9 @@ func inputs(n *yaml.Node) ([]Input, error) {
 			return nil, err
 		}
 	}
+	if len(nodes) == 0 {
+		return nil, Errorf(n.Line, "inputs must name at least one path; a job with \"array:\" may leave it out")
+	}
 	var out []Input
 	for _, c := range nodes {
 		p, err := absolute(c.Line, "an input", c.Value)
