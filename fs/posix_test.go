@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"quernfs/internal/acl"
 )
 
 // What POSIX and Linux ask of one mount. One cluster serves all cases.
@@ -147,24 +149,19 @@ func posixXattrs(t *testing.T, d string) {
 	wantErr(t, err, syscall.ENODATA)
 }
 
-// acl encodes entries as Linux does: tag, permissions, id.
-func acl(entries ...[3]uint32) []byte {
-	b := binary.LittleEndian.AppendUint32(nil, 2)
-	for _, e := range entries {
-		b = binary.LittleEndian.AppendUint16(b, uint16(e[0]))
-		b = binary.LittleEndian.AppendUint16(b, uint16(e[1]))
-		b = binary.LittleEndian.AppendUint32(b, e[2])
-	}
-	return b
+// encoded is an ACL as the kernel passes it.
+func encoded(t *testing.T, text string) []byte {
+	t.Helper()
+	list, err := acl.Parse(text)
+	must(t, err)
+	return list.Encode()
 }
 
 func posixACL(t *testing.T, d string) {
-	const none = ^uint32(0)
 	p := filepath.Join(d, "f")
 	write1(t, p, "x")
 	must(t, os.Chmod(p, 0o640))
-	must(t, unix.Setxattr(p, "system.posix_acl_access",
-		acl([3]uint32{1, 6, none}, [3]uint32{2, 4, 1234}, [3]uint32{4, 4, none}, [3]uint32{16, 4, none}, [3]uint32{32, 0, none}), 0))
+	must(t, unix.Setxattr(p, acl.Access, encoded(t, "u:rw,U1234:r,g:r,m:r,o:-"), 0))
 	if m := lstat(t, p).Mode & 0o777; m != 0o640 {
 		t.Errorf("mode %o", m)
 	}
@@ -179,17 +176,16 @@ func posixACL(t *testing.T, d string) {
 		}
 	})
 	// A default ACL is inherited, in place of the umask.
-	must(t, unix.Setxattr(d, "system.posix_acl_default",
-		acl([3]uint32{1, 7, none}, [3]uint32{2, 7, 1234}, [3]uint32{4, 5, none}, [3]uint32{16, 7, none}, [3]uint32{32, 0, none}), 0))
+	must(t, unix.Setxattr(d, acl.Default, encoded(t, "u:rwx,U1234:rwx,g:rx,m:rwx,o:-"), 0))
 	must(t, os.Mkdir(filepath.Join(d, "sub"), 0o777))
 	if m := lstat(t, filepath.Join(d, "sub")).Mode & 0o777; m != 0o770 {
 		t.Errorf("mode of the new directory %o", m)
 	}
 	buf := make([]byte, 1000)
-	if n, err := unix.Getxattr(filepath.Join(d, "sub"), "system.posix_acl_default", buf); err != nil || n == 0 {
+	if n, err := unix.Getxattr(filepath.Join(d, "sub"), acl.Default, buf); err != nil || n == 0 {
 		t.Error(n, err)
 	}
-	must(t, unix.Removexattr(d, "system.posix_acl_default"))
+	must(t, unix.Removexattr(d, acl.Default))
 	must(t, os.Chmod(p, 0o600)) // sets the mask
 	as(t, 1234, 1234, func() {
 		if _, err := os.ReadFile(p); !errors.Is(err, syscall.EACCES) {

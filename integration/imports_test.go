@@ -22,6 +22,7 @@ var layers = map[string][]string{
 	"chunkd":             {"chunkd", "internal"},
 	"offload":            {"offload", "meta/client", "internal"},
 	"edgecache":          {"edgecache", "meta/client", "chunkd", "internal"},
+	"internal/acl":       {},
 	"internal/wire":      {},
 	"internal/traffic":   {},
 	"internal/block":     {"internal/wire"},

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"quernfs/internal/acl"
 	"quernfs/internal/wire"
 )
 
@@ -121,14 +122,14 @@ func (t *tx) chmod(in *wire.Inode, mode uint32, cred *wire.Cred) {
 	if !in.HasAcl {
 		return
 	}
-	value, ok := t.xattr(in.Attr.Ino, xattrAccess)
+	value, ok := t.xattr(in.Attr.Ino, acl.Access)
 	if !ok {
 		return
 	}
-	acl, err := DecodeACL(value)
+	list, err := acl.Decode(value)
 	if err != nil {
-		t.fail(corrupt(xattrKey(nil, in.Attr.Ino, xattrAccess), err))
+		t.fail(corrupt(xattrKey(nil, in.Attr.Ino, acl.Access), err))
 		return
 	}
-	t.putXattr(in.Attr.Ino, xattrAccess, acl.Chmod(mode).Encode())
+	t.putXattr(in.Attr.Ino, acl.Access, list.Chmod(mode).Encode())
 }

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 
+	"quernfs/internal/acl"
 	"quernfs/internal/wire"
 )
 
@@ -147,9 +148,9 @@ func (c *checker) see(key, value []byte) bool {
 		}
 		t := c.inode(num64(key[1:]))
 		t.xattrs++
-		if name := string(key[9:]); name == xattrAccess || name == xattrDefault {
+		if name := string(key[9:]); name == acl.Access || name == acl.Default {
 			t.acls++
-			if _, err := DecodeACL(value); err != nil {
+			if _, err := acl.Decode(value); err != nil {
 				c.bad(fmt.Sprintf("inode %d", num64(key[1:])), "%s: %v", name, err)
 			}
 		}

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"quernfs/internal/acl"
 	"quernfs/internal/wire"
 )
 
@@ -121,15 +122,15 @@ func (t *tx) newInode(op *wire.Create, dir *wire.Inode, kind uint32) (in *wire.I
 	gid, mode := Inherit(dir, kind|op.Mode&permBits, t.cred)
 	var def []byte
 	if dir.HasAcl && kind != sIFLNK {
-		def, _ = t.xattr(dir.Attr.Ino, xattrDefault)
+		def, _ = t.xattr(dir.Attr.Ino, acl.Default)
 	}
 	if def != nil {
-		acl, err := DecodeACL(def)
+		list, err := acl.Decode(def)
 		if err != nil {
-			t.fail(corrupt(xattrKey(nil, dir.Attr.Ino, xattrDefault), err))
+			t.fail(corrupt(xattrKey(nil, dir.Attr.Ino, acl.Default), err))
 		}
-		var access ACL
-		mode, access = acl.Create(mode)
+		var access acl.List
+		mode, access = list.Create(mode)
 		if access != nil {
 			a.access = access.Encode()
 		}
@@ -165,10 +166,10 @@ func (t *tx) addInode(op *wire.Create, in *wire.Inode, a acls) {
 		t.spend(op.Ino)
 	}
 	if a.access != nil {
-		t.putXattr(in.Attr.Ino, xattrAccess, a.access)
+		t.putXattr(in.Attr.Ino, acl.Access, a.access)
 	}
 	if a.def != nil {
-		t.putXattr(in.Attr.Ino, xattrDefault, a.def)
+		t.putXattr(in.Attr.Ino, acl.Default, a.def)
 	}
 	in.HasAcl = a.access != nil || a.def != nil
 	in.HasXattr = in.HasAcl

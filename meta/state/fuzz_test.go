@@ -6,6 +6,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
 
+	"quernfs/internal/acl"
 	"quernfs/internal/wire"
 )
 
@@ -38,7 +39,7 @@ func FuzzApply(f *testing.F) {
 		&wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{Id: 1, State: "cancelled"}}})
 	seed(&wire.Command{Session: 1, Op: &wire.Command_ReserveInodes{ReserveInodes: &wire.ReserveInodes{Count: 3}}},
 		&wire.Command{Op: &wire.Command_SetXattr{SetXattr: &wire.SetXattr{Ino: 1, Name: PolicyXattr, Value: []byte("4+2")}}},
-		&wire.Command{Op: &wire.Command_SetXattr{SetXattr: &wire.SetXattr{Ino: 1, Name: xattrDefault, Value: parseACL("u:rwx,g:rx,o:r").Encode()}}},
+		&wire.Command{Op: &wire.Command_SetXattr{SetXattr: &wire.SetXattr{Ino: 1, Name: acl.Default, Value: parseACL(f, "u:rwx,g:rx,o:r").Encode()}}},
 		&wire.Command{Op: &wire.Command_PutNode{PutNode: &wire.PutNode{Node: &wire.Node{Name: "n"}}}},
 		&wire.Command{Op: &wire.Command_LoseShard{LoseShard: &wire.LoseShard{Block: 1, Server: 1}}},
 		&wire.Command{Op: &wire.Command_PurgeBlocks{PurgeBlocks: &wire.PurgeBlocks{Blocks: []uint64{1}}}},

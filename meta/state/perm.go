@@ -3,6 +3,7 @@ package state
 import (
 	"slices"
 
+	"quernfs/internal/acl"
 	"quernfs/internal/wire"
 )
 
@@ -45,12 +46,12 @@ func InGroup(cred *wire.Cred, gid uint32) bool {
 	return cred.GetGid() == gid || slices.Contains(cred.GetGroups(), gid)
 }
 
-// Access says whether cred has all the rights of mask on inode. acl is the value
+// Access says whether cred has all the rights of mask on inode. list is the value
 // of its system.posix_acl_access attribute, nil if it has none. Like
 // Linux's acl_permission_check, an owner never meets the ACL, and one whose mask
 // is empty is not looked at. uid 0 may do everything, except run a file that
 // nobody may run.
-func Access(inode *wire.Inode, acl []byte, cred *wire.Cred, mask uint32) bool {
+func Access(inode *wire.Inode, list []byte, cred *wire.Cred, mask uint32) bool {
 	mode := inode.Attr.Mode
 	mask &= 7
 	if isRoot(cred) {
@@ -59,9 +60,9 @@ func Access(inode *wire.Inode, acl []byte, cred *wire.Cred, mask uint32) bool {
 	if cred.GetUid() == inode.Attr.Uid {
 		return mode>>6&mask == mask
 	}
-	if len(acl) > 0 && mode&0o070 != 0 {
-		if a, err := DecodeACL(acl); err == nil && len(a) > 0 {
-			return a.permits(inode.Attr, cred, mask)
+	if len(list) > 0 && mode&0o070 != 0 {
+		if a, err := acl.Decode(list); err == nil && len(a) > 0 {
+			return a.Permits(cred.GetUid(), inode.Attr.Gid, func(gid uint32) bool { return InGroup(cred, gid) }, uint16(mask))
 		}
 	}
 	if InGroup(cred, inode.Attr.Gid) {

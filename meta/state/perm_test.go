@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"testing"
 
 	"quernfs/internal/wire"
@@ -50,7 +49,7 @@ func TestAccess(t *testing.T) {
 	} {
 		var acl []byte
 		if test.acl != "" {
-			acl = parseACL(test.acl).Encode()
+			acl = parseACL(t, test.acl).Encode()
 		}
 		if got := Access(inodeOf(test.mode, 1, 5), acl, test.cred, test.mask); got != test.want {
 			t.Errorf("mode %o acl %q cred %v mask %o: %v", test.mode, test.acl, test.cred, test.mask, got)
@@ -98,93 +97,4 @@ func TestKillSuid(t *testing.T) {
 			t.Errorf("%o member %v: %o", test.mode, test.member, got)
 		}
 	}
-}
-
-func TestDecodeACL(t *testing.T) {
-	for text, ok := range map[string]bool{
-		"u:rwx,g:rx,o:r":                     true,
-		"u:rwx,g:rx,m:r,o:r":                 true,
-		"u:rwx,U1:r,U2:w,g:rx,G1:r,m:r,o:r":  true,
-		"u:rwx,U1:r,g:rx,o:r":                false, // needs a mask
-		"g:rx,u:rwx,o:r":                     false,
-		"u:rwx,g:rx":                         false,
-		"u:rwx,o:r":                          false,
-		"u:rwx,u:rwx,g:rx,o:r":               false,
-		"u:rwx,g:rx,g:rx,o:r":                false,
-		"u:rwx,g:rx,m:r,m:r,o:r":             false,
-		"u:rwx,g:rx,o:r,o:r":                 false,
-		"u:rwx,g:rx,U1:r,m:r,o:r":            false,
-		"u:rwx,U4294967295:r,g:rx,m:r,o:r":   false,
-		"u:rwx,g:rx,G4294967295:rx,m:rx,o:r": false,
-	} {
-		acl := parseACL(text)
-		got, err := DecodeACL(acl.Encode())
-		if (err == nil) != ok {
-			t.Errorf("%s: %v", text, err)
-		}
-		if ok && !bytes.Equal(got.Encode(), acl.Encode()) {
-			t.Errorf("%s came back as %s", text, formatACL(got))
-		}
-	}
-	for _, b := range []string{"", "\x02\x00\x00", "\x03\x00\x00\x00", "\x02\x00\x00\x00x"} {
-		if _, err := DecodeACL([]byte(b)); err == nil {
-			t.Errorf("%q was accepted", b)
-		}
-	}
-	if acl, err := DecodeACL([]byte("\x02\x00\x00\x00")); acl != nil || err != nil {
-		t.Errorf("an empty ACL: %v %v", acl, err)
-	}
-}
-
-func TestACLModes(t *testing.T) {
-	for _, test := range []struct {
-		acl   string
-		perm  uint32
-		whole bool
-		chmod uint32
-		after string
-	}{
-		{"u:rwx,g:rx,o:r", 0o754, true, 0o640, "u:rw-,g:r--,o:---"},
-		{"u:rw,U1:rwx,g:rx,m:rw,o:-", 0o660, false, 0o751, "u:rwx,U1:rwx,g:r-x,m:r-x,o:--x"},
-		{"u:rw,g:rx,m:w,o:-", 0o620, false, 0o600, "u:rw-,g:r-x,m:---,o:---"},
-	} {
-		acl := parseACL(test.acl)
-		if perm, whole := acl.Mode(); perm != test.perm || whole != test.whole {
-			t.Errorf("%s: %o %v", test.acl, perm, whole)
-		}
-		expect(t, test.acl, formatACL(acl.Chmod(test.chmod)), test.after)
-	}
-	for _, test := range []struct {
-		def    string
-		mode   uint32
-		want   uint32
-		access string
-	}{
-		{"u:rwx,g:rx,o:r", 0o666, 0o644, ""},
-		{"u:r,g:rwx,o:rwx", 0o777, 0o477, ""},
-		{"u:rwx,U1:rwx,g:rwx,m:rx,o:-", 0o666, 0o640, "u:rw-,U1:rwx,g:rwx,m:r--,o:---"},
-		{"u:rwx,g:rwx,m:rwx,o:rwx", 0o640, 0o640, "u:rw-,g:rwx,m:r--,o:---"},
-	} {
-		mode, access := parseACL(test.def).Create(sIFREG | test.mode)
-		if mode != sIFREG|test.want || formatACL(access) != test.access {
-			t.Errorf("%s with %o: %o %s", test.def, test.mode, mode, formatACL(access))
-		}
-	}
-}
-
-func FuzzDecodeACL(f *testing.F) {
-	f.Add(parseACL("u:rwx,U1:r,g:rx,G1:r,m:r,o:r").Encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		acl, err := DecodeACL(b)
-		if err != nil || acl == nil {
-			return
-		}
-		again, err := DecodeACL(acl.Encode())
-		if err != nil || len(again) != len(acl) {
-			t.Fatal(acl, again, err)
-		}
-		acl.Create(0o666)
-		acl.Chmod(0o640)
-		Access(inodeOf(0o660, 1, 1), b, &wire.Cred{Uid: 5}, 7)
-	})
 }

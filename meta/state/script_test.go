@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"quernfs/internal/acl"
 	"quernfs/internal/wire"
 )
 
@@ -250,7 +251,7 @@ func (x *script) namespace(op string, args []string) *wire.Command {
 		}
 		switch {
 		case op == "setacl":
-			m.Name, m.Value = "system.posix_acl_"+args[1], parseACL(args[2]).Encode()
+			m.Name, m.Value = "system.posix_acl_"+args[1], parseACL(x.tb, args[2]).Encode()
 		case len(args) > 2:
 			m.Value = []byte(args[2])
 		}
@@ -365,11 +366,11 @@ func (x *script) question(op string, args []string) (string, bool) {
 		if a.Code != 0 {
 			return codeName(a.Code), true
 		}
-		acl, err := DecodeACL(a.GetXattr().Value)
+		list, err := acl.Decode(a.GetXattr().Value)
 		if err != nil {
 			return err.Error(), true
 		}
-		return formatACL(acl), true
+		return list.String(), true
 	case "listx":
 		a := x.ask(&wire.Query{Op: &wire.Query_ListXattr{ListXattr: &wire.ListXattr{Ino: x.ino(args[0])}}})
 		return answer(a, strings.Join(a.GetXattr().GetNames(), " ")), true
@@ -460,44 +461,12 @@ func (x *script) stat(path string, fields []string) string {
 	return strings.Join(out, " ")
 }
 
-var aclTags = map[string]uint16{
-	"u": TagUserObj, "U": TagUser, "g": TagGroupObj, "G": TagGroup, "m": TagMask, "o": TagOther,
-}
-
-// parseACL reads "u:rwx,U1000:r-x,g:r--,G5:rw-,m:rwx,o:---".
-func parseACL(s string) (acl ACL) {
-	for e := range strings.SplitSeq(s, ",") {
-		who, perm, _ := strings.Cut(e, ":")
-		entry := ACLEntry{Tag: aclTags[who[:1]], ID: aclNoID}
-		if len(who) > 1 {
-			entry.ID = uint32(number(who[1:], 10))
-		}
-		for _, c := range perm {
-			entry.Perm |= map[rune]uint16{'r': MayRead, 'w': MayWrite, 'x': MayExec}[c]
-		}
-		acl = append(acl, entry)
+// parseACL reads what acl.Parse reads.
+func parseACL(t testing.TB, text string) acl.List {
+	t.Helper()
+	list, err := acl.Parse(text)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return acl
-}
-
-func formatACL(acl ACL) string {
-	var parts []string
-	for _, e := range acl {
-		for name, tag := range aclTags {
-			if tag != e.Tag {
-				continue
-			}
-			if e.Tag == TagUser || e.Tag == TagGroup {
-				name += fmt.Sprint(e.ID)
-			}
-			perm := []byte("---")
-			for i, bit := range []uint16{MayRead, MayWrite, MayExec} {
-				if e.Perm&bit != 0 {
-					perm[i] = "rwx"[i]
-				}
-			}
-			parts = append(parts, name+":"+string(perm))
-		}
-	}
-	return strings.Join(parts, ",")
+	return list
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"google.golang.org/protobuf/proto"
 
+	"quernfs/internal/acl"
 	"quernfs/internal/wire"
 )
 
@@ -186,11 +187,11 @@ func (v *view) orphaned(ino, session uint64) bool {
 
 // allowed says whether cred has all rights of mask on in.
 func (v *view) allowed(in *wire.Inode, cred *wire.Cred, mask uint32) bool {
-	var acl []byte
+	var list []byte
 	if in.HasAcl && in.Attr.Mode&0o070 != 0 {
-		acl, _ = v.xattr(in.Attr.Ino, xattrAccess)
+		list, _ = v.xattr(in.Attr.Ino, acl.Access)
 	}
-	return Access(in, acl, cred, mask)
+	return Access(in, list, cred, mask)
 }
 
 // names splits a dentry key behind its parent.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"quernfs/internal/acl"
 	"quernfs/internal/block"
 	"quernfs/internal/wire"
 )
@@ -52,7 +53,7 @@ func (v *view) mayXattr(in *wire.Inode, cred *wire.Cred, name string, write bool
 		}
 	case "system":
 		switch {
-		case name != xattrAccess && name != xattrDefault:
+		case name != acl.Access && name != acl.Default:
 			return wire.Unsupported
 		case isSymlink(in):
 			return wire.Unsupported
@@ -76,7 +77,7 @@ func (t *tx) setXattr(op *wire.SetXattr) *wire.Result {
 	if len(op.Value) > wire.MaxXattr {
 		return fail(wire.Range)
 	}
-	if op.Name == xattrAccess || op.Name == xattrDefault {
+	if op.Name == acl.Access || op.Name == acl.Default {
 		return t.setACL(in, op)
 	}
 	_, exists := t.xattr(op.Ino, op.Name)
@@ -111,7 +112,7 @@ func (t *tx) writeXattr(in *wire.Inode, name string, value []byte, keep bool) {
 	in.HasXattr, in.HasAcl = keep, false
 	t.prefix(key8(nil, kXattr, in.Attr.Ino), func(key, _ []byte) bool {
 		in.HasXattr = true
-		if n := string(key[9:]); n == xattrAccess || n == xattrDefault {
+		if n := string(key[9:]); n == acl.Access || n == acl.Default {
 			in.HasAcl = true
 		}
 		return !in.HasAcl
@@ -149,31 +150,31 @@ func (t *tx) newPolicy(in *wire.Inode, op *wire.SetXattr) (*wire.Policy, *wire.R
 // setACL sets or removes an ACL. What the permission bits say as well is not
 // stored.
 func (t *tx) setACL(in *wire.Inode, op *wire.SetXattr) *wire.Result {
-	var acl ACL
+	var list acl.List
 	if !op.Remove {
 		var err error
-		if acl, err = DecodeACL(op.Value); err != nil {
+		if list, err = acl.Decode(op.Value); err != nil {
 			return failf(wire.Invalid, "%v", err)
 		}
 	}
-	if op.Name == xattrDefault && !isDir(in) {
-		if acl == nil {
+	if op.Name == acl.Default && !isDir(in) {
+		if list == nil {
 			return &wire.Result{Inode: in}
 		}
 		return fail(wire.Denied)
 	}
 
 	in = t.changed(in)
-	keep := acl != nil
-	if op.Name == xattrAccess && acl != nil {
-		perm, whole := acl.Mode()
+	keep := list != nil
+	if op.Name == acl.Access && list != nil {
+		perm, whole := list.Mode()
 		keep = !whole
 		in.Attr.Mode = in.Attr.Mode&^0o777 | perm
 		if !isRoot(t.cred) && !InGroup(t.cred, in.Attr.Gid) {
 			in.Attr.Mode &^= sISGID
 		}
 	}
-	t.writeXattr(in, op.Name, acl.Encode(), keep)
+	t.writeXattr(in, op.Name, list.Encode(), keep)
 	t.putInode(in)
 	return &wire.Result{Inode: in}
 }

@@ -1,17 +1,25 @@
-package state
+// Package acl has POSIX access control lists (POSIX.1e draft 17), in the encoding
+// in which the kernel reads and writes them as extended attributes, with the
+// rules of Linux.
+package acl
 
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"quernfs/internal/wire"
 )
 
-// Attribute names under which the kernel reads and writes POSIX ACLs.
+// Names of the attributes.
 const (
-	xattrAccess  = "system.posix_acl_access"
-	xattrDefault = "system.posix_acl_default"
+	Access  = "system.posix_acl_access"
+	Default = "system.posix_acl_default"
+)
+
+// Permissions of an entry.
+const (
+	Exec  = 1 // run a file, search a directory
+	Write = 2
+	Read  = 4
 )
 
 // Tags of ACL entries, in the order in which a valid ACL has them.
@@ -25,35 +33,34 @@ const (
 )
 
 const (
-	aclVersion = 2
-	aclNoID    = 0xFFFFFFFF // id of the entries that have none
+	version = 2
+	noID    = 0xFFFFFFFF // id of the entries that have none
 )
 
-// ACLEntry is one line of an ACL. ID is a uid or gid with TagUser and TagGroup.
-type ACLEntry struct {
+// Entry is one line of an ACL. ID is a uid or gid with TagUser and TagGroup.
+type Entry struct {
 	Tag  uint16
-	Perm uint16 // MayRead | MayWrite | MayExec
+	Perm uint16 // Read | Write | Exec
 	ID   uint32
 }
 
-// ACL is a POSIX access control list (POSIX.1e draft 17). Its encoding is that
-// of the kernel's extended attributes: a version (2) in 4 bytes, then 8 bytes an
-// entry: tag, perm, id; all little-endian.
-type ACL []ACLEntry
+// List is an access control list. Its encoding is a version (2) in 4 bytes, then 8
+// bytes an entry: tag, perm, id; all little-endian.
+type List []Entry
 
-// DecodeACL reads the kernel's encoding and checks that the ACL is valid. An
+// Decode reads the kernel's encoding and checks that the ACL is valid. An
 // ACL without entries is none.
-func DecodeACL(b []byte) (ACL, error) {
+func Decode(b []byte) (List, error) {
 	if len(b) < 4 || (len(b)-4)%8 != 0 {
 		return nil, fmt.Errorf("an ACL of %d bytes", len(b))
 	}
-	if v := binary.LittleEndian.Uint32(b); v != aclVersion {
-		return nil, fmt.Errorf("ACL version %d, not %d", v, aclVersion)
+	if v := binary.LittleEndian.Uint32(b); v != version {
+		return nil, fmt.Errorf("ACL version %d, not %d", v, version)
 	}
 	b = b[4:]
-	a := make(ACL, 0, len(b)/8)
+	a := make(List, 0, len(b)/8)
 	for ; len(b) > 0; b = b[8:] {
-		a = append(a, ACLEntry{
+		a = append(a, Entry{
 			Tag:  binary.LittleEndian.Uint16(b),
 			Perm: binary.LittleEndian.Uint16(b[2:]),
 			ID:   binary.LittleEndian.Uint32(b[4:]),
@@ -65,13 +72,13 @@ func DecodeACL(b []byte) (ACL, error) {
 	return a, a.valid()
 }
 
-// Encode is the inverse of DecodeACL.
-func (a ACL) Encode() []byte {
-	b := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+8*len(a)), aclVersion)
+// Encode is the inverse of Decode.
+func (a List) Encode() []byte {
+	b := binary.LittleEndian.AppendUint32(make([]byte, 0, 4+8*len(a)), version)
 	for _, e := range a {
 		id := e.ID
 		if e.Tag != TagUser && e.Tag != TagGroup {
-			id = aclNoID
+			id = noID
 		}
 		b = binary.LittleEndian.AppendUint16(b, e.Tag)
 		b = binary.LittleEndian.AppendUint16(b, e.Perm)
@@ -82,7 +89,7 @@ func (a ACL) Encode() []byte {
 
 // valid checks what Linux's posix_acl_valid does: the entries in order, one
 // owner, one owning group, one other, and a mask if users or groups are named.
-func (a ACL) valid() error {
+func (a List) valid() error {
 	state, needMask := TagUserObj, false
 	for _, e := range a {
 		if e.Perm&^7 != 0 {
@@ -93,11 +100,11 @@ func (a ACL) valid() error {
 		case TagUserObj:
 			ok, state = state == TagUserObj, TagUser
 		case TagUser:
-			ok, needMask = state == TagUser && e.ID != aclNoID, true
+			ok, needMask = state == TagUser && e.ID != noID, true
 		case TagGroupObj:
 			ok, state = state == TagUser, TagGroup
 		case TagGroup:
-			ok, needMask = state == TagGroup && e.ID != aclNoID, true
+			ok, needMask = state == TagGroup && e.ID != noID, true
 		case TagMask:
 			ok, state = state == TagGroup, TagOther
 		case TagOther:
@@ -114,7 +121,7 @@ func (a ACL) valid() error {
 	return nil
 }
 
-func (a ACL) find(tag uint16) *ACLEntry {
+func (a List) find(tag uint16) *Entry {
 	for i := range a {
 		if a[i].Tag == tag {
 			return &a[i]
@@ -123,39 +130,36 @@ func (a ACL) find(tag uint16) *ACLEntry {
 	return nil
 }
 
-// permits is Linux's posix_acl_permission for one who is not the owner.
-func (a ACL) permits(attr *wire.Attr, cred *wire.Cred, mask uint32) bool {
-	want := uint16(mask)
+// Permits is Linux's posix_acl_permission: whether the user uid, who is not the
+// owner and of whose groups inGroup knows, has all the rights of want on a file of
+// the group owning.
+func (a List) Permits(uid, owning uint32, inGroup func(gid uint32) bool, want uint16) bool {
 	masked := func(perm uint16) bool {
 		if m := a.find(TagMask); m != nil {
 			perm &= m.Perm
 		}
 		return perm&want == want
 	}
-	inGroup := false
+	named := false
 	for _, e := range a {
 		switch e.Tag {
-		case TagUserObj:
-			if cred.GetUid() == attr.Uid {
-				return e.Perm&want == want
-			}
 		case TagUser:
-			if cred.GetUid() == e.ID {
+			if uid == e.ID {
 				return masked(e.Perm)
 			}
 		case TagGroupObj, TagGroup:
 			gid := e.ID
 			if e.Tag == TagGroupObj {
-				gid = attr.Gid
+				gid = owning
 			}
-			if InGroup(cred, gid) {
-				inGroup = true
+			if inGroup(gid) {
+				named = true
 				if e.Perm&want == want {
 					return masked(e.Perm)
 				}
 			}
 		case TagOther:
-			return !inGroup && e.Perm&want == want
+			return !named && e.Perm&want == want
 		}
 	}
 	return false
@@ -163,9 +167,9 @@ func (a ACL) permits(attr *wire.Attr, cred *wire.Cred, mask uint32) bool {
 
 // Mode gives the permission bits that the ACL stands for, and whether these
 // bits say all of it.
-func (a ACL) Mode() (perm uint32, whole bool) {
+func (a List) Mode() (perm uint32, whole bool) {
 	whole = true
-	var mask *ACLEntry
+	var mask *Entry
 	for i, e := range a {
 		switch e.Tag {
 		case TagUserObj:
@@ -188,8 +192,8 @@ func (a ACL) Mode() (perm uint32, whole bool) {
 
 // Chmod returns the ACL after a chmod to perm: owner, other, and the mask (the
 // owning group, if there is no mask) follow.
-func (a ACL) Chmod(perm uint32) ACL {
-	out := append(ACL(nil), a...)
+func (a List) Chmod(perm uint32) List {
+	out := append(List(nil), a...)
 	group := out.find(TagMask)
 	if group == nil {
 		group = out.find(TagGroupObj)
@@ -208,10 +212,10 @@ func (a ACL) Chmod(perm uint32) ACL {
 
 // Create derives from a directory's default ACL what a file made in it with
 // mode gets: its mode, and its access ACL, nil if the mode says all of it.
-func (a ACL) Create(mode uint32) (newMode uint32, access ACL) {
-	out := append(ACL(nil), a...)
+func (a List) Create(mode uint32) (newMode uint32, access List) {
+	out := append(List(nil), a...)
 	perm := mode & 0o777
-	both := func(e *ACLEntry, shift uint) {
+	both := func(e *Entry, shift uint) {
 		if e == nil {
 			return
 		}
