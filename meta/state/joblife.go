@@ -50,19 +50,36 @@ func due(j *wire.Job) int64 {
 	return j.EndedNs + j.TtlNs
 }
 
-// unindex takes a job out of the indices that its record, as it is stored, is
-// in.
-func (t *tx) unindex(id uint64) {
-	old := t.job(id)
-	switch {
-	case old == nil:
-	case !ended(old.State):
-		t.del(jobActiveKey(nil, id))
-		t.del(jobUserKey(nil, old.Cred.GetUid(), id))
-	default:
-		if at := due(old); at != 0 {
-			t.del(jobDueKey(nil, at, id))
-		}
+// reindex takes a job from the indices that its record old, as it is stored, is
+// in to those of its new one; nil: there is none. An entry that stays is not
+// written again: each task that ends puts its job, and a reader of the index
+// would pass over every version of the entry.
+func (t *tx) reindex(old, j *wire.Job) {
+	was, is := old != nil && !ended(old.State), j != nil && !ended(j.State)
+	if was && !(is && old.Cred.GetUid() == j.Cred.GetUid()) {
+		t.del(jobActiveKey(nil, old.Id))
+		t.del(jobUserKey(nil, old.Cred.GetUid(), old.Id))
+		was = false
+	}
+	if is && !was {
+		t.setRaw(jobActiveKey(nil, j.Id), nil)
+		t.setRaw(jobUserKey(nil, j.Cred.GetUid(), j.Id), nil)
+	}
+	var before, after int64
+	if old != nil {
+		before = due(old)
+	}
+	if j != nil {
+		after = due(j)
+	}
+	if before == after {
+		return
+	}
+	if before != 0 {
+		t.del(jobDueKey(nil, before, old.Id))
+	}
+	if after != 0 {
+		t.setRaw(jobDueKey(nil, after, j.Id), nil)
 	}
 }
 
@@ -118,7 +135,7 @@ func (t *tx) removeJob(op *wire.RemoveJob) *wire.Result {
 		t.forgetTasks(j, gone)
 		return more
 	}
-	t.unindex(j.Id)
+	t.reindex(t.job(j.Id), nil)
 	t.del(jobKey(nil, j.Id))
 	t.del(jobNameKey(nil, j.Name))
 	return &wire.Result{}

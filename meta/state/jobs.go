@@ -163,17 +163,21 @@ func (t *tx) putTask(task *wire.Task) {
 	}
 }
 
+// replaceTask is putTask in place of old: an entry of the index that stays is not
+// written again.
+func (t *tx) replaceTask(old, task *wire.Task) {
+	if ended(old.State) == ended(task.State) {
+		t.set(taskKey(nil, task.Job, task.N), task)
+		return
+	}
+	t.putTask(task)
+}
+
 // putJob also keeps the indices of jobs that have not ended, and of those that
 // are to be removed.
 func (t *tx) putJob(j *wire.Job) {
-	t.unindex(j.Id)
+	t.reindex(t.job(j.Id), j)
 	t.set(jobKey(nil, j.Id), j)
-	if !ended(j.State) {
-		t.setRaw(jobActiveKey(nil, j.Id), nil)
-		t.setRaw(jobUserKey(nil, j.Cred.GetUid(), j.Id), nil)
-	} else if at := due(j); at != 0 {
-		t.setRaw(jobDueKey(nil, at, j.Id), nil)
-	}
 }
 
 func (t *tx) event(j *wire.Job, text string) {
@@ -219,7 +223,7 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 		return failf(wire.Stale, "job %d has %s", j.Id, j.State)
 	}
 	if op.Second {
-		t.putTask(withSecond(old, op.Task, t.now))
+		t.replaceTask(old, withSecond(old, op.Task, t.now))
 		return &wire.Result{Value: j.Id}
 	}
 	if r := t.checkOutputs(j, op); r != nil {
@@ -260,7 +264,7 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 		t.results(j, op, old, dst, moved, made)
 	}
 	task := race(old, t.nextTask(old, op.Task))
-	t.putTask(task)
+	t.replaceTask(old, task)
 	t.derive(j, old, task)
 	t.putJob(j)
 	return &wire.Result{Value: j.Id}
