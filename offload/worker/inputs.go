@@ -22,6 +22,7 @@ type inputs struct {
 	src   source
 	files []inputFile
 	root  *inputDir
+	open  int // files and directories that Open gave and that are not closed
 }
 
 type inputFile struct {
@@ -86,11 +87,19 @@ func (d *inputDir) seal(in *inputs) {
 
 // Open implements fs.FS.
 func (in *inputs) Open(name string) (fs.File, error) {
+	f, err := in.find(name)
+	if err == nil {
+		in.open++
+	}
+	return f, err
+}
+
+func (in *inputs) find(name string) (fs.File, error) {
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}
 	if name == "." {
-		return &openDir{dir: in.root}, nil
+		return &openDir{in: in, dir: in.root}, nil
 	}
 	d := in.root
 	dir, last := path.Split(name)
@@ -103,7 +112,7 @@ func (in *inputs) Open(name string) (fs.File, error) {
 		}
 	}
 	if sub := d.dirs[last]; sub != nil {
-		return &openDir{dir: sub}, nil
+		return &openDir{in: in, dir: sub}, nil
 	}
 	if i, ok := d.files[last]; ok {
 		return &openFile{in: in, i: i}, nil
@@ -147,7 +156,7 @@ type openFile struct {
 }
 
 func (f *openFile) Stat() (fs.FileInfo, error) { return fileInfo{f.in.files[f.i]}, nil }
-func (f *openFile) Close() error               { return nil }
+func (f *openFile) Close() error               { f.in.open--; return nil }
 
 func (f *openFile) Read(p []byte) (int, error) {
 	n, err := f.ReadAt(p, f.off)
@@ -197,12 +206,13 @@ func (f *openFile) Seek(off int64, whence int) (int64, error) {
 }
 
 type openDir struct {
+	in   *inputs
 	dir  *inputDir
 	next int
 }
 
 func (d *openDir) Stat() (fs.FileInfo, error) { return dirInfo{d.dir.name}, nil }
-func (d *openDir) Close() error               { return nil }
+func (d *openDir) Close() error               { d.in.open--; return nil }
 func (d *openDir) Read([]byte) (int, error) {
 	return 0, &fs.PathError{Op: "read", Path: d.dir.name, Err: fs.ErrInvalid}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -14,7 +15,6 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
-	"github.com/tetratelabs/wazero/sys"
 )
 
 const pageSize = 64 << 10
@@ -37,6 +37,9 @@ type compiled struct {
 	pages   uint32
 	runtime wazero.Runtime
 	module  wazero.CompiledModule
+	reactor bool
+	globals uint32    // how many a reactor has
+	warm    *instance // of a reactor; nil: none
 }
 
 // newEngine makes an engine whose compiled code is kept in dir ("": in memory
@@ -66,14 +69,24 @@ func (e *engine) compile(ctx context.Context, r *Run) (*compiled, error) {
 	}
 	config := wazero.NewRuntimeConfig().WithCompilationCache(e.cache).WithMemoryLimitPages(pages)
 	runtime := wazero.NewRuntimeWithConfig(ctx, config)
-	c := &compiled{string(r.Digest), pages, runtime, nil}
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, runtime); err != nil {
-		runtime.Close(ctx)
-		return nil, err
+	c := &compiled{digest: string(r.Digest), pages: pages, runtime: runtime}
+	if bytes.Contains(wasm, []byte(taskFunction)) { // it may be a reactor
+		if with, n, err := withGlobals(wasm); err == nil {
+			wasm, c.globals = with, n
+		}
 	}
 	if c.module, err = runtime.CompileModule(ctx, wasm); err != nil {
 		runtime.Close(ctx)
 		return nil, fmt.Errorf("the module does not compile: %w", err)
+	}
+	if c.reactor = isReactor(c.module); c.reactor {
+		err = instantiateReactorWASI(ctx, runtime)
+	} else {
+		_, err = wasi_snapshot_preview1.Instantiate(ctx, runtime)
+	}
+	if err != nil {
+		runtime.Close(ctx)
+		return nil, err
 	}
 	e.ready = append(e.ready, c)
 	if len(e.ready) > keep {
@@ -113,35 +126,44 @@ func (e *engine) run(ctx context.Context, r *Run, in *inputs, stdout, stderr io.
 	if r.Prepare {
 		return Exit{CPU: cpu() - before}
 	}
+	var exit Exit
+	if c.reactor {
+		exit = c.runReactor(ctx, r, in, stdout, stderr)
+	} else {
+		exit = c.runCommand(ctx, r, in, stdout, stderr)
+	}
+	exit.CPU = cpu() - before
+	return exit
+}
+
+// runCommand executes r on an instance of its own.
+func (c *compiled) runCommand(ctx context.Context, r *Run, in *inputs, stdout, stderr io.Writer) Exit {
 	mem := &memory{}
-	ctx = experimental.WithMemoryAllocator(ctx, mem)
-	config := wazero.NewModuleConfig().
+	config := moduleConfig(in.stream(), stdout, stderr, in).WithArgs(r.Args...)
+	for _, kv := range r.Env {
+		k, v, _ := strings.Cut(kv, "=")
+		config = config.WithEnv(k, v)
+	}
+	mod, err := c.runtime.InstantiateModule(experimental.WithMemoryAllocator(ctx, mem), c.module, config)
+	if mod != nil {
+		mod.Close(ctx)
+	}
+	exit := ended(err)
+	exit.PeakMemory = mem.peak
+	return exit
+}
+
+// moduleConfig is what every instance sees.
+func moduleConfig(stdin io.Reader, stdout, stderr io.Writer, in fs.FS) wazero.ModuleConfig {
+	return wazero.NewModuleConfig().
 		WithName("").
-		WithArgs(r.Args...).
-		WithStdin(in.stream()).
+		WithStdin(stdin).
 		WithStdout(stdout).
 		WithStderr(stderr).
 		WithSysWalltime().
 		WithSysNanotime().
 		WithSysNanosleep().
 		WithFSConfig(wazero.NewFSConfig().WithFSMount(in, "/in"))
-	for _, kv := range r.Env {
-		k, v, _ := strings.Cut(kv, "=")
-		config = config.WithEnv(k, v)
-	}
-	mod, err := c.runtime.InstantiateModule(ctx, c.module, config)
-	if mod != nil {
-		mod.Close(ctx)
-	}
-	exit := Exit{PeakMemory: mem.peak, CPU: cpu() - before}
-	var code *sys.ExitError
-	switch {
-	case errors.As(err, &code):
-		exit.Code = int(int32(code.ExitCode()))
-	case err != nil:
-		exit.Code, exit.Trap = -1, firstLine(err)
-	}
-	return exit
 }
 
 // firstLine keeps the reason of a trap and leaves out the stack.
@@ -168,38 +190,4 @@ func cpu() int64 {
 		return 0
 	}
 	return u.Utime.Nano() + u.Stime.Nano()
-}
-
-// memory gives a module its linear memory: address space up to its limit,
-// reserved once, so that growing copies nothing, and returned to the system at
-// the end.
-type memory struct{ peak int64 }
-
-func (m *memory) Allocate(_, most uint64) experimental.LinearMemory {
-	b, err := syscall.Mmap(-1, 0, int(max(most, pageSize)), syscall.PROT_READ|syscall.PROT_WRITE,
-		syscall.MAP_PRIVATE|syscall.MAP_ANON|syscall.MAP_NORESERVE)
-	if err != nil {
-		return &mapped{m, nil}
-	}
-	return &mapped{m, b}
-}
-
-type mapped struct {
-	m *memory
-	b []byte
-}
-
-func (p *mapped) Reallocate(size uint64) []byte {
-	if size > uint64(len(p.b)) {
-		return nil
-	}
-	p.m.peak = max(p.m.peak, int64(size))
-	return p.b[:size]
-}
-
-func (p *mapped) Free() {
-	if p.b != nil {
-		_ = syscall.Munmap(p.b)
-		p.b = nil
-	}
 }

@@ -12,7 +12,8 @@ import (
 	"strings"
 )
 
-// Wasm builds the main package in dir.
+// Wasm builds the main package in dir, as a reactor: what it exports can be
+// called after _initialize.
 func Wasm(dir string) ([]byte, error) {
 	tmp, err := os.MkdirTemp("", "quern-kernel-")
 	if err != nil {
@@ -20,7 +21,7 @@ func Wasm(dir string) ([]byte, error) {
 	}
 	defer os.RemoveAll(tmp)
 	out := filepath.Join(tmp, "k.wasm")
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", out, ".")
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid=", "-o", out, ".")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "GOWASM=", "GOFLAGS=", "CGO_ENABLED=0")
 	if msg, err := cmd.CombinedOutput(); err != nil {

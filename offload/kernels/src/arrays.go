@@ -166,7 +166,7 @@ func threshold(out io.Writer, args []string, reduce bool) error {
 		return errors.New("threshold must be a number, not " + strconv.Quote(s))
 	}
 	limit := float32(t)
-	buf := make([]byte, 256<<10)
+	buf := block
 	for {
 		n, err := io.ReadFull(os.Stdin, buf)
 		if n%4 != 0 {

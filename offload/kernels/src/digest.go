@@ -18,10 +18,9 @@ func sha256sum(out *bufio.Writer, reduce bool) error {
 	if reduce {
 		return copyInput(out)
 	}
-	buf := make([]byte, 256<<10)
 	return eachFile(func(path string, r io.Reader) error {
 		h := sha256.New()
-		if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{r}, buf); err != nil {
+		if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{r}, block); err != nil {
 			return err
 		}
 		_, err := out.WriteString(hex.EncodeToString(h.Sum(nil)) + "  " + path + "\n")
@@ -54,10 +53,9 @@ func histogram(out *bufio.Writer, reduce bool) error {
 			return err
 		}
 	} else {
-		buf := make([]byte, 256<<10)
 		for {
-			n, err := os.Stdin.Read(buf)
-			for _, c := range buf[:n] {
+			n, err := os.Stdin.Read(block)
+			for _, c := range block[:n] {
 				counts[c]++
 			}
 			if err == io.EOF {

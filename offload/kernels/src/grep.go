@@ -29,7 +29,8 @@ func grep(out *bufio.Writer, args []string, reduce bool) error {
 		return err
 	}
 	return eachFile(func(path string, r io.Reader) error {
-		in := bufio.NewReaderSize(r, 64<<10)
+		in := lines
+		in.Reset(r)
 		for n := 1; ; n++ {
 			line, err := in.ReadSlice('\n')
 			for errors.Is(err, bufio.ErrBufferFull) { // a long line

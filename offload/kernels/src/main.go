@@ -15,18 +15,6 @@ import (
 	"strconv"
 )
 
-func main() {
-	out := bufio.NewWriterSize(os.Stdout, 64<<10)
-	err := run(out)
-	if e := out.Flush(); err == nil {
-		err = e
-	}
-	if err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
-		os.Exit(1)
-	}
-}
-
 func run(out *bufio.Writer) error {
 	if len(os.Args) < 2 {
 		return errors.New("the first argument names the kernel")

@@ -36,7 +36,7 @@ func wordcount(out *bufio.Writer, args []string, phase string) error {
 	if phase == "reduce" {
 		err = addCounts(&t, os.Stdin)
 	} else {
-		s := scanner{t: &t, of: of, buf: make([]byte, 256<<10)}
+		s := scanner{t: &t, of: of, buf: block}
 		err = eachFile(func(_ string, r io.Reader) error { return s.scan(r) })
 	}
 	if err != nil {
