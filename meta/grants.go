@@ -6,8 +6,14 @@ import (
 	"quernfs/meta/state"
 )
 
-// stateTree is the state as targets reads it.
-type stateTree struct{ st *state.State }
+// stateTree is the state as one command sees it before it is applied. One
+// goroutine uses it.
+type stateTree struct {
+	st   *state.State
+	jobs map[uint64]*wire.Job // those that were asked for
+}
+
+func newStateTree(st *state.State) stateTree { return stateTree{st, map[uint64]*wire.Job{}} }
 
 func (t stateTree) entry(parent uint64, name string) *wire.Dentry {
 	d, err := t.st.Entry(parent, name)
@@ -17,21 +23,19 @@ func (t stateTree) entry(parent uint64, name string) *wire.Dentry {
 	return d
 }
 
-func (t stateTree) outDir(job uint64) uint64 {
-	j, err := t.st.Job(job)
-	if err != nil {
-		return 0
+// job is nil if there is none. Where its results go never changes.
+func (t stateTree) job(id uint64) *wire.Job {
+	j, known := t.jobs[id]
+	if !known {
+		j, _ = t.st.Job(id)
+		t.jobs[id] = j
 	}
-	return j.OutDir
+	return j
 }
 
-func (t stateTree) outParent(job uint64) uint64 {
-	j, err := t.st.Job(job)
-	if err != nil {
-		return 0
-	}
-	return j.OutParent
-}
+func (t stateTree) outDir(job uint64) uint64 { return t.job(job).GetOutDir() }
+
+func (t stateTree) outParent(job uint64) uint64 { return t.job(job).GetOutParent() }
 
 func (t stateTree) node(name string) *wire.Node {
 	n, err := t.st.NodeByName(name)

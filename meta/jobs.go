@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"quernfs/internal/transport"
@@ -76,7 +77,7 @@ func (v *jobView) Changed() <-chan struct{} { return v.changed }
 // Propose goes the way of every mutation, so that what a task's outputs replace
 // is recalled first.
 func (v *jobView) Propose(ctx context.Context, cmd *wire.Command) (*wire.Result, error) {
-	if !aboutJobs(cmd) {
+	if !onlyJobs(cmd) {
 		return nil, wire.Errorf(wire.Forbidden, "propose", "", "a scheduler gives commands about jobs only")
 	}
 	c, err := v.l.begin(ctx, &wire.Command{Cred: cmd.Cred, Op: cmd.Op})
@@ -92,6 +93,14 @@ func (v *jobView) Propose(ctx context.Context, cmd *wire.Command) (*wire.Result,
 		return c.result, wire.Errorf(wire.Code(c.result.Code), "propose", "", "%s", c.result.Message)
 	}
 	return c.result, c.err
+}
+
+// onlyJobs: the command, or each of a batch, is about jobs.
+func onlyJobs(cmd *wire.Command) bool {
+	if b, ok := cmd.Op.(*wire.Command_Batch); ok {
+		return !slices.ContainsFunc(b.Batch.GetCommands(), func(c *wire.Command) bool { return !aboutJobs(c) })
+	}
+	return aboutJobs(cmd)
 }
 
 func (v *jobView) Query(q *wire.Query) (*wire.Answer, error) { return v.l.s.fsm.state().Query(q) }

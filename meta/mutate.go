@@ -120,7 +120,7 @@ func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
 	if err := l.await(ctx, op.Done, "mutate", op.Locked); err != nil {
 		return nil, err
 	}
-	view := stateTree{st}
+	view := newStateTree(st)
 	l.mu.Lock()
 	l.table.Claim(op, targets(cmd, view)...)
 	l.unlock()

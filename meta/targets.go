@@ -143,8 +143,11 @@ func outputTargets(u *wire.UpdateTask, t tree) []lease.Claim {
 // resultTargets are the names that a task's results get in the directory that
 // the job names, and what had them.
 func resultTargets(u *wire.UpdateTask, t tree) []lease.Claim {
+	if len(u.GetNames()) == 0 {
+		return nil
+	}
 	dir := t.outParent(u.GetTask().GetJob())
-	if dir == 0 || len(u.GetNames()) == 0 {
+	if dir == 0 {
 		return nil
 	}
 	all := []lease.Claim{{Ino: dir, Kind: lease.Names, Names: u.Names}}
@@ -208,8 +211,11 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 		c.Op = &wire.Command_Rename{Rename: n}
 	case *wire.Command_UpdateTask:
 		u := op.UpdateTask
+		if len(u.GetNames()) == 0 {
+			break
+		}
 		dir := t.outParent(u.GetTask().GetJob())
-		if dir == 0 || len(u.GetNames()) == 0 {
+		if dir == 0 {
 			break
 		}
 		n := proto.CloneOf(u)

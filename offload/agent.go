@@ -40,10 +40,11 @@ type AgentConfig struct {
 
 // How often an agent asks, and what it forgets.
 const (
-	pollWait    = 5 * time.Second  // how long the leader may hold a poll
-	idleWorker  = 30 * time.Second // after that a worker without work is ended
-	reportLimit = 2 * time.Minute  // how long a result is offered to meta
-	stopLimit   = 3 * time.Second  // for the last words of a stopping agent
+	pollWait    = 5 * time.Second       // how long the leader may hold a poll
+	pollGap     = 10 * time.Millisecond // between the ends of two polls of an agent that is busy
+	idleWorker  = 30 * time.Second      // after that a worker without work is ended
+	reportLimit = 2 * time.Minute       // how long a result is offered to meta
+	stopLimit   = 3 * time.Second       // for the last words of a stopping agent
 )
 
 // Agent runs tasks on this host.
@@ -56,16 +57,20 @@ type Agent struct {
 
 	mu      sync.Mutex
 	running map[attemptID]context.CancelCauseFunc // guarded by mu
-	used    int                                   // tasks that run or wait for a slot; guarded by mu
+	held    int                                   // tasks that occupy a slot, wait for one, or report; guarded by mu
+	active  int                                   // those that do not report; guarded by mu
 	pace    pace                                  // guarded by mu
 	ended   []*wire.EndedTask                     // not yet told to the scheduler; guarded by mu
 	idle    []idleProcess                         // guarded by mu
 	wake    context.CancelFunc                    // ends the poll under way; guarded by mu
+	nudge   *time.Timer                           // is about to call wake; guarded by mu
 	tasks   sync.WaitGroup
 	slots   chan struct{} // has one for each task that runs
 
 	modules  sync.Mutex      // one module is fetched and compiled at a time
 	prepared map[string]bool // by digest: compiled here; guarded by modules
+
+	specs specs
 }
 
 type attemptID struct {
@@ -136,9 +141,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 func (a *Agent) endPoll() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.wake != nil {
-		a.wake()
-	}
+	a.ask()
 }
 
 // Runtimes are what this agent can run now.
@@ -167,7 +170,7 @@ func (a *Agent) Slots() int { return a.cfg.Slots }
 func (a *Agent) Busy() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return min(a.used, a.cfg.Slots)
+	return min(a.active, a.cfg.Slots)
 }
 
 // Run asks for tasks and runs them until ctx ends; then it stops what runs,
@@ -237,7 +240,8 @@ func (a *Agent) poll(ctx context.Context) (reply *wire.PollReply, woken bool, er
 	defer cancel()
 	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), Devices: a.Devices(), WaitMs: uint32(pollWait.Milliseconds())}
 	a.mu.Lock()
-	q.Slots = uint32(max(a.cfg.Slots+a.pace.ahead(a.cfg.Slots)-a.used, 0))
+	most := a.cfg.Slots + a.pace.ahead(a.cfg.Slots)
+	q.Slots = uint32(max(0, min(most-a.active, 2*most-a.held)))
 	for id := range a.running {
 		q.Running = append(q.Running, &wire.RunningTask{Job: id.job, N: id.n, Attempt: id.attempt})
 	}
@@ -288,32 +292,67 @@ func (a *Agent) start(ctx context.Context, s *wire.Assignment) {
 	if onDevice(s.Task) {
 		slot = 0 // it occupies a device
 	}
-	a.used += slot
+	a.held += slot
+	a.active += slot
 	a.tasks.Add(1)
 	go func() {
 		defer a.tasks.Done()
 		unhook := context.AfterFunc(ctx, func() { stop(errShutdown) })
 		defer unhook()
+		taken := false
 		select {
 		case a.slots <- struct{}{}:
-			defer func() { <-a.slots }()
+			taken = true
 		case <-tctx.Done():
 		}
 		began := time.Now()
-		end := a.attempt(tctx, s)
+		// The slot is free as soon as the task has run: what follows waits for meta.
+		free := sync.OnceFunc(func() {
+			if taken {
+				<-a.slots
+			}
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.active -= slot
+			a.pace.note(time.Since(began))
+			a.askSoon()
+		})
+		end := a.attempt(tctx, s, free)
+		free()
 		stop(nil)
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.pace.note(time.Since(began))
 		if end != nil {
 			a.ended = append(a.ended, end)
 		}
 		delete(a.running, id)
-		a.used -= slot
-		if a.wake != nil {
-			a.wake()
+		a.held -= slot
+		if a.active < a.cfg.Slots || slot == 0 {
+			a.ask()
+		} else {
+			a.askSoon()
 		}
 	}()
+}
+
+// ask ends the poll under way, so that the next one asks for more and tells what
+// has ended. mu is held.
+func (a *Agent) ask() {
+	if a.nudge != nil {
+		a.nudge.Stop()
+		a.nudge = nil
+	}
+	if a.wake != nil {
+		a.wake()
+	}
+}
+
+// askSoon is ask in a while, together with what ends meanwhile: as long as there
+// are tasks to run it is not urgent. mu is held.
+func (a *Agent) askSoon() {
+	if a.nudge == nil {
+		a.nudge = time.AfterFunc(pollGap, a.endPoll)
+	}
 }
 
 // take returns a warm worker or starts one.

@@ -21,8 +21,8 @@ const tailBytes = 8 << 10
 
 // attempt runs one attempt of a task and reports how it ended. It returns what
 // the scheduler is to be told with the next poll; nil if meta has not taken the
-// report.
-func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask {
+// report. It calls ran when the task needs its slot no more.
+func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wire.EndedTask {
 	id := attemptID{s.Task.Job, s.Task.N, s.Task.Attempt}
 	started := time.Now()
 	r := &attemptRun{
@@ -35,6 +35,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment) *wire.EndedTask
 		},
 	}
 	err := r.run(ctx)
+	ran()
 	if errors.Is(context.Cause(ctx), errStopped) {
 		r.remove()
 		return nil
@@ -136,7 +137,7 @@ type attemptRun struct {
 
 // run does everything up to the report.
 func (r *attemptRun) run(ctx context.Context) error {
-	spec, err := jobfile.Parse(r.job.Spec)
+	spec, err := r.agent.specs.parse(r.job)
 	if err != nil {
 		return fmt.Errorf("the job file cannot be read any more: %w", err)
 	}

@@ -88,17 +88,8 @@ func (r *reports) together(list []*report) {
 		defer stop()
 	}
 	res, err := r.meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_Batch{Batch: b}})
-	if err == nil && len(res.Results) != len(list) {
-		err = wire.Errorf(wire.Internal, "report tasks", "", "%d results of %d reports", len(res.Results), len(list))
-	}
-	for i, x := range list {
-		each := err
-		if err == nil {
-			if code := wire.Code(res.Results[i].GetCode()); code != wire.OK {
-				each = wire.Errorf(code, "report task", "", "%s", res.Results[i].GetMessage())
-			}
-		}
-		x.done <- each
+	for i, err := range resultsOf(res, err, len(list)) {
+		list[i].done <- err
 	}
 }
 

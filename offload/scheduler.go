@@ -91,15 +91,30 @@ func (s *Scheduler) Lead(ctx context.Context, view View) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for ctx.Err() == nil {
-		if err := t.round(ctx, time.Now()); err != nil && ctx.Err() == nil {
+		began := time.Now()
+		if err := t.round(ctx, began); err != nil && ctx.Err() == nil {
 			s.log.Warn("jobs were not scheduled", "err", err)
 		}
+		rest(ctx, min(restMost, 3*time.Since(began)))
 		select {
 		case <-view.Changed():
 		case <-t.kick:
 		case <-ticker.C:
 		case <-ctx.Done():
 		}
+	}
+}
+
+// restMost is how long a term rests between two rounds at most.
+const restMost = 5 * time.Millisecond
+
+// rest waits, so that what happens meanwhile is seen by one round.
+func rest(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -24,11 +24,16 @@ const (
 )
 
 func (t *term) propose(ctx context.Context, cmd *wire.Command) error {
+	_, err := t.proposed(ctx, cmd)
+	return err
+}
+
+// proposed is propose for whom the result matters.
+func (t *term) proposed(ctx context.Context, cmd *wire.Command) (*wire.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
 	defer cancel()
 	cmd.Cred = rootCred
-	_, err := t.view.Propose(ctx, cmd)
-	return err
+	return t.view.Propose(ctx, cmd)
 }
 
 // afterFailure is the state of a task one of whose attempts has failed, and
@@ -242,21 +247,13 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 			return t.propose(ctx, &wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: u}})
 		})
 	}
-	var errs []error
-	for i, s := range starts {
-		if i > 0 && s.priority != starts[i-1].priority {
-			errs = append(errs, g.Wait()) // the urgent ones are given first
-		}
-		g.Go(func() error {
-			return t.startTask(ctx, s, polls[s.node], names[s.node], now)
-		})
-	}
 	for _, s := range seconds {
 		g.Go(func() error {
 			return t.startSecond(ctx, s, polls[s.node], names[s.node], now)
 		})
 	}
-	return errors.Join(append(errs, g.Wait())...)
+	err := t.startAll(ctx, starts, polls, names, now)
+	return errors.Join(err, g.Wait())
 }
 
 // inOrder are the jobs by number. mu is held.
@@ -317,49 +314,6 @@ func alternativesOf(tasks []place.Task) map[place.ID][]place.Alternative {
 		alts[tasks[i].ID] = tasks[i].Alternatives
 	}
 	return alts
-}
-
-// startTask records the next attempt of a task and hands it to the poll k.
-func (t *term) startTask(ctx context.Context, s start, k *parked, name string, now time.Time) error {
-	x := s.x
-	next := shallowTask(x.t)
-	next.Attempt = wire.NextAttempt(x.t)
-	next.LastAttempt = 0
-	next.State, next.Reason = StateRunning, "running on "+cmp.Or(name, fmt.Sprint("node ", s.node))
-	next.Agent, next.Host, next.Device, next.StartedNs = s.node, name, s.device, 0
-	next.Runtime = s.runtime
-	next.Placement = s.placement
-	update := shallowTask(next)
-	update.Inputs = nil
-	err := t.propose(ctx, &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: update}}})
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	j := t.jobs[x.t.Job]
-	if j == nil {
-		return nil // it ended meanwhile
-	}
-	if err != nil {
-		j.stale = true
-		if errors.Is(err, wire.Stale) || errors.Is(err, wire.NotFound) {
-			return nil
-		}
-		return err
-	}
-	if i, found := slices.BinarySearch(j.pending, x.t.N); found {
-		j.pending = slices.Delete(j.pending, i, i+1)
-	}
-	if j.queue != nil {
-		j.queue.Take(x.t.N)
-	}
-	j.alone = false
-	x.t, x.started = next, now
-	x.expect = took(next.Placement)
-	k.agent.tasks[x.id()] = x
-	if t.parked[k] && !k.closed {
-		k.give(j, x, next.Attempt)
-	}
-	// Else the poll has just ended; the agent's next one gets it.
-	return nil
 }
 
 // runtime is what a job's tasks of a phase are to run with, now. mu is held.
