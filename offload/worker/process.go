@@ -70,6 +70,7 @@ type Process struct {
 	state string        // how it ended; set before ended is closed
 	dead  bool          // of no use any more
 	once  sync.Once
+	buf   []byte // what is read for the worker
 }
 
 // environ is the little that a worker gets.
@@ -233,7 +234,6 @@ func (p *Process) run(ctx context.Context, t *Task) (exit Exit, err error) {
 		}
 	}
 	var inputErr error
-	buf := make([]byte, chunk)
 	for {
 		k, body, err := p.link.recv()
 		if err != nil {
@@ -249,7 +249,8 @@ func (p *Process) run(ctx context.Context, t *Task) (exit Exit, err error) {
 				return exit, fmt.Errorf("a read of input %d of %d", q.input, len(t.Inputs))
 			}
 			in := t.Inputs[q.input]
-			n, err := readFull(ctx, in, buf[:q.n], int64(q.off))
+			buf := p.buffer(int(q.n))
+			n, err := readFull(ctx, in, buf, int64(q.off))
 			if err != nil && inputErr == nil {
 				inputErr = &InputError{in.Path, err}
 			}
@@ -278,6 +279,14 @@ func (p *Process) run(ctx context.Context, t *Task) (exit Exit, err error) {
 			return exit, fmt.Errorf("frame %d in a run", k)
 		}
 	}
+}
+
+// buffer has n bytes, at most chunk.
+func (p *Process) buffer(n int) []byte {
+	if len(p.buf) < n {
+		p.buf = make([]byte, n)
+	}
+	return p.buf[:n]
 }
 
 // readFull fills p unless the input ends before; it never returns io.EOF.

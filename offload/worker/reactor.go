@@ -61,15 +61,46 @@ type stage struct {
 	stdout, stderr io.Writer
 	random         *rand.ChaCha8
 	spoilt         bool // a descriptor is not what it was
+	roots          int  // how often /in itself is open
 }
 
 // set shows a run.
 func (s *stage) set(r *Run, in *inputs, stdout, stderr io.Writer) {
-	*s = stage{args: r.Args, env: r.Env, in: in, stdin: in.stream(), stdout: stdout, stderr: stderr}
+	*s = stage{args: r.Args, env: r.Env, in: in, stdin: in.stream(), stdout: stdout, stderr: stderr, roots: s.roots}
 }
 
 // Open implements fs.FS: it is /in.
-func (s *stage) Open(name string) (fs.File, error) { return s.in.Open(name) }
+func (s *stage) Open(name string) (fs.File, error) {
+	if name != "." {
+		return s.in.Open(name)
+	}
+	s.roots++
+	return &rootDir{s: s}, nil
+}
+
+// asBefore says whether the descriptors are those that a run began with. wazero
+// opens /in once by itself, and keeps it open.
+func (s *stage) asBefore() bool { return !s.spoilt && s.in.open == 0 && s.roots <= 1 }
+
+// rootDir is /in, of whichever run is under way.
+type rootDir struct {
+	s   *stage
+	in  *inputs // whose entries dir lists
+	dir openDir
+}
+
+func (d *rootDir) Stat() (fs.FileInfo, error) { return dirInfo{"."}, nil }
+func (d *rootDir) Close() error               { d.s.roots--; return nil }
+func (d *rootDir) Read([]byte) (int, error) {
+	return 0, &fs.PathError{Op: "read", Path: ".", Err: fs.ErrInvalid}
+}
+
+func (d *rootDir) ReadDir(n int) ([]fs.DirEntry, error) {
+	if d.in != d.s.in {
+		d.in, d.dir = d.s.in, openDir{dir: d.s.in.root}
+	}
+	return d.dir.ReadDir(n)
+}
 
 type stageStdin struct{ s *stage }
 type stageStdout struct{ s *stage }
@@ -202,7 +233,7 @@ func (i *instance) run(ctx context.Context, r *Run, in *inputs, stdout, stderr i
 	if err != nil {
 		return 0, false, err
 	}
-	again = !i.once && !i.stage.spoilt && in.open == 0 && !i.mod.IsClosed() && i.mem.restore() == nil
+	again = !i.once && i.stage.asBefore() && !i.mod.IsClosed() && i.mem.restore() == nil
 	i.globals.restore()
 	return int(int32(res[0])), again, nil
 }
