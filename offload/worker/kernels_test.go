@@ -230,3 +230,21 @@ func sorted(s string) string {
 	sort.Strings(lines)
 	return strings.Join(lines, "\n")
 }
+
+// TestLongListing: a directory whose listing takes several calls.
+func TestLongListing(t *testing.T) {
+	k := newKernelRunner(t)
+	var files []namedFile
+	var want strings.Builder
+	for i := range 2000 {
+		f := namedFile{fmt.Sprintf("/in some directory/%s-%04d", strings.Repeat("x", i%60), i), []byte{byte(i)}}
+		files = append(files, f)
+	}
+	sort.Slice(files, func(i, j int) bool { return files[i].path < files[j].path })
+	for _, f := range files {
+		fmt.Fprintf(&want, "%x  %s\n", sha256.Sum256(f.data), f.path)
+	}
+	if got := k.run("sha256sum", "single", nil, files); got != want.String() {
+		t.Errorf("%d bytes, not %d", len(got), want.Len())
+	}
+}

@@ -10,7 +10,6 @@ import (
 	"bufio"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"strconv"
 )
@@ -70,21 +69,6 @@ func number(s string, otherwise int) (int, error) {
 		return 0, errors.New("not a number: " + s)
 	}
 	return n, nil
-}
-
-// eachFile calls f with every input, in the order of their paths.
-func eachFile(f func(path string, r io.Reader) error) error {
-	return fs.WalkDir(os.DirFS("/in"), ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		file, err := os.Open("/in/" + path)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		return f("/"+path, file)
-	})
 }
 
 // copyInput is the reduce step of kernels whose parts only follow each other.
