@@ -14,6 +14,7 @@ type tree interface {
 	entry(parent uint64, name string) *wire.Dentry
 	outDir(job uint64) uint64    // 0: no such job
 	outParent(job uint64) uint64 // 0: no such job, or its results stay in its own directory
+	ending(job uint64) (*wire.Source, *wire.Entry) // the job's source and notify
 	node(name string) *wire.Node
 }
 
@@ -89,7 +90,7 @@ func targets(cmd *wire.Command, t tree) []lease.Claim {
 	case *wire.Command_Clone:
 		return []lease.Claim{{Ino: op.Clone.GetSrc(), Kind: lease.Peek}, change(op.Clone.GetDst())}
 	case *wire.Command_UpdateTask:
-		all := slices.Concat(outputTargets(op.UpdateTask, t), resultTargets(op.UpdateTask, t))
+		all := slices.Concat(outputTargets(op.UpdateTask, t), resultTargets(op.UpdateTask, t), endTargets(op.UpdateTask.GetTask().GetJob(), op.UpdateTask.GetTask().GetState(), t))
 		// The entries of out_ino move to the job's output directory.
 		if from := op.UpdateTask.GetOutIno(); from != 0 {
 			all = append(all, change(from))
@@ -98,6 +99,8 @@ func targets(cmd *wire.Command, t tree) []lease.Claim {
 			}
 		}
 		return all
+	case *wire.Command_UpdateJob:
+		return endTargets(op.UpdateJob.GetId(), op.UpdateJob.GetState(), t)
 	case *wire.Command_SubmitJob:
 		return []lease.Claim{change(wire.OutputsIno)}
 	case *wire.Command_RemoveJob:
@@ -159,6 +162,27 @@ func resultTargets(u *wire.UpdateTask, t tree) []lease.Claim {
 	return all
 }
 
+// endTargets are what the end of a job changes, which a change to state may be:
+// its source, and the file that is told.
+func endTargets(job uint64, state string, t tree) (all []lease.Claim) {
+	switch state {
+	case "succeeded", "failed", "cancelled", "expired":
+	default:
+		return nil
+	}
+	source, notify := t.ending(job)
+	if source.GetDrop() != wire.Drop_NEVER && state == "succeeded" {
+		all = append(all, lease.Claim{Ino: source.Parent, Kind: lease.Names, Names: []string{source.Name}}, victim(source.Ino))
+	}
+	if notify != nil {
+		all = append(all, lease.Claim{Ino: notify.Parent, Kind: lease.Names, Names: []string{notify.Name, wire.NotifyOld(notify.Name, job)}})
+		if d := t.entry(notify.Parent, notify.Name); d != nil {
+			all = append(all, lease.Claim{Ino: d.Ino, Kind: lease.Change})
+		}
+	}
+	return all
+}
+
 func renameTargets(r *wire.Rename, t tree) []lease.Claim {
 	from := t.entry(r.GetParent(), r.GetName())
 	if from == nil {
@@ -211,15 +235,17 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 		c.Op = &wire.Command_Rename{Rename: n}
 	case *wire.Command_UpdateTask:
 		u := op.UpdateTask
-		if len(u.GetNames()) == 0 {
+		ends := u.GetTask().GetState() == "succeeded" // and so perhaps the job, whose source may go then
+		if len(u.GetNames()) == 0 && !ends {
 			break
 		}
 		dir := t.outParent(u.GetTask().GetJob())
-		if dir == 0 {
+		source, _ := t.ending(u.GetTask().GetJob())
+		if (dir == 0 || len(u.GetNames()) == 0) && (source.GetDrop() == wire.Drop_NEVER || !ends) {
 			break
 		}
 		n := proto.CloneOf(u)
-		n.OpenSessions = nil
+		n.OpenSessions, n.SourceSessions = nil, nil
 		for _, name := range u.Names {
 			if d := t.entry(dir, name); d != nil {
 				n.OpenSessions = append(n.OpenSessions, open(d.Ino)...)
@@ -227,6 +253,9 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 		}
 		slices.Sort(n.OpenSessions)
 		n.OpenSessions = slices.Compact(n.OpenSessions)
+		if source.GetDrop() != wire.Drop_NEVER {
+			n.SourceSessions = open(source.Ino)
+		}
 		c.Op = &wire.Command_UpdateTask{UpdateTask: n}
 	case *wire.Command_Batch:
 		b := &wire.Batch{Commands: make([]*wire.Command, len(op.Batch.GetCommands()))}

@@ -23,6 +23,14 @@ func (t fakeTree) outDir(job uint64) uint64 { return t[fmt.Sprintf("job/%d", job
 
 func (t fakeTree) outParent(job uint64) uint64 { return t[fmt.Sprintf("results/%d", job)] }
 
+// ending has job 6, whose source is 12 and whose notices go to 1/a.
+func (t fakeTree) ending(job uint64) (*wire.Source, *wire.Entry) {
+	if job != 6 {
+		return nil, nil
+	}
+	return &wire.Source{Parent: 2, Name: "c", Ino: 12, Drop: wire.Drop_ALWAYS}, &wire.Entry{Parent: 1, Name: "a"}
+}
+
 func (t fakeTree) node(name string) *wire.Node {
 	if id, ok := t["node/"+name]; ok {
 		return &wire.Node{Id: uint32(id), Name: name, State: "draining"}
@@ -77,6 +85,10 @@ func TestTargets(t *testing.T) {
 		{"commit", &wire.Command{Op: &wire.Command_Commit{Commit: &wire.Commit{Files: []*wire.FileUpdate{{Ino: 10}, {Ino: 11}}}}}, 0, "change 10, change 11"},
 		{"task done", &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: &wire.Task{Job: 5}, OutIno: 51}}}, 0, "change 50, change 51"},
 		{"task done, small output", &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: &wire.Task{Job: 5}, Files: []*wire.OutputFile{{Name: "o"}}}}}, 0, "names 50 o"},
+		{"a rule's job succeeds", taskEnds(6, "succeeded"), 0, "change 10, names 1 a a.6, names 2 c, victim 12"},
+		{"a rule's job fails", taskEnds(6, "failed"), 0, "change 10, names 1 a a.6"},
+		{"a rule's job goes on", taskEnds(6, "running"), 0, ""},
+		{"a job is cancelled", &wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{Id: 6, State: "cancelled"}}}, 0, "change 10, names 1 a a.6"},
 		{"batch", &wire.Command{Op: &wire.Command_Batch{Batch: &wire.Batch{Commands: []*wire.Command{unlink(1, "a"), chmod(11, 0)}}}}, 1, "change 11, names 1 a, victim 10"},
 	} {
 		if got := showClaims(targets(c.cmd, tree)); got != c.want {
@@ -85,6 +97,21 @@ func TestTargets(t *testing.T) {
 		if got := len(names(c.cmd)); got != c.names {
 			t.Errorf("%s: %d names, want %d", c.name, got, c.names)
 		}
+	}
+}
+
+func taskEnds(job uint64, state string) *wire.Command {
+	return &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: &wire.Task{Job: job, State: state}}}}
+}
+
+// TestStampedSource: who has a source open is told with the end of its job, and
+// only the leader says so.
+func TestStampedSource(t *testing.T) {
+	cmd := taskEnds(6, "succeeded")
+	cmd.GetUpdateTask().SourceSessions = []uint64{99}
+	got := stamped(cmd, fakeTree{}, func(ino uint64) []uint64 { return []uint64{ino} })
+	if !slices.Equal(got.GetUpdateTask().SourceSessions, []uint64{12}) || got.GetUpdateTask().OpenSessions != nil {
+		t.Errorf("%v", got)
 	}
 }
 

@@ -78,6 +78,115 @@ func (Mode) EnumDescriptor() ([]byte, []int) {
 	return file_quern_proto_rawDescGZIP(), []int{0}
 }
 
+// Drop says when a source is removed.
+type Drop int32
+
+const (
+	Drop_NEVER     Drop = 0
+	Drop_ALWAYS    Drop = 1
+	Drop_EMPTY     Drop = 2 // if the results are empty
+	Drop_NOT_EMPTY Drop = 3
+	Drop_FOUND     Drop = 4 // if a line of the results fits the pattern
+	Drop_NOT_FOUND Drop = 5
+)
+
+// Enum value maps for Drop.
+var (
+	Drop_name = map[int32]string{
+		0: "NEVER",
+		1: "ALWAYS",
+		2: "EMPTY",
+		3: "NOT_EMPTY",
+		4: "FOUND",
+		5: "NOT_FOUND",
+	}
+	Drop_value = map[string]int32{
+		"NEVER":     0,
+		"ALWAYS":    1,
+		"EMPTY":     2,
+		"NOT_EMPTY": 3,
+		"FOUND":     4,
+		"NOT_FOUND": 5,
+	}
+)
+
+func (x Drop) Enum() *Drop {
+	p := new(Drop)
+	*p = x
+	return p
+}
+
+func (x Drop) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Drop) Descriptor() protoreflect.EnumDescriptor {
+	return file_quern_proto_enumTypes[1].Descriptor()
+}
+
+func (Drop) Type() protoreflect.EnumType {
+	return &file_quern_proto_enumTypes[1]
+}
+
+func (x Drop) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Drop.Descriptor instead.
+func (Drop) EnumDescriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{1}
+}
+
+// Verdict is what is known of a pattern in results.
+type Verdict int32
+
+const (
+	Verdict_UNKNOWN Verdict = 0 // nobody has looked
+	Verdict_ABSENT  Verdict = 1
+	Verdict_PRESENT Verdict = 2
+)
+
+// Enum value maps for Verdict.
+var (
+	Verdict_name = map[int32]string{
+		0: "UNKNOWN",
+		1: "ABSENT",
+		2: "PRESENT",
+	}
+	Verdict_value = map[string]int32{
+		"UNKNOWN": 0,
+		"ABSENT":  1,
+		"PRESENT": 2,
+	}
+)
+
+func (x Verdict) Enum() *Verdict {
+	p := new(Verdict)
+	*p = x
+	return p
+}
+
+func (x Verdict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Verdict) Descriptor() protoreflect.EnumDescriptor {
+	return file_quern_proto_enumTypes[2].Descriptor()
+}
+
+func (Verdict) Type() protoreflect.EnumType {
+	return &file_quern_proto_enumTypes[2]
+}
+
+func (x Verdict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Verdict.Descriptor instead.
+func (Verdict) EnumDescriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{2}
+}
+
 type IfExists int32
 
 const (
@@ -111,11 +220,11 @@ func (x IfExists) String() string {
 }
 
 func (IfExists) Descriptor() protoreflect.EnumDescriptor {
-	return file_quern_proto_enumTypes[1].Descriptor()
+	return file_quern_proto_enumTypes[3].Descriptor()
 }
 
 func (IfExists) Type() protoreflect.EnumType {
-	return &file_quern_proto_enumTypes[1]
+	return &file_quern_proto_enumTypes[3]
 }
 
 func (x IfExists) Number() protoreflect.EnumNumber {
@@ -124,7 +233,7 @@ func (x IfExists) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use IfExists.Descriptor instead.
 func (IfExists) EnumDescriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{1}
+	return file_quern_proto_rawDescGZIP(), []int{3}
 }
 
 // Policy says how the data of a file is stored. The zero Policy means "the
@@ -1336,6 +1445,8 @@ type Command struct {
 	//	*Command_UpdateTask
 	//	*Command_UpdateJob
 	//	*Command_RemoveJob
+	//	*Command_PutRefusal
+	//	*Command_ClearRefusal
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1654,6 +1765,24 @@ func (x *Command) GetRemoveJob() *RemoveJob {
 	return nil
 }
 
+func (x *Command) GetPutRefusal() *PutRefusal {
+	if x != nil {
+		if x, ok := x.Op.(*Command_PutRefusal); ok {
+			return x.PutRefusal
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetClearRefusal() *ClearRefusal {
+	if x != nil {
+		if x, ok := x.Op.(*Command_ClearRefusal); ok {
+			return x.ClearRefusal
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -1762,6 +1891,14 @@ type Command_RemoveJob struct {
 	RemoveJob *RemoveJob `protobuf:"bytes,70,opt,name=remove_job,json=removeJob,proto3,oneof"`
 }
 
+type Command_PutRefusal struct {
+	PutRefusal *PutRefusal `protobuf:"bytes,95,opt,name=put_refusal,json=putRefusal,proto3,oneof"`
+}
+
+type Command_ClearRefusal struct {
+	ClearRefusal *ClearRefusal `protobuf:"bytes,96,opt,name=clear_refusal,json=clearRefusal,proto3,oneof"`
+}
+
 func (*Command_Create) isCommand_Op() {}
 
 func (*Command_Unlink) isCommand_Op() {}
@@ -1813,6 +1950,10 @@ func (*Command_UpdateTask) isCommand_Op() {}
 func (*Command_UpdateJob) isCommand_Op() {}
 
 func (*Command_RemoveJob) isCommand_Op() {}
+
+func (*Command_PutRefusal) isCommand_Op() {}
+
+func (*Command_ClearRefusal) isCommand_Op() {}
 
 // Result is the reply to a Command. code 0 is success; else nothing changed.
 type Result struct {
@@ -3537,6 +3678,7 @@ type Query struct {
 	//	*Query_Access
 	//	*Query_ExplainJob
 	//	*Query_GetMemo
+	//	*Query_ListRefusals
 	Op            isQuery_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3753,6 +3895,15 @@ func (x *Query) GetGetMemo() *GetMemo {
 	return nil
 }
 
+func (x *Query) GetListRefusals() *ListRefusals {
+	if x != nil {
+		if x, ok := x.Op.(*Query_ListRefusals); ok {
+			return x.ListRefusals
+		}
+	}
+	return nil
+}
+
 type isQuery_Op interface {
 	isQuery_Op()
 }
@@ -3825,6 +3976,10 @@ type Query_GetMemo struct {
 	GetMemo *GetMemo `protobuf:"bytes,70,opt,name=get_memo,json=getMemo,proto3,oneof"`
 }
 
+type Query_ListRefusals struct {
+	ListRefusals *ListRefusals `protobuf:"bytes,95,opt,name=list_refusals,json=listRefusals,proto3,oneof"`
+}
+
 func (*Query_Lookup) isQuery_Op() {}
 
 func (*Query_GetInode) isQuery_Op() {}
@@ -3859,6 +4014,8 @@ func (*Query_ExplainJob) isQuery_Op() {}
 
 func (*Query_GetMemo) isQuery_Op() {}
 
+func (*Query_ListRefusals) isQuery_Op() {}
+
 type Answer struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Code    uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
@@ -3878,6 +4035,7 @@ type Answer struct {
 	//	*Answer_Nodes
 	//	*Answer_Status
 	//	*Answer_Memo
+	//	*Answer_Refusals
 	Op            isAnswer_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4047,6 +4205,15 @@ func (x *Answer) GetMemo() *Memo {
 	return nil
 }
 
+func (x *Answer) GetRefusals() *RefusalsAnswer {
+	if x != nil {
+		if x, ok := x.Op.(*Answer_Refusals); ok {
+			return x.Refusals
+		}
+	}
+	return nil
+}
+
 type isAnswer_Op interface {
 	isAnswer_Op()
 }
@@ -4095,6 +4262,10 @@ type Answer_Memo struct {
 	Memo *Memo `protobuf:"bytes,70,opt,name=memo,proto3,oneof"`
 }
 
+type Answer_Refusals struct {
+	Refusals *RefusalsAnswer `protobuf:"bytes,95,opt,name=refusals,proto3,oneof"`
+}
+
 func (*Answer_Inode) isAnswer_Op() {}
 
 func (*Answer_Dir) isAnswer_Op() {}
@@ -4116,6 +4287,8 @@ func (*Answer_Nodes) isAnswer_Op() {}
 func (*Answer_Status) isAnswer_Op() {}
 
 func (*Answer_Memo) isAnswer_Op() {}
+
+func (*Answer_Refusals) isAnswer_Op() {}
 
 // Lookup finds name in parent (search permission checked). With a read lease
 // granted on parent, ENOENT may be cached too; the parent's inode comes back
@@ -7794,6 +7967,10 @@ type Job struct {
 	Paused          bool                   `protobuf:"varint,75,opt,name=paused,proto3" json:"paused,omitempty"`                                            // no further task starts
 	OutParent       uint64                 `protobuf:"varint,76,opt,name=out_parent,json=outParent,proto3" json:"out_parent,omitempty"`                     // the directory that results go to; 0: out_dir
 	IfExists        IfExists               `protobuf:"varint,77,opt,name=if_exists,json=ifExists,proto3,enum=quern.IfExists" json:"if_exists,omitempty"`    // what to do where a result's name is taken
+	Rule            string                 `protobuf:"bytes,95,opt,name=rule,proto3" json:"rule,omitempty"`                                                 // the standing rule that submitted it; "": none
+	Source          *Source                `protobuf:"bytes,96,opt,name=source,proto3" json:"source,omitempty"`                                             // the file that a rule submitted it for
+	Notify          *Entry                 `protobuf:"bytes,97,opt,name=notify,proto3" json:"notify,omitempty"`                                             // the file that is told of its end
+	Combine         *KernelRef             `protobuf:"bytes,98,opt,name=combine,proto3" json:"combine,omitempty"`                                           // what runs over the output of each map task
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -8017,6 +8194,190 @@ func (x *Job) GetIfExists() IfExists {
 	return IfExists_REPLACE
 }
 
+func (x *Job) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Job) GetSource() *Source {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *Job) GetNotify() *Entry {
+	if x != nil {
+		return x.Notify
+	}
+	return nil
+}
+
+func (x *Job) GetCombine() *KernelRef {
+	if x != nil {
+		return x.Combine
+	}
+	return nil
+}
+
+// Source is the file that a rule's job is about, and what becomes of it in the
+// command with which the job succeeds. It is removed only if it still has that
+// name and is what it was, and if the job's owner may remove it.
+type Source struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Parent        uint64                 `protobuf:"varint,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Ino           uint64                 `protobuf:"varint,3,opt,name=ino,proto3" json:"ino,omitempty"`
+	Size          uint64                 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	MtimeNs       int64                  `protobuf:"fixed64,5,opt,name=mtime_ns,json=mtimeNs,proto3" json:"mtime_ns,omitempty"`
+	CtimeNs       int64                  `protobuf:"fixed64,6,opt,name=ctime_ns,json=ctimeNs,proto3" json:"ctime_ns,omitempty"`
+	Drop          Drop                   `protobuf:"varint,7,opt,name=drop,proto3,enum=quern.Drop" json:"drop,omitempty"`
+	Pattern       string                 `protobuf:"bytes,8,opt,name=pattern,proto3" json:"pattern,omitempty"` // a regular expression, for FOUND and NOT_FOUND
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Source) Reset() {
+	*x = Source{}
+	mi := &file_quern_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Source) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Source) ProtoMessage() {}
+
+func (x *Source) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Source.ProtoReflect.Descriptor instead.
+func (*Source) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{98}
+}
+
+func (x *Source) GetParent() uint64 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *Source) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Source) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *Source) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Source) GetMtimeNs() int64 {
+	if x != nil {
+		return x.MtimeNs
+	}
+	return 0
+}
+
+func (x *Source) GetCtimeNs() int64 {
+	if x != nil {
+		return x.CtimeNs
+	}
+	return 0
+}
+
+func (x *Source) GetDrop() Drop {
+	if x != nil {
+		return x.Drop
+	}
+	return Drop_NEVER
+}
+
+func (x *Source) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+// Entry is a name in a directory.
+type Entry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Parent        uint64                 `protobuf:"varint,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Entry) Reset() {
+	*x = Entry{}
+	mi := &file_quern_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Entry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Entry) ProtoMessage() {}
+
+func (x *Entry) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Entry.ProtoReflect.Descriptor instead.
+func (*Entry) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *Entry) GetParent() uint64 {
+	if x != nil {
+		return x.Parent
+	}
+	return 0
+}
+
+func (x *Entry) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // After is a job that another waits for.
 type After struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -8029,7 +8390,7 @@ type After struct {
 
 func (x *After) Reset() {
 	*x = After{}
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8041,7 +8402,7 @@ func (x *After) String() string {
 func (*After) ProtoMessage() {}
 
 func (x *After) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8054,7 +8415,7 @@ func (x *After) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use After.ProtoReflect.Descriptor instead.
 func (*After) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{98}
+	return file_quern_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *After) GetJob() uint64 {
@@ -8098,7 +8459,7 @@ type KernelRef struct {
 
 func (x *KernelRef) Reset() {
 	*x = KernelRef{}
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8110,7 +8471,7 @@ func (x *KernelRef) String() string {
 func (*KernelRef) ProtoMessage() {}
 
 func (x *KernelRef) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8123,7 +8484,7 @@ func (x *KernelRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelRef.ProtoReflect.Descriptor instead.
 func (*KernelRef) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{99}
+	return file_quern_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *KernelRef) GetName() string {
@@ -8204,7 +8565,7 @@ type KernelFile struct {
 
 func (x *KernelFile) Reset() {
 	*x = KernelFile{}
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8216,7 +8577,7 @@ func (x *KernelFile) String() string {
 func (*KernelFile) ProtoMessage() {}
 
 func (x *KernelFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8229,7 +8590,7 @@ func (x *KernelFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelFile.ProtoReflect.Descriptor instead.
 func (*KernelFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{100}
+	return file_quern_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *KernelFile) GetName() string {
@@ -8284,7 +8645,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8296,7 +8657,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8309,7 +8670,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{103}
 }
 
 func (x *JobEvent) GetTimeNs() int64 {
@@ -8361,13 +8722,14 @@ type Task struct {
 	Timing        *Timing                `protobuf:"bytes,41,opt,name=timing,proto3" json:"timing,omitempty"`                               // of the last attempt
 	Second        *SecondAttempt         `protobuf:"bytes,42,opt,name=second,proto3" json:"second,omitempty"`                               // beside the running one
 	LastAttempt   uint32                 `protobuf:"varint,43,opt,name=last_attempt,json=lastAttempt,proto3" json:"last_attempt,omitempty"` // the highest number given away, if above attempt
+	Verdict       Verdict                `protobuf:"varint,95,opt,name=verdict,proto3,enum=quern.Verdict" json:"verdict,omitempty"`         // of what it left: whether a line fits the pattern of Job.source
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8379,7 +8741,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8392,7 +8754,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *Task) GetJob() uint64 {
@@ -8619,6 +8981,13 @@ func (x *Task) GetLastAttempt() uint32 {
 	return 0
 }
 
+func (x *Task) GetVerdict() Verdict {
+	if x != nil {
+		return x.Verdict
+	}
+	return Verdict_UNKNOWN
+}
+
 // SecondAttempt is one that runs beside a task's attempt since that is late. The
 // first to succeed wins; when one ends otherwise, the other goes on.
 type SecondAttempt struct {
@@ -8636,7 +9005,7 @@ type SecondAttempt struct {
 
 func (x *SecondAttempt) Reset() {
 	*x = SecondAttempt{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8648,7 +9017,7 @@ func (x *SecondAttempt) String() string {
 func (*SecondAttempt) ProtoMessage() {}
 
 func (x *SecondAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8661,7 +9030,7 @@ func (x *SecondAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecondAttempt.ProtoReflect.Descriptor instead.
 func (*SecondAttempt) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *SecondAttempt) GetAttempt() uint32 {
@@ -8726,7 +9095,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8738,7 +9107,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8751,7 +9120,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *Placement) GetPlaces() []*Place {
@@ -8805,7 +9174,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8817,7 +9186,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8830,7 +9199,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *Place) GetNode() uint32 {
@@ -8937,7 +9306,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8949,7 +9318,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8962,7 +9331,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *Timing) GetRunNs() int64 {
@@ -9009,7 +9378,7 @@ type TaskInput struct {
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9021,7 +9390,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9034,7 +9403,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -9104,7 +9473,7 @@ type FileRange struct {
 
 func (x *FileRange) Reset() {
 	*x = FileRange{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9116,7 +9485,7 @@ func (x *FileRange) String() string {
 func (*FileRange) ProtoMessage() {}
 
 func (x *FileRange) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9129,7 +9498,7 @@ func (x *FileRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRange.ProtoReflect.Descriptor instead.
 func (*FileRange) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *FileRange) GetOff() uint64 {
@@ -9151,13 +9520,14 @@ type SubmitJob struct {
 	Job           *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"` // id, state and times are set by the state machine
 	Tasks         []*Task                `protobuf:"bytes,2,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	MaxOpen       uint32                 `protobuf:"varint,70,opt,name=max_open,json=maxOpen,proto3" json:"max_open,omitempty"` // by the leader: how many jobs that have not ended a user may have; 0: any number
+	About         []uint64               `protobuf:"varint,95,rep,packed,name=about,proto3" json:"about,omitempty"`             // inodes of which no refusal is remembered any more
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9169,7 +9539,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9182,7 +9552,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -9206,6 +9576,326 @@ func (x *SubmitJob) GetMaxOpen() uint32 {
 	return 0
 }
 
+func (x *SubmitJob) GetAbout() []uint64 {
+	if x != nil {
+		return x.About
+	}
+	return nil
+}
+
+// PutRefusal remembers why a job file, a rule or an attribute was refused. A
+// newer one of the name takes its place; the oldest of many are forgotten.
+type PutRefusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Ino           uint64                 `protobuf:"varint,2,opt,name=ino,proto3" json:"ino,omitempty"`  // of the file that was refused; 0: none
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"` // one sentence, up to 4 KiB
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutRefusal) Reset() {
+	*x = PutRefusal{}
+	mi := &file_quern_proto_msgTypes[112]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutRefusal) ProtoMessage() {}
+
+func (x *PutRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[112]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutRefusal.ProtoReflect.Descriptor instead.
+func (*PutRefusal) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{112}
+}
+
+func (x *PutRefusal) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PutRefusal) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *PutRefusal) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// ClearRefusal forgets those of a name, and those about a file.
+type ClearRefusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // "": of none
+	Ino           uint64                 `protobuf:"varint,2,opt,name=ino,proto3" json:"ino,omitempty"`  // 0: of none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClearRefusal) Reset() {
+	*x = ClearRefusal{}
+	mi := &file_quern_proto_msgTypes[113]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClearRefusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClearRefusal) ProtoMessage() {}
+
+func (x *ClearRefusal) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[113]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClearRefusal.ProtoReflect.Descriptor instead.
+func (*ClearRefusal) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{113}
+}
+
+func (x *ClearRefusal) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ClearRefusal) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+// Refusal is the value of j/8/number.
+type Refusal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Ino           uint64                 `protobuf:"varint,3,opt,name=ino,proto3" json:"ino,omitempty"`
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	Uid           uint32                 `protobuf:"varint,5,opt,name=uid,proto3" json:"uid,omitempty"` // who was refused
+	Gid           uint32                 `protobuf:"varint,6,opt,name=gid,proto3" json:"gid,omitempty"`
+	TimeNs        int64                  `protobuf:"fixed64,7,opt,name=time_ns,json=timeNs,proto3" json:"time_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Refusal) Reset() {
+	*x = Refusal{}
+	mi := &file_quern_proto_msgTypes[114]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Refusal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Refusal) ProtoMessage() {}
+
+func (x *Refusal) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[114]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
+func (*Refusal) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{114}
+}
+
+func (x *Refusal) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Refusal) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Refusal) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *Refusal) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Refusal) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Refusal) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *Refusal) GetTimeNs() int64 {
+	if x != nil {
+		return x.TimeNs
+	}
+	return 0
+}
+
+// ListRefusals lists them, the oldest first: all, or those that fit what is given.
+type ListRefusals struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Ino           uint64                 `protobuf:"varint,2,opt,name=ino,proto3" json:"ino,omitempty"`
+	Number        uint64                 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRefusals) Reset() {
+	*x = ListRefusals{}
+	mi := &file_quern_proto_msgTypes[115]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRefusals) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRefusals) ProtoMessage() {}
+
+func (x *ListRefusals) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[115]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRefusals.ProtoReflect.Descriptor instead.
+func (*ListRefusals) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{115}
+}
+
+func (x *ListRefusals) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListRefusals) GetIno() uint64 {
+	if x != nil {
+		return x.Ino
+	}
+	return 0
+}
+
+func (x *ListRefusals) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+type RefusalsAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refusals      []*Refusal             `protobuf:"bytes,1,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RefusalsAnswer) Reset() {
+	*x = RefusalsAnswer{}
+	mi := &file_quern_proto_msgTypes[116]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RefusalsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RefusalsAnswer) ProtoMessage() {}
+
+func (x *RefusalsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[116]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RefusalsAnswer.ProtoReflect.Descriptor instead.
+func (*RefusalsAnswer) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{116}
+}
+
+func (x *RefusalsAnswer) GetRefusals() []*Refusal {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
 // GetMemo finds the result of a task with this digest, that it left as the one
 // file of its own.
 type GetMemo struct {
@@ -9217,7 +9907,7 @@ type GetMemo struct {
 
 func (x *GetMemo) Reset() {
 	*x = GetMemo{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9229,7 +9919,7 @@ func (x *GetMemo) String() string {
 func (*GetMemo) ProtoMessage() {}
 
 func (x *GetMemo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9242,7 +9932,7 @@ func (x *GetMemo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemo.ProtoReflect.Descriptor instead.
 func (*GetMemo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *GetMemo) GetKey() []byte {
@@ -9266,7 +9956,7 @@ type Memo struct {
 
 func (x *Memo) Reset() {
 	*x = Memo{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9278,7 +9968,7 @@ func (x *Memo) String() string {
 func (*Memo) ProtoMessage() {}
 
 func (x *Memo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9291,7 +9981,7 @@ func (x *Memo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memo.ProtoReflect.Descriptor instead.
 func (*Memo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *Memo) GetIno() uint64 {
@@ -9341,7 +10031,7 @@ type RemoveJob struct {
 
 func (x *RemoveJob) Reset() {
 	*x = RemoveJob{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9353,7 +10043,7 @@ func (x *RemoveJob) String() string {
 func (*RemoveJob) ProtoMessage() {}
 
 func (x *RemoveJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9366,7 +10056,7 @@ func (x *RemoveJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveJob.ProtoReflect.Descriptor instead.
 func (*RemoveJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *RemoveJob) GetId() uint64 {
@@ -9379,21 +10069,22 @@ func (x *RemoveJob) GetId() uint64 {
 // UpdateTask moves a task on. It is refused with Stale when attempt is not the
 // current one, so that only one attempt's result appears.
 type UpdateTask struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
-	OutIno        uint64                 `protobuf:"varint,2,opt,name=out_ino,json=outIno,proto3" json:"out_ino,omitempty"`                           // with succeeded: a directory whose entries are renamed into the job's out_dir
-	Names         []string               `protobuf:"bytes,70,rep,name=names,proto3" json:"names,omitempty"`                                           // of the results, as far as they go to Job.out_parent
-	Provenance    []byte                 `protobuf:"bytes,72,opt,name=provenance,proto3" json:"provenance,omitempty"`                                 // becomes the attribute user.compute.provenance of the results
-	OpenSessions  []uint64               `protobuf:"varint,71,rep,packed,name=open_sessions,json=openSessions,proto3" json:"open_sessions,omitempty"` // by the leader: those that have one open which is replaced
-	Second        bool                   `protobuf:"varint,40,opt,name=second,proto3" json:"second,omitempty"`                                        // by the leader: task.attempt begins beside the running one
-	Files         []*OutputFile          `protobuf:"bytes,90,rep,name=files,proto3" json:"files,omitempty"`                                           // with succeeded: small files that are made in the job's out_dir
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Task           *Task                  `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	OutIno         uint64                 `protobuf:"varint,2,opt,name=out_ino,json=outIno,proto3" json:"out_ino,omitempty"`                                 // with succeeded: a directory whose entries are renamed into the job's out_dir
+	Names          []string               `protobuf:"bytes,70,rep,name=names,proto3" json:"names,omitempty"`                                                 // of the results, as far as they go to Job.out_parent
+	Provenance     []byte                 `protobuf:"bytes,72,opt,name=provenance,proto3" json:"provenance,omitempty"`                                       // becomes the attribute user.compute.provenance of the results
+	OpenSessions   []uint64               `protobuf:"varint,71,rep,packed,name=open_sessions,json=openSessions,proto3" json:"open_sessions,omitempty"`       // by the leader: those that have one open which is replaced
+	Second         bool                   `protobuf:"varint,40,opt,name=second,proto3" json:"second,omitempty"`                                              // by the leader: task.attempt begins beside the running one
+	Files          []*OutputFile          `protobuf:"bytes,90,rep,name=files,proto3" json:"files,omitempty"`                                                 // with succeeded: small files that are made in the job's out_dir
+	SourceSessions []uint64               `protobuf:"varint,96,rep,packed,name=source_sessions,json=sourceSessions,proto3" json:"source_sessions,omitempty"` // by the leader: those that have the job's source open
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9405,7 +10096,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9418,7 +10109,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -9470,6 +10161,13 @@ func (x *UpdateTask) GetFiles() []*OutputFile {
 	return nil
 }
 
+func (x *UpdateTask) GetSourceSessions() []uint64 {
+	if x != nil {
+		return x.SourceSessions
+	}
+	return nil
+}
+
 // OutputFile is a file small enough to live in its inode (Policy.inline_max). It
 // belongs to the job's owner.
 type OutputFile struct {
@@ -9482,7 +10180,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9494,7 +10192,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9507,7 +10205,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *OutputFile) GetName() string {
@@ -9543,7 +10241,7 @@ type UpdateJob struct {
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9555,7 +10253,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9568,7 +10266,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -9654,7 +10352,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9666,7 +10364,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9679,7 +10377,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{116}
+	return file_quern_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -9727,7 +10425,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9739,7 +10437,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9752,7 +10450,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{117}
+	return file_quern_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -9780,7 +10478,7 @@ type ExplainJob struct {
 
 func (x *ExplainJob) Reset() {
 	*x = ExplainJob{}
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9792,7 +10490,7 @@ func (x *ExplainJob) String() string {
 func (*ExplainJob) ProtoMessage() {}
 
 func (x *ExplainJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9805,7 +10503,7 @@ func (x *ExplainJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainJob.ProtoReflect.Descriptor instead.
 func (*ExplainJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{118}
+	return file_quern_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *ExplainJob) GetId() uint64 {
@@ -9825,7 +10523,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9837,7 +10535,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9850,7 +10548,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{119}
+	return file_quern_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -9884,7 +10582,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9896,7 +10594,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9909,7 +10607,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{120}
+	return file_quern_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -9983,7 +10681,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9995,7 +10693,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10008,7 +10706,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{121}
+	return file_quern_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *Device) GetName() string {
@@ -10122,7 +10820,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10134,7 +10832,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10147,7 +10845,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{122}
+	return file_quern_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -10238,7 +10936,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10250,7 +10948,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10263,7 +10961,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{123}
+	return file_quern_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -10297,7 +10995,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10309,7 +11007,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10322,7 +11020,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{124}
+	return file_quern_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -10349,7 +11047,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10361,7 +11059,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10374,7 +11072,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{125}
+	return file_quern_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -10403,7 +11101,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10415,7 +11113,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10428,7 +11126,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{126}
+	return file_quern_proto_rawDescGZIP(), []int{133}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -10467,7 +11165,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10479,7 +11177,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10492,7 +11190,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{127}
+	return file_quern_proto_rawDescGZIP(), []int{134}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -10537,7 +11235,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[128]
+	mi := &file_quern_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10549,7 +11247,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[128]
+	mi := &file_quern_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10562,7 +11260,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{128}
+	return file_quern_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -10710,7 +11408,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04Cred\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xc9\v\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xbb\f\n" +
 	"\aCommand\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x10\n" +
@@ -10751,7 +11449,10 @@ const file_quern_proto_rawDesc = "" +
 	"\n" +
 	"update_job\x18> \x01(\v2\x10.quern.UpdateJobH\x00R\tupdateJob\x121\n" +
 	"\n" +
-	"remove_job\x18F \x01(\v2\x10.quern.RemoveJobH\x00R\tremoveJobB\x04\n" +
+	"remove_job\x18F \x01(\v2\x10.quern.RemoveJobH\x00R\tremoveJob\x124\n" +
+	"\vput_refusal\x18_ \x01(\v2\x11.quern.PutRefusalH\x00R\n" +
+	"putRefusal\x12:\n" +
+	"\rclear_refusal\x18` \x01(\v2\x13.quern.ClearRefusalH\x00R\fclearRefusalB\x04\n" +
 	"\x02op\"\x8e\x03\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
@@ -10883,7 +11584,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05Grant\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x1f\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\v.quern.ModeR\x04mode\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\x04R\x02id\"\xff\x06\n" +
+	"\x02id\x18\x03 \x01(\x04R\x02id\"\xbb\a\n" +
 	"\x05Query\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x1f\n" +
@@ -10910,8 +11611,9 @@ const file_quern_proto_rawDesc = "" +
 	"\x06access\x18\x18 \x01(\v2\r.quern.AccessH\x00R\x06access\x124\n" +
 	"\vexplain_job\x18( \x01(\v2\x11.quern.ExplainJobH\x00R\n" +
 	"explainJob\x12+\n" +
-	"\bget_memo\x18F \x01(\v2\x0e.quern.GetMemoH\x00R\agetMemoB\x04\n" +
-	"\x02op\"\xe3\x04\n" +
+	"\bget_memo\x18F \x01(\v2\x0e.quern.GetMemoH\x00R\agetMemo\x12:\n" +
+	"\rlist_refusals\x18_ \x01(\v2\x13.quern.ListRefusalsH\x00R\flistRefusalsB\x04\n" +
+	"\x02op\"\x98\x05\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
@@ -10928,7 +11630,8 @@ const file_quern_proto_rawDesc = "" +
 	"\x04jobs\x18\x14 \x01(\v2\x11.quern.JobsAnswerH\x00R\x04jobs\x12*\n" +
 	"\x05nodes\x18\x16 \x01(\v2\x12.quern.NodesAnswerH\x00R\x05nodes\x12-\n" +
 	"\x06status\x18\x17 \x01(\v2\x13.quern.StatusAnswerH\x00R\x06status\x12!\n" +
-	"\x04memo\x18F \x01(\v2\v.quern.MemoH\x00R\x04memoB\x04\n" +
+	"\x04memo\x18F \x01(\v2\v.quern.MemoH\x00R\x04memo\x123\n" +
+	"\brefusals\x18_ \x01(\v2\x15.quern.RefusalsAnswerH\x00R\brefusalsB\x04\n" +
 	"\x02op\"J\n" +
 	"\x06Lookup\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
@@ -11199,7 +11902,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\rR\x06server\x12\x18\n" +
 	"\acorrupt\x18\x04 \x01(\bR\acorrupt\"\a\n" +
-	"\x05Empty\"\xad\x06\n" +
+	"\x05Empty\"\xba\a\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -11232,7 +11935,23 @@ const file_quern_proto_rawDesc = "" +
 	"\x06paused\x18K \x01(\bR\x06paused\x12\x1d\n" +
 	"\n" +
 	"out_parent\x18L \x01(\x04R\toutParent\x12,\n" +
-	"\tif_exists\x18M \x01(\x0e2\x0f.quern.IfExistsR\bifExists\"A\n" +
+	"\tif_exists\x18M \x01(\x0e2\x0f.quern.IfExistsR\bifExists\x12\x12\n" +
+	"\x04rule\x18_ \x01(\tR\x04rule\x12%\n" +
+	"\x06source\x18` \x01(\v2\r.quern.SourceR\x06source\x12$\n" +
+	"\x06notify\x18a \x01(\v2\f.quern.EntryR\x06notify\x12*\n" +
+	"\acombine\x18b \x01(\v2\x10.quern.KernelRefR\acombine\"\xcb\x01\n" +
+	"\x06Source\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03ino\x18\x03 \x01(\x04R\x03ino\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\x12\x19\n" +
+	"\bmtime_ns\x18\x05 \x01(\x10R\amtimeNs\x12\x19\n" +
+	"\bctime_ns\x18\x06 \x01(\x10R\actimeNs\x12\x1f\n" +
+	"\x04drop\x18\a \x01(\x0e2\v.quern.DropR\x04drop\x12\x18\n" +
+	"\apattern\x18\b \x01(\tR\apattern\"3\n" +
+	"\x05Entry\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"A\n" +
 	"\x05After\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -11257,7 +11976,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\rR\x04mode\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\x8a\a\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xb4\a\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -11296,7 +12015,8 @@ const file_quern_proto_rawDesc = "" +
 	"\tplacement\x18( \x01(\v2\x10.quern.PlacementR\tplacement\x12%\n" +
 	"\x06timing\x18) \x01(\v2\r.quern.TimingR\x06timing\x12,\n" +
 	"\x06second\x18* \x01(\v2\x14.quern.SecondAttemptR\x06second\x12!\n" +
-	"\flast_attempt\x18+ \x01(\rR\vlastAttempt\"\xd4\x01\n" +
+	"\flast_attempt\x18+ \x01(\rR\vlastAttempt\x12(\n" +
+	"\averdict\x18_ \x01(\x0e2\x0e.quern.VerdictR\averdict\"\xd4\x01\n" +
 	"\rSecondAttempt\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\rR\x05agent\x12\x12\n" +
@@ -11342,12 +12062,35 @@ const file_quern_proto_rawDesc = "" +
 	"\arecords\x18G \x01(\bR\arecords\"/\n" +
 	"\tFileRange\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\x04R\x03off\x12\x10\n" +
-	"\x03len\x18\x02 \x01(\x04R\x03len\"g\n" +
+	"\x03len\x18\x02 \x01(\x04R\x03len\"}\n" +
 	"\tSubmitJob\x12\x1c\n" +
 	"\x03job\x18\x01 \x01(\v2\n" +
 	".quern.JobR\x03job\x12!\n" +
 	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\x12\x19\n" +
-	"\bmax_open\x18F \x01(\rR\amaxOpen\"\x1b\n" +
+	"\bmax_open\x18F \x01(\rR\amaxOpen\x12\x14\n" +
+	"\x05about\x18_ \x03(\x04R\x05about\"F\n" +
+	"\n" +
+	"PutRefusal\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"4\n" +
+	"\fClearRefusal\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03ino\x18\x02 \x01(\x04R\x03ino\"\x98\x01\n" +
+	"\aRefusal\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03ino\x18\x03 \x01(\x04R\x03ino\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x17\n" +
+	"\atime_ns\x18\a \x01(\x10R\x06timeNs\"L\n" +
+	"\fListRefusals\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\"<\n" +
+	"\x0eRefusalsAnswer\x12*\n" +
+	"\brefusals\x18\x01 \x03(\v2\x0e.quern.RefusalR\brefusals\"\x1b\n" +
 	"\aGetMemo\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\"g\n" +
 	"\x04Memo\x12\x10\n" +
@@ -11357,7 +12100,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x03job\x18\x04 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x05 \x01(\rR\x01n\"\x1b\n" +
 	"\tRemoveJob\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\xe2\x01\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\x8b\x02\n" +
 	"\n" +
 	"UpdateTask\x12\x1f\n" +
 	"\x04task\x18\x01 \x01(\v2\v.quern.TaskR\x04task\x12\x17\n" +
@@ -11368,7 +12111,8 @@ const file_quern_proto_rawDesc = "" +
 	"provenance\x12#\n" +
 	"\ropen_sessions\x18G \x03(\x04R\fopenSessions\x12\x16\n" +
 	"\x06second\x18( \x01(\bR\x06second\x12'\n" +
-	"\x05files\x18Z \x03(\v2\x11.quern.OutputFileR\x05files\":\n" +
+	"\x05files\x18Z \x03(\v2\x11.quern.OutputFileR\x05files\x12'\n" +
+	"\x0fsource_sessions\x18` \x03(\x04R\x0esourceSessions\":\n" +
 	"\n" +
 	"OutputFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -11468,7 +12212,20 @@ const file_quern_proto_rawDesc = "" +
 	"\x04NONE\x10\x00\x12\b\n" +
 	"\x04OPEN\x10\x01\x12\b\n" +
 	"\x04READ\x10\x02\x12\t\n" +
-	"\x05WRITE\x10\x03*+\n" +
+	"\x05WRITE\x10\x03*Q\n" +
+	"\x04Drop\x12\t\n" +
+	"\x05NEVER\x10\x00\x12\n" +
+	"\n" +
+	"\x06ALWAYS\x10\x01\x12\t\n" +
+	"\x05EMPTY\x10\x02\x12\r\n" +
+	"\tNOT_EMPTY\x10\x03\x12\t\n" +
+	"\x05FOUND\x10\x04\x12\r\n" +
+	"\tNOT_FOUND\x10\x05*/\n" +
+	"\aVerdict\x12\v\n" +
+	"\aUNKNOWN\x10\x00\x12\n" +
+	"\n" +
+	"\x06ABSENT\x10\x01\x12\v\n" +
+	"\aPRESENT\x10\x02*+\n" +
 	"\bIfExists\x12\v\n" +
 	"\aREPLACE\x10\x00\x12\b\n" +
 	"\x04FAIL\x10\x01\x12\b\n" +
@@ -11486,307 +12243,326 @@ func file_quern_proto_rawDescGZIP() []byte {
 	return file_quern_proto_rawDescData
 }
 
-var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 129)
+var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 136)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
-	(IfExists)(0),          // 1: quern.IfExists
-	(*Policy)(nil),         // 2: quern.Policy
-	(*Attr)(nil),           // 3: quern.Attr
-	(*Inode)(nil),          // 4: quern.Inode
-	(*Dentry)(nil),         // 5: quern.Dentry
-	(*Extent)(nil),         // 6: quern.Extent
-	(*Shard)(nil),          // 7: quern.Shard
-	(*Block)(nil),          // 8: quern.Block
-	(*Label)(nil),          // 9: quern.Label
-	(*Node)(nil),           // 10: quern.Node
-	(*ExecOffer)(nil),      // 11: quern.ExecOffer
-	(*Endpoint)(nil),       // 12: quern.Endpoint
-	(*Session)(nil),        // 13: quern.Session
-	(*InodeRange)(nil),     // 14: quern.InodeRange
-	(*Cred)(nil),           // 15: quern.Cred
-	(*Command)(nil),        // 16: quern.Command
-	(*Result)(nil),         // 17: quern.Result
-	(*Create)(nil),         // 18: quern.Create
-	(*Unlink)(nil),         // 19: quern.Unlink
-	(*Rename)(nil),         // 20: quern.Rename
-	(*Link)(nil),           // 21: quern.Link
-	(*SetAttr)(nil),        // 22: quern.SetAttr
-	(*SetXattr)(nil),       // 23: quern.SetXattr
-	(*Commit)(nil),         // 24: quern.Commit
-	(*FileUpdate)(nil),     // 25: quern.FileUpdate
-	(*Fallocate)(nil),      // 26: quern.Fallocate
-	(*Clone)(nil),          // 27: quern.Clone
-	(*ReleaseOrphans)(nil), // 28: quern.ReleaseOrphans
-	(*Batch)(nil),          // 29: quern.Batch
-	(*OpenSession)(nil),    // 30: quern.OpenSession
-	(*EndSession)(nil),     // 31: quern.EndSession
-	(*LeaseHorizon)(nil),   // 32: quern.LeaseHorizon
-	(*ReserveBlocks)(nil),  // 33: quern.ReserveBlocks
-	(*ReserveInodes)(nil),  // 34: quern.ReserveInodes
-	(*ExpireTickets)(nil),  // 35: quern.ExpireTickets
-	(*PutNode)(nil),        // 36: quern.PutNode
-	(*MoveShard)(nil),      // 37: quern.MoveShard
-	(*LoseShard)(nil),      // 38: quern.LoseShard
-	(*PurgeBlocks)(nil),    // 39: quern.PurgeBlocks
-	(*Bootstrap)(nil),      // 40: quern.Bootstrap
-	(*Grant)(nil),          // 41: quern.Grant
-	(*Query)(nil),          // 42: quern.Query
-	(*Answer)(nil),         // 43: quern.Answer
-	(*Lookup)(nil),         // 44: quern.Lookup
-	(*GetInode)(nil),       // 45: quern.GetInode
-	(*Access)(nil),         // 46: quern.Access
-	(*InodeAnswer)(nil),    // 47: quern.InodeAnswer
-	(*ReadDir)(nil),        // 48: quern.ReadDir
-	(*DirEntry)(nil),       // 49: quern.DirEntry
-	(*DirAnswer)(nil),      // 50: quern.DirAnswer
-	(*GetXattr)(nil),       // 51: quern.GetXattr
-	(*ListXattr)(nil),      // 52: quern.ListXattr
-	(*XattrAnswer)(nil),    // 53: quern.XattrAnswer
-	(*GetExtents)(nil),     // 54: quern.GetExtents
-	(*ExtentsAnswer)(nil),  // 55: quern.ExtentsAnswer
-	(*Acquire)(nil),        // 56: quern.Acquire
-	(*StatFS)(nil),         // 57: quern.StatFS
-	(*StatFSAnswer)(nil),   // 58: quern.StatFSAnswer
-	(*GetBlocks)(nil),      // 59: quern.GetBlocks
-	(*BlocksAnswer)(nil),   // 60: quern.BlocksAnswer
-	(*Allocate)(nil),       // 61: quern.Allocate
-	(*Ticket)(nil),         // 62: quern.Ticket
-	(*AllocateAnswer)(nil), // 63: quern.AllocateAnswer
-	(*ListNodes)(nil),      // 64: quern.ListNodes
-	(*NodeStatus)(nil),     // 65: quern.NodeStatus
-	(*NodesAnswer)(nil),    // 66: quern.NodesAnswer
-	(*Status)(nil),         // 67: quern.Status
-	(*MemberStatus)(nil),   // 68: quern.MemberStatus
-	(*SessionStatus)(nil),  // 69: quern.SessionStatus
-	(*StatusAnswer)(nil),   // 70: quern.StatusAnswer
-	(*Hello)(nil),          // 71: quern.Hello
-	(*Welcome)(nil),        // 72: quern.Welcome
-	(*Push)(nil),           // 73: quern.Push
-	(*Recall)(nil),         // 74: quern.Recall
-	(*Renewed)(nil),        // 75: quern.Renewed
-	(*FromClient)(nil),     // 76: quern.FromClient
-	(*Recalled)(nil),       // 77: quern.Recalled
-	(*Renew)(nil),          // 78: quern.Renew
-	(*Release)(nil),        // 79: quern.Release
-	(*Lock)(nil),           // 80: quern.Lock
-	(*LockCall)(nil),       // 81: quern.LockCall
-	(*LockReply)(nil),      // 82: quern.LockReply
-	(*LockClaim)(nil),      // 83: quern.LockClaim
-	(*PutShard)(nil),       // 84: quern.PutShard
-	(*PutShardReply)(nil),  // 85: quern.PutShardReply
-	(*GetShard)(nil),       // 86: quern.GetShard
-	(*GetShardReply)(nil),  // 87: quern.GetShardReply
-	(*OpenShard)(nil),      // 88: quern.OpenShard
-	(*OpenShardReply)(nil), // 89: quern.OpenShardReply
-	(*SegmentFD)(nil),      // 90: quern.SegmentFD
-	(*SegmentFDReply)(nil), // 91: quern.SegmentFDReply
-	(*ShardID)(nil),        // 92: quern.ShardID
-	(*Heartbeat)(nil),      // 93: quern.Heartbeat
-	(*HeartbeatReply)(nil), // 94: quern.HeartbeatReply
-	(*Rebuild)(nil),        // 95: quern.Rebuild
-	(*Rebuilt)(nil),        // 96: quern.Rebuilt
-	(*BadShard)(nil),       // 97: quern.BadShard
-	(*Empty)(nil),          // 98: quern.Empty
-	(*Job)(nil),            // 99: quern.Job
-	(*After)(nil),          // 100: quern.After
-	(*KernelRef)(nil),      // 101: quern.KernelRef
-	(*KernelFile)(nil),     // 102: quern.KernelFile
-	(*JobEvent)(nil),       // 103: quern.JobEvent
-	(*Task)(nil),           // 104: quern.Task
-	(*SecondAttempt)(nil),  // 105: quern.SecondAttempt
-	(*Placement)(nil),      // 106: quern.Placement
-	(*Place)(nil),          // 107: quern.Place
-	(*Timing)(nil),         // 108: quern.Timing
-	(*TaskInput)(nil),      // 109: quern.TaskInput
-	(*FileRange)(nil),      // 110: quern.FileRange
-	(*SubmitJob)(nil),      // 111: quern.SubmitJob
-	(*GetMemo)(nil),        // 112: quern.GetMemo
-	(*Memo)(nil),           // 113: quern.Memo
-	(*RemoveJob)(nil),      // 114: quern.RemoveJob
-	(*UpdateTask)(nil),     // 115: quern.UpdateTask
-	(*OutputFile)(nil),     // 116: quern.OutputFile
-	(*UpdateJob)(nil),      // 117: quern.UpdateJob
-	(*ListJobs)(nil),       // 118: quern.ListJobs
-	(*GetJob)(nil),         // 119: quern.GetJob
-	(*ExplainJob)(nil),     // 120: quern.ExplainJob
-	(*JobsAnswer)(nil),     // 121: quern.JobsAnswer
-	(*Poll)(nil),           // 122: quern.Poll
-	(*Device)(nil),         // 123: quern.Device
-	(*EndedTask)(nil),      // 124: quern.EndedTask
-	(*RunningTask)(nil),    // 125: quern.RunningTask
-	(*PollReply)(nil),      // 126: quern.PollReply
-	(*Assignment)(nil),     // 127: quern.Assignment
-	(*JoinMeta)(nil),       // 128: quern.JoinMeta
-	(*Opening)(nil),        // 129: quern.Opening
-	(*Failure)(nil),        // 130: quern.Failure
+	(Drop)(0),              // 1: quern.Drop
+	(Verdict)(0),           // 2: quern.Verdict
+	(IfExists)(0),          // 3: quern.IfExists
+	(*Policy)(nil),         // 4: quern.Policy
+	(*Attr)(nil),           // 5: quern.Attr
+	(*Inode)(nil),          // 6: quern.Inode
+	(*Dentry)(nil),         // 7: quern.Dentry
+	(*Extent)(nil),         // 8: quern.Extent
+	(*Shard)(nil),          // 9: quern.Shard
+	(*Block)(nil),          // 10: quern.Block
+	(*Label)(nil),          // 11: quern.Label
+	(*Node)(nil),           // 12: quern.Node
+	(*ExecOffer)(nil),      // 13: quern.ExecOffer
+	(*Endpoint)(nil),       // 14: quern.Endpoint
+	(*Session)(nil),        // 15: quern.Session
+	(*InodeRange)(nil),     // 16: quern.InodeRange
+	(*Cred)(nil),           // 17: quern.Cred
+	(*Command)(nil),        // 18: quern.Command
+	(*Result)(nil),         // 19: quern.Result
+	(*Create)(nil),         // 20: quern.Create
+	(*Unlink)(nil),         // 21: quern.Unlink
+	(*Rename)(nil),         // 22: quern.Rename
+	(*Link)(nil),           // 23: quern.Link
+	(*SetAttr)(nil),        // 24: quern.SetAttr
+	(*SetXattr)(nil),       // 25: quern.SetXattr
+	(*Commit)(nil),         // 26: quern.Commit
+	(*FileUpdate)(nil),     // 27: quern.FileUpdate
+	(*Fallocate)(nil),      // 28: quern.Fallocate
+	(*Clone)(nil),          // 29: quern.Clone
+	(*ReleaseOrphans)(nil), // 30: quern.ReleaseOrphans
+	(*Batch)(nil),          // 31: quern.Batch
+	(*OpenSession)(nil),    // 32: quern.OpenSession
+	(*EndSession)(nil),     // 33: quern.EndSession
+	(*LeaseHorizon)(nil),   // 34: quern.LeaseHorizon
+	(*ReserveBlocks)(nil),  // 35: quern.ReserveBlocks
+	(*ReserveInodes)(nil),  // 36: quern.ReserveInodes
+	(*ExpireTickets)(nil),  // 37: quern.ExpireTickets
+	(*PutNode)(nil),        // 38: quern.PutNode
+	(*MoveShard)(nil),      // 39: quern.MoveShard
+	(*LoseShard)(nil),      // 40: quern.LoseShard
+	(*PurgeBlocks)(nil),    // 41: quern.PurgeBlocks
+	(*Bootstrap)(nil),      // 42: quern.Bootstrap
+	(*Grant)(nil),          // 43: quern.Grant
+	(*Query)(nil),          // 44: quern.Query
+	(*Answer)(nil),         // 45: quern.Answer
+	(*Lookup)(nil),         // 46: quern.Lookup
+	(*GetInode)(nil),       // 47: quern.GetInode
+	(*Access)(nil),         // 48: quern.Access
+	(*InodeAnswer)(nil),    // 49: quern.InodeAnswer
+	(*ReadDir)(nil),        // 50: quern.ReadDir
+	(*DirEntry)(nil),       // 51: quern.DirEntry
+	(*DirAnswer)(nil),      // 52: quern.DirAnswer
+	(*GetXattr)(nil),       // 53: quern.GetXattr
+	(*ListXattr)(nil),      // 54: quern.ListXattr
+	(*XattrAnswer)(nil),    // 55: quern.XattrAnswer
+	(*GetExtents)(nil),     // 56: quern.GetExtents
+	(*ExtentsAnswer)(nil),  // 57: quern.ExtentsAnswer
+	(*Acquire)(nil),        // 58: quern.Acquire
+	(*StatFS)(nil),         // 59: quern.StatFS
+	(*StatFSAnswer)(nil),   // 60: quern.StatFSAnswer
+	(*GetBlocks)(nil),      // 61: quern.GetBlocks
+	(*BlocksAnswer)(nil),   // 62: quern.BlocksAnswer
+	(*Allocate)(nil),       // 63: quern.Allocate
+	(*Ticket)(nil),         // 64: quern.Ticket
+	(*AllocateAnswer)(nil), // 65: quern.AllocateAnswer
+	(*ListNodes)(nil),      // 66: quern.ListNodes
+	(*NodeStatus)(nil),     // 67: quern.NodeStatus
+	(*NodesAnswer)(nil),    // 68: quern.NodesAnswer
+	(*Status)(nil),         // 69: quern.Status
+	(*MemberStatus)(nil),   // 70: quern.MemberStatus
+	(*SessionStatus)(nil),  // 71: quern.SessionStatus
+	(*StatusAnswer)(nil),   // 72: quern.StatusAnswer
+	(*Hello)(nil),          // 73: quern.Hello
+	(*Welcome)(nil),        // 74: quern.Welcome
+	(*Push)(nil),           // 75: quern.Push
+	(*Recall)(nil),         // 76: quern.Recall
+	(*Renewed)(nil),        // 77: quern.Renewed
+	(*FromClient)(nil),     // 78: quern.FromClient
+	(*Recalled)(nil),       // 79: quern.Recalled
+	(*Renew)(nil),          // 80: quern.Renew
+	(*Release)(nil),        // 81: quern.Release
+	(*Lock)(nil),           // 82: quern.Lock
+	(*LockCall)(nil),       // 83: quern.LockCall
+	(*LockReply)(nil),      // 84: quern.LockReply
+	(*LockClaim)(nil),      // 85: quern.LockClaim
+	(*PutShard)(nil),       // 86: quern.PutShard
+	(*PutShardReply)(nil),  // 87: quern.PutShardReply
+	(*GetShard)(nil),       // 88: quern.GetShard
+	(*GetShardReply)(nil),  // 89: quern.GetShardReply
+	(*OpenShard)(nil),      // 90: quern.OpenShard
+	(*OpenShardReply)(nil), // 91: quern.OpenShardReply
+	(*SegmentFD)(nil),      // 92: quern.SegmentFD
+	(*SegmentFDReply)(nil), // 93: quern.SegmentFDReply
+	(*ShardID)(nil),        // 94: quern.ShardID
+	(*Heartbeat)(nil),      // 95: quern.Heartbeat
+	(*HeartbeatReply)(nil), // 96: quern.HeartbeatReply
+	(*Rebuild)(nil),        // 97: quern.Rebuild
+	(*Rebuilt)(nil),        // 98: quern.Rebuilt
+	(*BadShard)(nil),       // 99: quern.BadShard
+	(*Empty)(nil),          // 100: quern.Empty
+	(*Job)(nil),            // 101: quern.Job
+	(*Source)(nil),         // 102: quern.Source
+	(*Entry)(nil),          // 103: quern.Entry
+	(*After)(nil),          // 104: quern.After
+	(*KernelRef)(nil),      // 105: quern.KernelRef
+	(*KernelFile)(nil),     // 106: quern.KernelFile
+	(*JobEvent)(nil),       // 107: quern.JobEvent
+	(*Task)(nil),           // 108: quern.Task
+	(*SecondAttempt)(nil),  // 109: quern.SecondAttempt
+	(*Placement)(nil),      // 110: quern.Placement
+	(*Place)(nil),          // 111: quern.Place
+	(*Timing)(nil),         // 112: quern.Timing
+	(*TaskInput)(nil),      // 113: quern.TaskInput
+	(*FileRange)(nil),      // 114: quern.FileRange
+	(*SubmitJob)(nil),      // 115: quern.SubmitJob
+	(*PutRefusal)(nil),     // 116: quern.PutRefusal
+	(*ClearRefusal)(nil),   // 117: quern.ClearRefusal
+	(*Refusal)(nil),        // 118: quern.Refusal
+	(*ListRefusals)(nil),   // 119: quern.ListRefusals
+	(*RefusalsAnswer)(nil), // 120: quern.RefusalsAnswer
+	(*GetMemo)(nil),        // 121: quern.GetMemo
+	(*Memo)(nil),           // 122: quern.Memo
+	(*RemoveJob)(nil),      // 123: quern.RemoveJob
+	(*UpdateTask)(nil),     // 124: quern.UpdateTask
+	(*OutputFile)(nil),     // 125: quern.OutputFile
+	(*UpdateJob)(nil),      // 126: quern.UpdateJob
+	(*ListJobs)(nil),       // 127: quern.ListJobs
+	(*GetJob)(nil),         // 128: quern.GetJob
+	(*ExplainJob)(nil),     // 129: quern.ExplainJob
+	(*JobsAnswer)(nil),     // 130: quern.JobsAnswer
+	(*Poll)(nil),           // 131: quern.Poll
+	(*Device)(nil),         // 132: quern.Device
+	(*EndedTask)(nil),      // 133: quern.EndedTask
+	(*RunningTask)(nil),    // 134: quern.RunningTask
+	(*PollReply)(nil),      // 135: quern.PollReply
+	(*Assignment)(nil),     // 136: quern.Assignment
+	(*JoinMeta)(nil),       // 137: quern.JoinMeta
+	(*Opening)(nil),        // 138: quern.Opening
+	(*Failure)(nil),        // 139: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
-	3,   // 0: quern.Inode.attr:type_name -> quern.Attr
-	2,   // 1: quern.Inode.policy:type_name -> quern.Policy
-	7,   // 2: quern.Block.shards:type_name -> quern.Shard
-	9,   // 3: quern.Node.labels:type_name -> quern.Label
-	12,  // 4: quern.Node.endpoint:type_name -> quern.Endpoint
-	11,  // 5: quern.Node.exec:type_name -> quern.ExecOffer
-	14,  // 6: quern.Session.reserved:type_name -> quern.InodeRange
-	15,  // 7: quern.Command.cred:type_name -> quern.Cred
-	18,  // 8: quern.Command.create:type_name -> quern.Create
-	19,  // 9: quern.Command.unlink:type_name -> quern.Unlink
-	20,  // 10: quern.Command.rename:type_name -> quern.Rename
-	21,  // 11: quern.Command.link:type_name -> quern.Link
-	22,  // 12: quern.Command.set_attr:type_name -> quern.SetAttr
-	23,  // 13: quern.Command.set_xattr:type_name -> quern.SetXattr
-	24,  // 14: quern.Command.commit:type_name -> quern.Commit
-	26,  // 15: quern.Command.fallocate:type_name -> quern.Fallocate
-	27,  // 16: quern.Command.clone:type_name -> quern.Clone
-	28,  // 17: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
-	29,  // 18: quern.Command.batch:type_name -> quern.Batch
-	30,  // 19: quern.Command.open_session:type_name -> quern.OpenSession
-	31,  // 20: quern.Command.end_session:type_name -> quern.EndSession
-	32,  // 21: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
-	33,  // 22: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
-	36,  // 23: quern.Command.put_node:type_name -> quern.PutNode
-	37,  // 24: quern.Command.move_shard:type_name -> quern.MoveShard
-	38,  // 25: quern.Command.lose_shard:type_name -> quern.LoseShard
-	39,  // 26: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
-	40,  // 27: quern.Command.bootstrap:type_name -> quern.Bootstrap
-	34,  // 28: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
-	35,  // 29: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
-	111, // 30: quern.Command.submit_job:type_name -> quern.SubmitJob
-	115, // 31: quern.Command.update_task:type_name -> quern.UpdateTask
-	117, // 32: quern.Command.update_job:type_name -> quern.UpdateJob
-	114, // 33: quern.Command.remove_job:type_name -> quern.RemoveJob
-	4,   // 34: quern.Result.inode:type_name -> quern.Inode
-	4,   // 35: quern.Result.parent:type_name -> quern.Inode
-	4,   // 36: quern.Result.old_parent:type_name -> quern.Inode
-	4,   // 37: quern.Result.victim:type_name -> quern.Inode
-	4,   // 38: quern.Result.inodes:type_name -> quern.Inode
-	41,  // 39: quern.Result.grants:type_name -> quern.Grant
-	17,  // 40: quern.Result.results:type_name -> quern.Result
-	8,   // 41: quern.Commit.blocks:type_name -> quern.Block
-	25,  // 42: quern.Commit.files:type_name -> quern.FileUpdate
-	6,   // 43: quern.FileUpdate.extents:type_name -> quern.Extent
-	22,  // 44: quern.FileUpdate.attr:type_name -> quern.SetAttr
-	16,  // 45: quern.Batch.commands:type_name -> quern.Command
-	10,  // 46: quern.PutNode.node:type_name -> quern.Node
-	7,   // 47: quern.MoveShard.shard:type_name -> quern.Shard
-	2,   // 48: quern.Bootstrap.policy:type_name -> quern.Policy
-	0,   // 49: quern.Grant.mode:type_name -> quern.Mode
-	15,  // 50: quern.Query.cred:type_name -> quern.Cred
-	44,  // 51: quern.Query.lookup:type_name -> quern.Lookup
-	45,  // 52: quern.Query.get_inode:type_name -> quern.GetInode
-	48,  // 53: quern.Query.read_dir:type_name -> quern.ReadDir
-	51,  // 54: quern.Query.get_xattr:type_name -> quern.GetXattr
-	52,  // 55: quern.Query.list_xattr:type_name -> quern.ListXattr
-	54,  // 56: quern.Query.get_extents:type_name -> quern.GetExtents
-	56,  // 57: quern.Query.acquire:type_name -> quern.Acquire
-	57,  // 58: quern.Query.stat_fs:type_name -> quern.StatFS
-	59,  // 59: quern.Query.get_blocks:type_name -> quern.GetBlocks
-	61,  // 60: quern.Query.allocate:type_name -> quern.Allocate
-	118, // 61: quern.Query.list_jobs:type_name -> quern.ListJobs
-	119, // 62: quern.Query.get_job:type_name -> quern.GetJob
-	64,  // 63: quern.Query.list_nodes:type_name -> quern.ListNodes
-	67,  // 64: quern.Query.status:type_name -> quern.Status
-	46,  // 65: quern.Query.access:type_name -> quern.Access
-	120, // 66: quern.Query.explain_job:type_name -> quern.ExplainJob
-	112, // 67: quern.Query.get_memo:type_name -> quern.GetMemo
-	41,  // 68: quern.Answer.grants:type_name -> quern.Grant
-	47,  // 69: quern.Answer.inode:type_name -> quern.InodeAnswer
-	50,  // 70: quern.Answer.dir:type_name -> quern.DirAnswer
-	53,  // 71: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	55,  // 72: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	58,  // 73: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	60,  // 74: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	63,  // 75: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	121, // 76: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	66,  // 77: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	70,  // 78: quern.Answer.status:type_name -> quern.StatusAnswer
-	113, // 79: quern.Answer.memo:type_name -> quern.Memo
-	4,   // 80: quern.InodeAnswer.inode:type_name -> quern.Inode
-	4,   // 81: quern.InodeAnswer.parent:type_name -> quern.Inode
-	4,   // 82: quern.DirEntry.inode:type_name -> quern.Inode
-	49,  // 83: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	4,   // 84: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	6,   // 85: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	8,   // 86: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 87: quern.Acquire.mode:type_name -> quern.Mode
-	8,   // 88: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	2,   // 89: quern.Allocate.policy:type_name -> quern.Policy
-	62,  // 90: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	10,  // 91: quern.NodeStatus.node:type_name -> quern.Node
-	123, // 92: quern.NodeStatus.devices:type_name -> quern.Device
-	65,  // 93: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	13,  // 94: quern.SessionStatus.session:type_name -> quern.Session
-	68,  // 95: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	65,  // 96: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	69,  // 97: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	2,   // 98: quern.StatusAnswer.policy:type_name -> quern.Policy
-	41,  // 99: quern.Hello.held:type_name -> quern.Grant
-	83,  // 100: quern.Hello.locks:type_name -> quern.LockClaim
-	41,  // 101: quern.Welcome.held:type_name -> quern.Grant
-	74,  // 102: quern.Push.recall:type_name -> quern.Recall
-	75,  // 103: quern.Push.renewed:type_name -> quern.Renewed
-	66,  // 104: quern.Push.nodes:type_name -> quern.NodesAnswer
-	72,  // 105: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 106: quern.Recall.mode:type_name -> quern.Mode
-	71,  // 107: quern.FromClient.hello:type_name -> quern.Hello
-	77,  // 108: quern.FromClient.recalled:type_name -> quern.Recalled
-	78,  // 109: quern.FromClient.renew:type_name -> quern.Renew
-	79,  // 110: quern.FromClient.release:type_name -> quern.Release
-	0,   // 111: quern.Recalled.mode:type_name -> quern.Mode
-	41,  // 112: quern.Release.grants:type_name -> quern.Grant
-	80,  // 113: quern.LockCall.lock:type_name -> quern.Lock
-	80,  // 114: quern.LockReply.conflict:type_name -> quern.Lock
-	80,  // 115: quern.LockClaim.lock:type_name -> quern.Lock
-	92,  // 116: quern.Heartbeat.bad:type_name -> quern.ShardID
-	96,  // 117: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	92,  // 118: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	92,  // 119: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
-	92,  // 120: quern.Heartbeat.inventory:type_name -> quern.ShardID
-	92,  // 121: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	123, // 122: quern.Heartbeat.devices:type_name -> quern.Device
-	92,  // 123: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	95,  // 124: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	65,  // 125: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	8,   // 126: quern.Rebuild.block:type_name -> quern.Block
-	7,   // 127: quern.Rebuilt.shard:type_name -> quern.Shard
-	15,  // 128: quern.Job.cred:type_name -> quern.Cred
-	103, // 129: quern.Job.events:type_name -> quern.JobEvent
-	101, // 130: quern.Job.kernels:type_name -> quern.KernelRef
-	109, // 131: quern.Job.binds:type_name -> quern.TaskInput
-	100, // 132: quern.Job.after:type_name -> quern.After
-	1,   // 133: quern.Job.if_exists:type_name -> quern.IfExists
-	102, // 134: quern.KernelRef.files:type_name -> quern.KernelFile
-	109, // 135: quern.Task.inputs:type_name -> quern.TaskInput
-	106, // 136: quern.Task.placement:type_name -> quern.Placement
-	108, // 137: quern.Task.timing:type_name -> quern.Timing
-	105, // 138: quern.Task.second:type_name -> quern.SecondAttempt
-	106, // 139: quern.SecondAttempt.placement:type_name -> quern.Placement
-	107, // 140: quern.Placement.places:type_name -> quern.Place
-	110, // 141: quern.TaskInput.ranges:type_name -> quern.FileRange
-	99,  // 142: quern.SubmitJob.job:type_name -> quern.Job
-	104, // 143: quern.SubmitJob.tasks:type_name -> quern.Task
-	104, // 144: quern.UpdateTask.task:type_name -> quern.Task
-	116, // 145: quern.UpdateTask.files:type_name -> quern.OutputFile
-	104, // 146: quern.UpdateJob.tasks:type_name -> quern.Task
-	109, // 147: quern.UpdateJob.binds:type_name -> quern.TaskInput
-	99,  // 148: quern.JobsAnswer.jobs:type_name -> quern.Job
-	104, // 149: quern.JobsAnswer.tasks:type_name -> quern.Task
-	125, // 150: quern.Poll.running:type_name -> quern.RunningTask
-	124, // 151: quern.Poll.ended:type_name -> quern.EndedTask
-	123, // 152: quern.Poll.devices:type_name -> quern.Device
-	125, // 153: quern.EndedTask.task:type_name -> quern.RunningTask
-	108, // 154: quern.EndedTask.timing:type_name -> quern.Timing
-	127, // 155: quern.PollReply.start:type_name -> quern.Assignment
-	125, // 156: quern.PollReply.stop:type_name -> quern.RunningTask
-	99,  // 157: quern.Assignment.job:type_name -> quern.Job
-	104, // 158: quern.Assignment.task:type_name -> quern.Task
-	12,  // 159: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	160, // [160:160] is the sub-list for method output_type
-	160, // [160:160] is the sub-list for method input_type
-	160, // [160:160] is the sub-list for extension type_name
-	160, // [160:160] is the sub-list for extension extendee
-	0,   // [0:160] is the sub-list for field type_name
+	5,   // 0: quern.Inode.attr:type_name -> quern.Attr
+	4,   // 1: quern.Inode.policy:type_name -> quern.Policy
+	9,   // 2: quern.Block.shards:type_name -> quern.Shard
+	11,  // 3: quern.Node.labels:type_name -> quern.Label
+	14,  // 4: quern.Node.endpoint:type_name -> quern.Endpoint
+	13,  // 5: quern.Node.exec:type_name -> quern.ExecOffer
+	16,  // 6: quern.Session.reserved:type_name -> quern.InodeRange
+	17,  // 7: quern.Command.cred:type_name -> quern.Cred
+	20,  // 8: quern.Command.create:type_name -> quern.Create
+	21,  // 9: quern.Command.unlink:type_name -> quern.Unlink
+	22,  // 10: quern.Command.rename:type_name -> quern.Rename
+	23,  // 11: quern.Command.link:type_name -> quern.Link
+	24,  // 12: quern.Command.set_attr:type_name -> quern.SetAttr
+	25,  // 13: quern.Command.set_xattr:type_name -> quern.SetXattr
+	26,  // 14: quern.Command.commit:type_name -> quern.Commit
+	28,  // 15: quern.Command.fallocate:type_name -> quern.Fallocate
+	29,  // 16: quern.Command.clone:type_name -> quern.Clone
+	30,  // 17: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
+	31,  // 18: quern.Command.batch:type_name -> quern.Batch
+	32,  // 19: quern.Command.open_session:type_name -> quern.OpenSession
+	33,  // 20: quern.Command.end_session:type_name -> quern.EndSession
+	34,  // 21: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
+	35,  // 22: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
+	38,  // 23: quern.Command.put_node:type_name -> quern.PutNode
+	39,  // 24: quern.Command.move_shard:type_name -> quern.MoveShard
+	40,  // 25: quern.Command.lose_shard:type_name -> quern.LoseShard
+	41,  // 26: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
+	42,  // 27: quern.Command.bootstrap:type_name -> quern.Bootstrap
+	36,  // 28: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
+	37,  // 29: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
+	115, // 30: quern.Command.submit_job:type_name -> quern.SubmitJob
+	124, // 31: quern.Command.update_task:type_name -> quern.UpdateTask
+	126, // 32: quern.Command.update_job:type_name -> quern.UpdateJob
+	123, // 33: quern.Command.remove_job:type_name -> quern.RemoveJob
+	116, // 34: quern.Command.put_refusal:type_name -> quern.PutRefusal
+	117, // 35: quern.Command.clear_refusal:type_name -> quern.ClearRefusal
+	6,   // 36: quern.Result.inode:type_name -> quern.Inode
+	6,   // 37: quern.Result.parent:type_name -> quern.Inode
+	6,   // 38: quern.Result.old_parent:type_name -> quern.Inode
+	6,   // 39: quern.Result.victim:type_name -> quern.Inode
+	6,   // 40: quern.Result.inodes:type_name -> quern.Inode
+	43,  // 41: quern.Result.grants:type_name -> quern.Grant
+	19,  // 42: quern.Result.results:type_name -> quern.Result
+	10,  // 43: quern.Commit.blocks:type_name -> quern.Block
+	27,  // 44: quern.Commit.files:type_name -> quern.FileUpdate
+	8,   // 45: quern.FileUpdate.extents:type_name -> quern.Extent
+	24,  // 46: quern.FileUpdate.attr:type_name -> quern.SetAttr
+	18,  // 47: quern.Batch.commands:type_name -> quern.Command
+	12,  // 48: quern.PutNode.node:type_name -> quern.Node
+	9,   // 49: quern.MoveShard.shard:type_name -> quern.Shard
+	4,   // 50: quern.Bootstrap.policy:type_name -> quern.Policy
+	0,   // 51: quern.Grant.mode:type_name -> quern.Mode
+	17,  // 52: quern.Query.cred:type_name -> quern.Cred
+	46,  // 53: quern.Query.lookup:type_name -> quern.Lookup
+	47,  // 54: quern.Query.get_inode:type_name -> quern.GetInode
+	50,  // 55: quern.Query.read_dir:type_name -> quern.ReadDir
+	53,  // 56: quern.Query.get_xattr:type_name -> quern.GetXattr
+	54,  // 57: quern.Query.list_xattr:type_name -> quern.ListXattr
+	56,  // 58: quern.Query.get_extents:type_name -> quern.GetExtents
+	58,  // 59: quern.Query.acquire:type_name -> quern.Acquire
+	59,  // 60: quern.Query.stat_fs:type_name -> quern.StatFS
+	61,  // 61: quern.Query.get_blocks:type_name -> quern.GetBlocks
+	63,  // 62: quern.Query.allocate:type_name -> quern.Allocate
+	127, // 63: quern.Query.list_jobs:type_name -> quern.ListJobs
+	128, // 64: quern.Query.get_job:type_name -> quern.GetJob
+	66,  // 65: quern.Query.list_nodes:type_name -> quern.ListNodes
+	69,  // 66: quern.Query.status:type_name -> quern.Status
+	48,  // 67: quern.Query.access:type_name -> quern.Access
+	129, // 68: quern.Query.explain_job:type_name -> quern.ExplainJob
+	121, // 69: quern.Query.get_memo:type_name -> quern.GetMemo
+	119, // 70: quern.Query.list_refusals:type_name -> quern.ListRefusals
+	43,  // 71: quern.Answer.grants:type_name -> quern.Grant
+	49,  // 72: quern.Answer.inode:type_name -> quern.InodeAnswer
+	52,  // 73: quern.Answer.dir:type_name -> quern.DirAnswer
+	55,  // 74: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	57,  // 75: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	60,  // 76: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	62,  // 77: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	65,  // 78: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	130, // 79: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	68,  // 80: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	72,  // 81: quern.Answer.status:type_name -> quern.StatusAnswer
+	122, // 82: quern.Answer.memo:type_name -> quern.Memo
+	120, // 83: quern.Answer.refusals:type_name -> quern.RefusalsAnswer
+	6,   // 84: quern.InodeAnswer.inode:type_name -> quern.Inode
+	6,   // 85: quern.InodeAnswer.parent:type_name -> quern.Inode
+	6,   // 86: quern.DirEntry.inode:type_name -> quern.Inode
+	51,  // 87: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	6,   // 88: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	8,   // 89: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	10,  // 90: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 91: quern.Acquire.mode:type_name -> quern.Mode
+	10,  // 92: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	4,   // 93: quern.Allocate.policy:type_name -> quern.Policy
+	64,  // 94: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	12,  // 95: quern.NodeStatus.node:type_name -> quern.Node
+	132, // 96: quern.NodeStatus.devices:type_name -> quern.Device
+	67,  // 97: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	15,  // 98: quern.SessionStatus.session:type_name -> quern.Session
+	70,  // 99: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	67,  // 100: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	71,  // 101: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	4,   // 102: quern.StatusAnswer.policy:type_name -> quern.Policy
+	43,  // 103: quern.Hello.held:type_name -> quern.Grant
+	85,  // 104: quern.Hello.locks:type_name -> quern.LockClaim
+	43,  // 105: quern.Welcome.held:type_name -> quern.Grant
+	76,  // 106: quern.Push.recall:type_name -> quern.Recall
+	77,  // 107: quern.Push.renewed:type_name -> quern.Renewed
+	68,  // 108: quern.Push.nodes:type_name -> quern.NodesAnswer
+	74,  // 109: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 110: quern.Recall.mode:type_name -> quern.Mode
+	73,  // 111: quern.FromClient.hello:type_name -> quern.Hello
+	79,  // 112: quern.FromClient.recalled:type_name -> quern.Recalled
+	80,  // 113: quern.FromClient.renew:type_name -> quern.Renew
+	81,  // 114: quern.FromClient.release:type_name -> quern.Release
+	0,   // 115: quern.Recalled.mode:type_name -> quern.Mode
+	43,  // 116: quern.Release.grants:type_name -> quern.Grant
+	82,  // 117: quern.LockCall.lock:type_name -> quern.Lock
+	82,  // 118: quern.LockReply.conflict:type_name -> quern.Lock
+	82,  // 119: quern.LockClaim.lock:type_name -> quern.Lock
+	94,  // 120: quern.Heartbeat.bad:type_name -> quern.ShardID
+	98,  // 121: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	94,  // 122: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	94,  // 123: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	94,  // 124: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	94,  // 125: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	132, // 126: quern.Heartbeat.devices:type_name -> quern.Device
+	94,  // 127: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	97,  // 128: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	67,  // 129: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	10,  // 130: quern.Rebuild.block:type_name -> quern.Block
+	9,   // 131: quern.Rebuilt.shard:type_name -> quern.Shard
+	17,  // 132: quern.Job.cred:type_name -> quern.Cred
+	107, // 133: quern.Job.events:type_name -> quern.JobEvent
+	105, // 134: quern.Job.kernels:type_name -> quern.KernelRef
+	113, // 135: quern.Job.binds:type_name -> quern.TaskInput
+	104, // 136: quern.Job.after:type_name -> quern.After
+	3,   // 137: quern.Job.if_exists:type_name -> quern.IfExists
+	102, // 138: quern.Job.source:type_name -> quern.Source
+	103, // 139: quern.Job.notify:type_name -> quern.Entry
+	105, // 140: quern.Job.combine:type_name -> quern.KernelRef
+	1,   // 141: quern.Source.drop:type_name -> quern.Drop
+	106, // 142: quern.KernelRef.files:type_name -> quern.KernelFile
+	113, // 143: quern.Task.inputs:type_name -> quern.TaskInput
+	110, // 144: quern.Task.placement:type_name -> quern.Placement
+	112, // 145: quern.Task.timing:type_name -> quern.Timing
+	109, // 146: quern.Task.second:type_name -> quern.SecondAttempt
+	2,   // 147: quern.Task.verdict:type_name -> quern.Verdict
+	110, // 148: quern.SecondAttempt.placement:type_name -> quern.Placement
+	111, // 149: quern.Placement.places:type_name -> quern.Place
+	114, // 150: quern.TaskInput.ranges:type_name -> quern.FileRange
+	101, // 151: quern.SubmitJob.job:type_name -> quern.Job
+	108, // 152: quern.SubmitJob.tasks:type_name -> quern.Task
+	118, // 153: quern.RefusalsAnswer.refusals:type_name -> quern.Refusal
+	108, // 154: quern.UpdateTask.task:type_name -> quern.Task
+	125, // 155: quern.UpdateTask.files:type_name -> quern.OutputFile
+	108, // 156: quern.UpdateJob.tasks:type_name -> quern.Task
+	113, // 157: quern.UpdateJob.binds:type_name -> quern.TaskInput
+	101, // 158: quern.JobsAnswer.jobs:type_name -> quern.Job
+	108, // 159: quern.JobsAnswer.tasks:type_name -> quern.Task
+	134, // 160: quern.Poll.running:type_name -> quern.RunningTask
+	133, // 161: quern.Poll.ended:type_name -> quern.EndedTask
+	132, // 162: quern.Poll.devices:type_name -> quern.Device
+	134, // 163: quern.EndedTask.task:type_name -> quern.RunningTask
+	112, // 164: quern.EndedTask.timing:type_name -> quern.Timing
+	136, // 165: quern.PollReply.start:type_name -> quern.Assignment
+	134, // 166: quern.PollReply.stop:type_name -> quern.RunningTask
+	101, // 167: quern.Assignment.job:type_name -> quern.Job
+	108, // 168: quern.Assignment.task:type_name -> quern.Task
+	14,  // 169: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	170, // [170:170] is the sub-list for method output_type
+	170, // [170:170] is the sub-list for method input_type
+	170, // [170:170] is the sub-list for extension type_name
+	170, // [170:170] is the sub-list for extension extendee
+	0,   // [0:170] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -11821,6 +12597,8 @@ func file_quern_proto_init() {
 		(*Command_UpdateTask)(nil),
 		(*Command_UpdateJob)(nil),
 		(*Command_RemoveJob)(nil),
+		(*Command_PutRefusal)(nil),
+		(*Command_ClearRefusal)(nil),
 	}
 	file_quern_proto_msgTypes[40].OneofWrappers = []any{
 		(*Query_Lookup)(nil),
@@ -11840,6 +12618,7 @@ func file_quern_proto_init() {
 		(*Query_Access)(nil),
 		(*Query_ExplainJob)(nil),
 		(*Query_GetMemo)(nil),
+		(*Query_ListRefusals)(nil),
 	}
 	file_quern_proto_msgTypes[41].OneofWrappers = []any{
 		(*Answer_Inode)(nil),
@@ -11853,6 +12632,7 @@ func file_quern_proto_init() {
 		(*Answer_Nodes)(nil),
 		(*Answer_Status)(nil),
 		(*Answer_Memo)(nil),
+		(*Answer_Refusals)(nil),
 	}
 	file_quern_proto_msgTypes[71].OneofWrappers = []any{
 		(*Push_Recall)(nil),
@@ -11871,8 +12651,8 @@ func file_quern_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   129,
+			NumEnums:      4,
+			NumMessages:   136,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

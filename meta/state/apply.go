@@ -81,6 +81,10 @@ func (t *tx) dispatch(c *wire.Command) *wire.Result {
 		return t.updateJob(op.UpdateJob)
 	case *wire.Command_RemoveJob:
 		return t.removeJob(op.RemoveJob)
+	case *wire.Command_PutRefusal:
+		return t.putRefusal(op.PutRefusal)
+	case *wire.Command_ClearRefusal:
+		return t.clearRefusal(op.ClearRefusal)
 	}
 	if c.Op != nil && t.session != 0 {
 		return failf(wire.Perm, "a session cannot give this command")

@@ -35,6 +35,7 @@ func (s *State) Check() ([]Problem, error) {
 		c.checkBlocks()
 		c.checkSessions()
 		c.checkJobs()
+		c.checkRefusals()
 		c.checkCounters()
 	})
 	return c.problems, err
@@ -87,6 +88,7 @@ type checker struct {
 	jobs     map[uint64]*jobTally
 	names    map[string]uint64
 	nodes    uint64 // the highest id
+	refusals refusalTally
 	counts   counters
 }
 

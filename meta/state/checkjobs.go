@@ -42,6 +42,7 @@ func (c *checker) seeJob(key, value []byte) {
 		c.job(num64(key[10:])).due = append(c.job(num64(key[10:])).due, unordered(num64(key[2:])))
 	case len(key) == 14 && key[1] == jOpen:
 		c.job(num64(key[2:])).index[num32(key[10:])] = true
+	case c.seeRefusal(key, value):
 	default:
 		c.bad(fmt.Sprintf("key %q", key), "unknown kind")
 	}

@@ -74,6 +74,9 @@
 //	j 2 name                         job(8)
 //	j 3 job(8)                       -              has not ended
 //	j 4 job(8) n(4)                  -              task has not ended
+//	j 20 number(8)                   Refusal
+//	j 21 name                        number(8)
+//	j 22 ino(8) number(8)            -              is about the inode
 //	z ino(8)                         -              deleted, but has extents left
 //	p applied                        index(8) term(8)
 //	p format                         1(8)
@@ -147,4 +150,16 @@
 // replace what has their name, are refused (Exists), or are left out, as if_exists
 // says. RemoveJob forgets a job that has ended, a thousand outputs and tasks
 // at once; those that have another name elsewhere live on.
+//
+// The command that ends a job also settles what hangs on its end: the source of
+// a rule's job is removed, if the job file says so for this result, if it is what it was
+// when it landed (inode, size, mtime, ctime), and as the job's owner may; a line
+// about the end goes into the file that the job names (notify), which lives in
+// its inode up to 16 KiB and is then renamed. Neither can fail the command: what is
+// in the way becomes an event of the job.
+//
+// # Refusals
+//
+// Why a job file, a rule or an attribute was refused is remembered by name, until
+// it is taken, for 30 days, and up to 1024 of them.
 package state

@@ -93,6 +93,8 @@ func (t *tx) submitJob(op *wire.SubmitJob) *wire.Result {
 	t.addTasks(j, op.Tasks)
 	t.putJob(j)
 	t.setRaw(jobNameKey(nil, j.Name), be64(nil, j.Id))
+	t.forgetRefusal(j.Name)
+	t.forgetRefusalsAbout(op.About)
 	return &wire.Result{Value: j.Id, Created: true, Inode: t.inode(j.OutDir)}
 }
 
@@ -265,7 +267,9 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 	}
 	task := race(old, t.nextTask(old, op.Task))
 	t.replaceTask(old, task)
+	was := j.State
 	t.derive(j, old, task)
+	t.finish(j, was, op.SourceSessions)
 	t.putJob(j)
 	return &wire.Result{Value: j.Id}
 }
@@ -395,6 +399,7 @@ func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
 	case j.NextTask+uint64(len(op.Tasks)) > maxTasks:
 		return failf(wire.Invalid, "more than %d tasks", maxTasks)
 	}
+	was := j.State
 	retry := ended(j.State) && j.State != stateSucceeded && op.State == statePending
 	if ended(j.State) && !retry && (op.State != "" || len(op.Tasks) > 0) {
 		return failf(wire.Stale, "job %d has %s", j.Id, j.State)
@@ -434,6 +439,9 @@ func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
 	}
 	if op.State != "" {
 		t.event(j, j.State+": "+j.Reason)
+	}
+	if ended(j.State) && !ended(was) {
+		t.announce(j)
 	}
 	t.putJob(j)
 	return &wire.Result{Value: j.Id}

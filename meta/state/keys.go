@@ -34,6 +34,10 @@ const (
 	jUser   = 5 // uid id → nothing: jobs that have not ended, by owner
 	jMemo   = 7 // digest of a task → Memo
 	jDue    = 6 // time id → nothing: jobs that have ended, by when they are removed
+
+	jRefusal      = 20 // number → Refusal
+	jRefusalName  = 21 // name → number
+	jRefusalAbout = 22 // ino number → nothing
 )
 
 // Names of the kParam keys.
@@ -101,6 +105,13 @@ func jobUserKey(b []byte, uid uint32, id uint64) []byte {
 func jobMemoKey(b, digest []byte) []byte { return append(append(b, kJob, jMemo), digest...) }
 func jobDueKey(b []byte, ns int64, id uint64) []byte {
 	return be64(be64(append(b, kJob, jDue), ordered(ns)), id)
+}
+func refusalKey(b []byte, number uint64) []byte { return be64(append(b, kJob, jRefusal), number) }
+func refusalNameKey(b []byte, name string) []byte {
+	return append(append(b, kJob, jRefusalName), name...)
+}
+func refusalAboutKey(b []byte, ino, number uint64) []byte {
+	return be64(be64(append(b, kJob, jRefusalAbout), ino), number)
 }
 func jobActiveKey(b []byte, id uint64) []byte { return be64(append(b, kJob, jActive), id) }
 

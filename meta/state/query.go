@@ -69,6 +69,8 @@ func (v *view) answer(q *wire.Query) *wire.Answer {
 		return v.getMemo(op.GetMemo)
 	case *wire.Query_GetJob:
 		return v.getJob(op.GetJob)
+	case *wire.Query_ListRefusals:
+		return v.listRefusals(op.ListRefusals)
 	}
 	return refuse(wire.Unsupported)
 }

@@ -99,18 +99,20 @@ const (
 	countFreed    // blocks in the delayed-deletion queue
 	countTrash    // z/ records
 	ticketFloor   // new blocks with ids below are refused
+	nextRefusal
+	countRefusals
 	lenCounters
 )
 
 var counterNames = [lenCounters]string{
 	"next-ino", "next-block", "next-session", "next-node", "next-job",
-	"inodes", "blocks", "live", "degraded", "freed", "trash", "ticket-floor",
+	"inodes", "blocks", "live", "degraded", "freed", "trash", "ticket-floor", "next-refusal", "refusals",
 }
 
 type counters [lenCounters]uint64
 
 // fresh are the counters of a state in which nothing has happened.
-var fresh = counters{nextIno: wire.FirstIno, nextBlock: 1, nextSession: 1, nextNode: 1, nextJob: 1}
+var fresh = counters{nextIno: wire.FirstIno, nextBlock: 1, nextSession: 1, nextNode: 1, nextJob: 1, nextRefusal: 1}
 
 func counterKey(b []byte, c counter) []byte {
 	return append(paramKey(b, pCounters), counterNames[c]...)
