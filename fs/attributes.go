@@ -36,9 +36,10 @@ type Attributes interface {
 	SetAttribute(ctx context.Context, cred *wire.Cred, t *Target, name string, value []byte) (store map[string][]byte, err error)
 	// ListAttributes names those of t beyond what is stored.
 	ListAttributes(ctx context.Context, cred *wire.Cred, t *Target) []string
-	// Landed is told that the file t has been written and closed in, or moved into,
-	// a directory whose attribute on_close is rule.
-	Landed(ctx context.Context, cred *wire.Cred, t *Target, rule []byte) error
+	// Landed is told that the file t has been written and closed, or (moved) given a
+	// name, in a directory whose attribute on_close is attribute, or for which there
+	// is a standing rule (see Rules).
+	Landed(ctx context.Context, cred *wire.Cred, t *Target, attribute []byte, moved bool) error
 }
 
 // attributes is the overlay, if it has attributes and name is one of them.
@@ -170,28 +171,46 @@ func (fs *FS) listAttributes(ctx context.Context, in *inode, cred *wire.Cred) ([
 	return names, nil
 }
 
-// landing is the standing rule for files of the directory in which in was last
-// seen; nil: none. Names that begin with a dot are other programs' temporary
-// files.
-func (fs *FS) landing(ctx context.Context, in *inode) []byte {
+// landing is what waits for a file that has been written and closed, or moved.
+type landing struct {
+	attribute []byte // on_close of its directory; empty: none
+	moved     bool
+}
+
+// landing returns what waits for a file; nil: nothing. Names that begin with a dot
+// are other programs' temporary files.
+func (fs *FS) landing(ctx context.Context, cred *wire.Cred, in *inode, moved bool) (*landing, error) {
 	if fs.attributes(OnCloseXattr) == nil {
-		return nil
+		return nil, nil
 	}
 	in.mu.Lock()
 	at, reg := in.at, in.isReg()
 	in.mu.Unlock()
-	if at.dir == 0 || at.dir == wire.QueueIno || !reg || strings.HasPrefix(at.name, ".") {
-		return nil
+	if at.dir == 0 || checked(at.dir) || !reg || strings.HasPrefix(at.name, ".") {
+		return nil, nil
 	}
+	l := &landing{moved: moved}
 	dir := fs.inode(at.dir)
-	if fs.know(ctx, rootCred, dir) != nil {
-		return nil
+	if fs.know(ctx, rootCred, dir) == nil {
+		l.attribute, _ = fs.getxattr(ctx, dir, rootCred, OnCloseXattr)
 	}
-	rule, err := fs.getxattr(ctx, dir, rootCred, OnCloseXattr)
-	if err != nil {
-		return nil
+	if len(l.attribute) > 0 {
+		return l, nil
 	}
-	return rule
+	r, ok := fs.over().(Rules)
+	if !ok {
+		return nil, nil
+	}
+	standing, err := r.Standing(ctx, cred, moved, func() (string, uint64) {
+		in.mu.Lock()
+		size := in.attrs().size
+		in.mu.Unlock()
+		return fs.pathOf(ctx, in), size
+	})
+	if err != nil || !standing {
+		return nil, err
+	}
+	return l, nil
 }
 
 // renamedUnderRule tells the overlay of a file that was moved to where a rule
@@ -205,21 +224,27 @@ func (fs *FS) renamedUnderRule(ctx context.Context, cred *wire.Cred, dir uint64,
 	none := d.believed() && !d.rec.HasXattr
 	d.mu.Unlock()
 	if none {
-		return nil
+		r, ok := fs.over().(Rules)
+		if !ok {
+			return nil
+		}
+		if any, err := r.Standing(ctx, cred, true, nil); err != nil || !any {
+			return err
+		}
 	}
 	f, err := fs.lookup(ctx, rootCred, dir, name)
 	if err != nil || f.in == nil {
 		return nil
 	}
-	return fs.landed(ctx, cred, f.in, fs.landing(ctx, f.in))
+	l, err := fs.landing(ctx, cred, f.in, true)
+	if err != nil || l == nil {
+		return err
+	}
+	return fs.landed(ctx, cred, f.in, l)
 }
 
-// landed tells the overlay of a file that rule is for.
-func (fs *FS) landed(ctx context.Context, cred *wire.Cred, in *inode, rule []byte) error {
-	a := fs.attributes(OnCloseXattr)
-	if a == nil || len(rule) == 0 {
-		return nil
-	}
+// landed tells the overlay of a file that something waits for.
+func (fs *FS) landed(ctx context.Context, cred *wire.Cred, in *inode, l *landing) error {
 	if err := fs.flush(ctx, in); err != nil {
 		return err
 	}
@@ -227,5 +252,5 @@ func (fs *FS) landed(ctx context.Context, cred *wire.Cred, in *inode, rule []byt
 	if err != nil {
 		return err
 	}
-	return a.Landed(ctx, cred, t, rule)
+	return fs.attributes(OnCloseXattr).Landed(ctx, cred, t, l.attribute, l.moved)
 }

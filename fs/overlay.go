@@ -33,6 +33,19 @@ type Overlay interface {
 	Dequeue(ctx context.Context, cred *wire.Cred, name string) error
 }
 
+// Rules is an Overlay with standing rules: files of wire.RulesIno that are about
+// other files.
+type Rules interface {
+	// CheckRule is Enqueue for the entry name of wire.RulesIno.
+	CheckRule(ctx context.Context, cred *wire.Cred, name string, ino uint64) error
+	// RuleGone is told that the entry name of wire.RulesIno has been removed.
+	RuleGone(ctx context.Context, cred *wire.Cred, name string)
+	// Standing says whether a rule is for a file that cred has written and closed,
+	// or (moved) given a name. at tells its path, "" if that is not known, and its
+	// size; it is called only if there are rules at all. nil: whether there are any.
+	Standing(ctx context.Context, cred *wire.Cred, moved bool, at func() (path string, size uint64)) (bool, error)
+}
+
 // OverlayFile is one open of a synthetic file.
 type OverlayFile interface {
 	ReadAt(ctx context.Context, p []byte, off int64) (int, error) // io.EOF at the end

@@ -10,23 +10,49 @@ import (
 // isVirtual: the inode is the overlay's, not meta's.
 func isVirtual(ino uint64) bool { return wire.PartitionOf(ino) == wire.VirtualPartition }
 
-// queueNames remembers under which name a file of the job queue was opened for
+// checked: the overlay is asked before a file becomes an entry of this
+// directory, the job queue or that of the rules.
+func checked(dir uint64) bool { return dir == wire.QueueIno || dir == wire.RulesIno }
+
+// enqueue asks the overlay about an entry of such a directory.
+func enqueue(ctx context.Context, o Overlay, cred *wire.Cred, dir uint64, name string, ino uint64) error {
+	if dir == wire.QueueIno {
+		return o.Enqueue(ctx, cred, name, ino)
+	}
+	if r, ok := o.(Rules); ok {
+		return r.CheckRule(ctx, cred, name, ino)
+	}
+	return nil
+}
+
+// dequeue tells the overlay that there is no such entry any more.
+func dequeue(ctx context.Context, o Overlay, cred *wire.Cred, dir uint64, name string) error {
+	if dir == wire.QueueIno {
+		return o.Dequeue(ctx, cred, name)
+	}
+	if r, ok := o.(Rules); ok {
+		r.RuleGone(ctx, cred, name)
+	}
+	return nil
+}
+
+// queueNames remembers under which name a file of such a directory was opened for
 // writing here.
 type queueNames struct {
 	mu    sync.Mutex
-	names map[uint64]string
+	names map[uint64]place
 }
 
-func (q *queueNames) note(ino uint64, name string) {
+func (q *queueNames) note(ino, dir uint64, name string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.names == nil {
-		q.names = map[uint64]string{}
+		q.names = map[uint64]place{}
 	}
-	q.names[ino] = name
+	q.names[ino] = place{dir, name}
 }
 
-func (q *queueNames) of(ino uint64) (string, bool) {
+func (q *queueNames) of(ino uint64) (place, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n, ok := q.names[ino]
@@ -39,24 +65,24 @@ func (q *queueNames) drop(ino uint64) {
 	delete(q.names, ino)
 }
 
-// enqueueWritten tells the overlay of a job file that was written in place.
+// enqueueWritten tells the overlay of a job file or rule that was written in place.
 func (fs *FS) enqueueWritten(ctx context.Context, cred *wire.Cred, in *inode) error {
 	o := fs.over()
-	name, ok := fs.queue.of(in.ino)
+	at, ok := fs.queue.of(in.ino)
 	if o == nil || !ok {
 		return nil
 	}
 	if err := fs.flush(ctx, in); err != nil {
 		return err
 	}
-	return o.Enqueue(ctx, cred, name, in.ino)
+	return enqueue(ctx, o, cred, at.dir, at.name, in.ino)
 }
 
 // renameQueued is rename where the queue may be involved: the overlay is asked
 // before a file becomes one of its entries, and told when one is no more.
 func (fs *FS) renameQueued(ctx context.Context, cred *wire.Cred, q *wire.Rename) error {
 	o := fs.over()
-	into, outOf := q.NewParent == wire.QueueIno, q.Parent == wire.QueueIno
+	into, outOf := checked(q.NewParent), checked(q.Parent)
 	if o == nil || !into && !outOf {
 		return fs.rename(ctx, cred, q)
 	}
@@ -71,7 +97,7 @@ func (fs *FS) renameQueued(ctx context.Context, cred *wire.Cred, q *wire.Rename)
 		if err := fs.flush(ctx, f.in); err != nil {
 			return err
 		}
-		if err := o.Enqueue(ctx, cred, q.NewName, f.in.ino); err != nil {
+		if err := enqueue(ctx, o, cred, q.NewParent, q.NewName, f.in.ino); err != nil {
 			return err
 		}
 	}
@@ -79,12 +105,12 @@ func (fs *FS) renameQueued(ctx context.Context, cred *wire.Cred, q *wire.Rename)
 		return err
 	}
 	if into {
-		fs.queue.note(f.in.ino, q.NewName)
+		fs.queue.note(f.in.ino, q.NewParent, q.NewName)
 	} else {
 		fs.queue.drop(f.in.ino)
 	}
 	if outOf {
-		return o.Dequeue(ctx, cred, q.Name)
+		return dequeue(ctx, o, cred, q.Parent, q.Name)
 	}
 	return nil
 }
@@ -94,19 +120,19 @@ func (fs *FS) unlinkQueued(ctx context.Context, cred *wire.Cred, dir uint64, nam
 	if err := fs.unlink(ctx, cred, dir, name, false); err != nil {
 		return err
 	}
-	if o := fs.over(); o != nil && dir == wire.QueueIno {
-		return o.Dequeue(ctx, cred, name)
+	if o := fs.over(); o != nil && checked(dir) {
+		return dequeue(ctx, o, cred, dir, name)
 	}
 	return nil
 }
 
 // linkQueued is link where the queue may be involved.
 func (fs *FS) linkQueued(ctx context.Context, cred *wire.Cred, ino, dir uint64, name string) (found, error) {
-	if o := fs.over(); o != nil && dir == wire.QueueIno {
+	if o := fs.over(); o != nil && checked(dir) {
 		if err := fs.flush(ctx, fs.inode(ino)); err != nil {
 			return found{}, err
 		}
-		if err := o.Enqueue(ctx, cred, name, ino); err != nil {
+		if err := enqueue(ctx, o, cred, dir, name, ino); err != nil {
 			return found{}, err
 		}
 	}

@@ -91,8 +91,8 @@ func (r *raw) created(ctx context.Context, q *fuse.CreateIn, f *found, name stri
 	if err := r.fs.opened(ctx, f.in); err != nil {
 		return r.status(err)
 	}
-	if q.NodeId == wire.QueueIno && name != "" {
-		r.fs.queue.note(f.in.ino, name)
+	if checked(q.NodeId) && name != "" {
+		r.fs.queue.note(f.in.ino, q.NodeId, name)
 	}
 	r.entry(q.Unique, f, &out.EntryOut)
 	out.Fh, out.OpenFlags = r.opened(f.in, q.Flags)
@@ -242,20 +242,20 @@ func (r *raw) Flush(cancel <-chan struct{}, q *fuse.FlushIn) fuse.Status {
 	h.wrote = false
 	h.mu.Unlock()
 	queued := false
-	var rule []byte
+	var rules *landing
 	ctx, done := r.fs.bound()
 	defer done()
+	var err error
 	if wrote {
 		if _, queued = r.fs.queue.of(h.in.ino); !queued {
-			rule = r.fs.landing(ctx, h.in)
+			rules, err = r.fs.landing(ctx, cred(&q.InHeader), h.in, false)
 		}
 	}
-	if !locked && !late && !queued && rule == nil {
-		return fuse.OK
+	if !locked && !late && !queued && rules == nil {
+		return r.gone(err)
 	}
-	var err error
 	if late {
-		err = r.fs.flush(ctx, h.in)
+		err = errors.Join(err, r.fs.flush(ctx, h.in))
 	}
 	if locked {
 		r.forgetOwner(h.in, q.LockOwner)
@@ -264,8 +264,8 @@ func (r *raw) Flush(cancel <-chan struct{}, q *fuse.FlushIn) fuse.Status {
 	if queued {
 		err = errors.Join(err, r.fs.enqueueWritten(ctx, cred(&q.InHeader), h.in))
 	}
-	if rule != nil {
-		err = errors.Join(err, r.fs.landed(ctx, cred(&q.InHeader), h.in, rule))
+	if rules != nil {
+		err = errors.Join(err, r.fs.landed(ctx, cred(&q.InHeader), h.in, rules))
 	}
 	return r.gone(err)
 }

@@ -62,8 +62,8 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 		out.SetEntryTimeout(keep)
 		return fuse.OK
 	}
-	if f.dir != nil && f.dir.ino == wire.QueueIno {
-		r.fs.queue.note(f.in.ino, name)
+	if f.dir != nil && checked(f.dir.ino) {
+		r.fs.queue.note(f.in.ino, f.dir.ino, name)
 	}
 	r.fill(h.Unique, &f, out)
 	return fuse.OK

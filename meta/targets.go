@@ -12,8 +12,8 @@ import (
 // tree is what targets reads of the state; a missing thing is nil.
 type tree interface {
 	entry(parent uint64, name string) *wire.Dentry
-	outDir(job uint64) uint64    // 0: no such job
-	outParent(job uint64) uint64 // 0: no such job, or its results stay in its own directory
+	outDir(job uint64) uint64                      // 0: no such job
+	outParent(job uint64) uint64                   // 0: no such job, or its results stay in its own directory
 	ending(job uint64) (*wire.Source, *wire.Entry) // the job's source and notify
 	node(name string) *wire.Node
 }
@@ -292,7 +292,8 @@ func admit(role string, cmd *wire.Command) error {
 		if op.EndSession.GetId() != cmd.Session || op.EndSession.GetFenced() {
 			return deny("a session ends itself only")
 		}
-	case *wire.Command_SubmitJob, *wire.Command_UpdateTask, *wire.Command_UpdateJob, *wire.Command_RemoveJob:
+	case *wire.Command_SubmitJob, *wire.Command_UpdateTask, *wire.Command_UpdateJob, *wire.Command_RemoveJob,
+		*wire.Command_PutRefusal, *wire.Command_ClearRefusal:
 		needs = false
 	case *wire.Command_Batch:
 		for _, c := range op.Batch.GetCommands() {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
 	"quernfs/offload/worker"
 )
 
@@ -32,7 +33,7 @@ type AgentConfig struct {
 	ProbeAfter  time.Duration // until a quarantined device is proved again, at first; 0: 10 s
 	Slots       int           // tasks at once; 0: one a processor
 	Dir         string        // modules and compiled code; made if it is missing
-	OutputLimit int64         // bytes that one task may write; 0: 16 GiB
+	OutputLimit int64         // bytes that one task may write; 0: jobfile.DefaultOutputLimit
 	Exec        *ExecConfig   // programs of the host; nil: none
 	Mounted     func() string // where Files are mounted on this host now, "" if nowhere; nil: nowhere
 	Log         *slog.Logger
@@ -110,7 +111,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		cfg.Slots = runtime.NumCPU()
 	}
 	if cfg.OutputLimit <= 0 {
-		cfg.OutputLimit = 16 << 30
+		cfg.OutputLimit = jobfile.DefaultOutputLimit
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -119,7 +119,7 @@ func TestFailures(t *testing.T) {
 		"trap":    {"wasm: /trap.wasm\nretries: 0", want{StateFailed, "trap: unreachable", 1}},
 		"loop":    {"wasm: /loop.wasm\ntimeout: 1s\nretries: 0", want{StateFailed, "time-out: stopped after 1s", 1}},
 		"memory":  {"wasm: /grow.wasm\nmemory: 8MiB\nretries: 0", want{StateFailed, "out of memory twice, the second time with 12 MiB, half as much again as the job file says", 2}},
-		"spam":    {"wasm: /spam.wasm\nretries: 0", want{StateFailed, "the module wrote more than this host allows (1024 KiB)", 1}},
+		"spam":    {"wasm: /spam.wasm\nretries: 0", want{StateFailed, "it wrote more than is allowed (1024 KiB: output_limit in the job file, or --output-limit of the host's agent)", 1}},
 		"pattern": {"kernel: grep\nargs: ['[']\nretries: 0", want{StateFailed, "missing closing ]", 1}},
 		"fine":    {"kernel: sha256sum", want{StateSucceeded, "all tasks done", 1}},
 	}

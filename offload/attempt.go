@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -133,6 +134,9 @@ type attemptRun struct {
 	retries int      // as the job file says
 	meter   traffic.Meter
 	memory  int64 // bytes that the task may have
+
+	outputLimit int64   // bytes that it may write
+	find        *finder // looks at the results; nil: nothing is asked
 }
 
 // run does everything up to the report.
@@ -158,6 +162,14 @@ func (r *attemptRun) run(ctx context.Context) error {
 	r.memory = int64(r.task.Memory)
 	if r.memory == 0 {
 		r.memory = spec.Memory
+	}
+	r.outputLimit = r.agent.cfg.OutputLimit
+	if spec.OutputLimit > 0 {
+		r.outputLimit = min(r.outputLimit, spec.OutputLimit)
+	}
+	if phase != "map" {
+		r.find = newFinder(r.job)
+		defer func() { r.report.Verdict = r.find.verdict() }()
 	}
 	if step.Exec != nil {
 		if phase != "map" {
@@ -209,6 +221,18 @@ func (r *attemptRun) run(ctx context.Context) error {
 	began = time.Now()
 	timeout := fmt.Errorf("time-out: stopped after %s", spec.Timeout)
 	rctx, cancel := context.WithTimeoutCause(ctx, spec.Timeout, timeout)
+	defer cancel()
+	var stdout io.Writer = out
+	var part *localOutput
+	if combines(spec, r.task) {
+		if part, err = r.localPart(); err != nil {
+			r.agent.dismiss(e, r.job.Id, true, "")
+			r.lost = true
+			return err
+		}
+		defer part.close()
+		stdout = part
+	}
 	exit, err := e.process.Run(rctx, &worker.Task{
 		Run: worker.Run{
 			Module: e.module, Digest: e.digest, Manifest: e.manifest, Memory: r.memory,
@@ -216,9 +240,8 @@ func (r *attemptRun) run(ctx context.Context) error {
 			Env:  r.env(step, phase),
 		},
 		Inputs: inputs.list,
-		Stdout: out, Stderr: r.stderr,
+		Stdout: stdout, Stderr: r.stderr,
 	})
-	cancel()
 	timing.ReadNs = inputs.took.Nanoseconds()
 	timing.RunNs = max(0, time.Since(began).Nanoseconds()-timing.ReadNs)
 	r.agent.dismiss(e, r.job.Id, err == nil, blame(exit, err, timeout))
@@ -227,6 +250,11 @@ func (r *attemptRun) run(ctx context.Context) error {
 	r.report.BytesIn, r.report.BytesOut = uint64(inputs.read), uint64(out.size)
 	if err := r.judge(exit, err, timeout); err != nil {
 		return err
+	}
+	if part != nil {
+		if err := r.combine(rctx, spec, part.f, part.size, out, timeout); err != nil {
+			return err
+		}
 	}
 	began = time.Now()
 	defer func() { timing.WriteNs = time.Since(began).Nanoseconds() }()
@@ -316,15 +344,21 @@ func (r *attemptRun) env(step jobfile.Step, phase string) []string {
 // args puts the kernel's and the job's arguments together; {inputs} becomes
 // the paths of the inputs as the module sees them.
 func (r *attemptRun) args(ref *wire.KernelRef, step jobfile.Step) []string {
+	inputs := make([]string, len(r.task.Inputs))
+	for i, in := range r.task.Inputs {
+		inputs[i] = "/in" + in.Path
+	}
+	return stepArgs(ref, step, inputs)
+}
+
+func stepArgs(ref *wire.KernelRef, step jobfile.Step, inputs []string) []string {
 	name, _, _ := strings.Cut(ref.Name, "@")
 	args := append([]string{name}, ref.Args...)
 	for _, arg := range step.Args {
-		if arg != "{inputs}" {
+		if arg == "{inputs}" {
+			args = append(args, inputs...)
+		} else {
 			args = append(args, arg)
-			continue
-		}
-		for _, in := range r.task.Inputs {
-			args = append(args, "/in"+in.Path)
 		}
 	}
 	return args

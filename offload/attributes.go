@@ -55,7 +55,11 @@ func (o *Overlay) GetAttribute(ctx context.Context, cred *wire.Cred, t *Target, 
 		return t.Stored(ctx, name)
 	}
 	if name == attrError {
-		if text := o.refusalAt(t.Ino); text != "" {
+		text, err := o.refusalAt(ctx, t.Ino)
+		if err != nil {
+			return nil, err
+		}
+		if text != "" {
 			return []byte(text), nil
 		}
 	}
@@ -130,12 +134,12 @@ func (o *Overlay) SetAttribute(ctx context.Context, cred *wire.Cred, t *Target, 
 		return o.run(ctx, cred, t, value)
 	case attrParams:
 		if _, err := paramsOf(value); err != nil {
-			return nil, o.refuseAt(cred, t, problem(wire.Invalid, t.Path, 0, "%v", err))
+			return nil, o.refuseAt(ctx, cred, t, problem(wire.Invalid, t.Path, 0, "%v", err))
 		}
 		return map[string][]byte{name: value}, nil
 	case attrOnClose:
 		if !isDir(t.Inode.GetAttr().GetMode()) {
-			return nil, o.refuseAt(cred, t, problem(wire.NotDir, t.Path, 0, "a standing rule belongs to a directory"))
+			return nil, o.refuseAt(ctx, cred, t, problem(wire.NotDir, t.Path, 0, "a standing rule belongs to a directory"))
 		}
 		if len(value) == 0 {
 			return map[string][]byte{name: nil}, nil
@@ -146,9 +150,9 @@ func (o *Overlay) SetAttribute(ctx context.Context, cred *wire.Cred, t *Target, 
 			_, err = jobfile.Parse(text)
 		}
 		if err != nil {
-			return nil, o.refuseAt(cred, t, problem(wire.Invalid, t.Path, 0, "%v", err))
+			return nil, o.refuseAt(ctx, cred, t, problem(wire.Invalid, t.Path, 0, "%v", err))
 		}
-		o.acceptAt(t.Ino)
+		o.accept(ctx, "", t.Ino)
 		return map[string][]byte{name: value}, nil
 	case attrCancel:
 		job, err := o.jobOf(ctx, t)
@@ -164,29 +168,10 @@ func (o *Overlay) SetAttribute(ctx context.Context, cred *wire.Cred, t *Target, 
 func (o *Overlay) run(ctx context.Context, cred *wire.Cred, t *Target, value []byte) (map[string][]byte, error) {
 	id, err := o.submitFor(ctx, cred, t, value, isDir(t.Inode.GetAttr().GetMode()))
 	if err != nil {
-		return nil, o.refuseAt(cred, t, err)
+		return nil, o.refuseAt(ctx, cred, t, err)
 	}
-	o.acceptAt(t.Ino)
+	o.accept(ctx, "", t.Ino)
 	return map[string][]byte{attrRun: value, attrJob: strconv.AppendUint(nil, id, 10)}, nil
-}
-
-// Landed implements fs.Attributes: it submits the job of a standing rule. The
-// job's name has the file's version, so that it is submitted once for each. A
-// rule that does not fit the file is told in errors/ and in the file's
-// user.compute.error; only where no answer comes the close fails.
-func (o *Overlay) Landed(ctx context.Context, cred *wire.Cred, t *Target, rule []byte) error {
-	id, err := o.submitFor(ctx, cred, t, rule, false)
-	switch wire.CodeOf(err) {
-	case wire.OK:
-		o.acceptAt(t.Ino)
-		o.log.Info("a rule has fired", "file", t.Path, "job", id)
-		return nil
-	case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown:
-		return err
-	}
-	_ = o.refuseAt(cred, t, err)
-	o.log.Warn("a rule could not fire", "file", t.Path, "err", err)
-	return nil
 }
 
 // submitFor submits the job that value describes, over t. again: also if the
@@ -195,15 +180,24 @@ func (o *Overlay) submitFor(ctx context.Context, cred *wire.Cred, t *Target, val
 	if t.Path == "" {
 		return 0, problem(wire.NotFound, "", 0, "the path of this file is not known here; open it by its path and try again")
 	}
+	spec, err := o.attributeSpec(ctx, t, value)
+	if err != nil {
+		return 0, err
+	}
+	return o.submit.Submit(ctx, cred, nameFor(t, spec, again), spec)
+}
+
+// attributeSpec is the job file that the value of an attribute stands for, over t.
+func (o *Overlay) attributeSpec(ctx context.Context, t *Target, value []byte) ([]byte, error) {
 	params, err := t.Stored(ctx, attrParams)
 	if err != nil && !errors.Is(err, wire.NoAttr) {
-		return 0, err
+		return nil, err
 	}
 	spec, err := specFor(t.Path, value, params)
 	if err != nil {
-		return 0, problem(wire.Invalid, t.Path, 0, "%v", err)
+		return nil, problem(wire.Invalid, t.Path, 0, "%v", err)
 	}
-	return o.submit.Submit(ctx, cred, nameFor(t, spec, again), spec)
+	return spec, nil
 }
 
 // nameFor names the job of an attribute: the file, and a digest of its version and
@@ -267,21 +261,8 @@ func specFor(input string, value, params []byte) ([]byte, error) {
 		add(fields, "params", p)
 	}
 	add(fields, "version", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: "1"})
-	add(fields, "inputs", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: literal(input), Style: yaml.DoubleQuotedStyle}}})
+	add(fields, "inputs", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: jobfile.Literal(input), Style: yaml.DoubleQuotedStyle}}})
 	return yaml.Marshal(fields)
-}
-
-// literal is the pattern that matches exactly this path.
-func literal(p string) string {
-	var b strings.Builder
-	for _, r := range []byte(p) {
-		if strings.IndexByte("*?[", r) >= 0 {
-			b.WriteString("[" + string(rune(r)) + "]")
-			continue
-		}
-		b.WriteByte(r)
-	}
-	return b.String()
 }
 
 func add(fields *yaml.Node, name string, value *yaml.Node) {
@@ -352,33 +333,4 @@ func whereText(size uint64, held map[uint32]uint64, nodes []*wire.NodeStatus) st
 		fmt.Fprintf(&b, "candidate %s local=%d remote=%d seconds=%.2f\n", n.Node.Name, local, size-local, seconds)
 	}
 	return b.String()
-}
-
-// refuseAt keeps why the attribute of t was refused, and returns err.
-func (o *Overlay) refuseAt(cred *wire.Cred, t *Target, err error) error {
-	name := strings.TrimLeft(path.Base(t.Path), "./")
-	if name == "" {
-		name = strconv.FormatUint(t.Ino, 10)
-	}
-	o.refuse(cred, name, t.Ino, err)
-	return err
-}
-
-// refusalAt is the last refusal about a file, without the newline at its end.
-func (o *Overlay) refusalAt(ino uint64) string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, r := range slices.Backward(o.errs) {
-		if r.ino == ino {
-			return strings.TrimSuffix(r.text, "\n")
-		}
-	}
-	return ""
-}
-
-// acceptAt forgets what was refused about a file.
-func (o *Overlay) acceptAt(ino uint64) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.errs = slices.DeleteFunc(o.errs, func(r refusal) bool { return r.ino == ino })
 }

@@ -148,7 +148,7 @@ func TestLanded(t *testing.T) {
 		return n
 	}
 	file := r.target("/drop/a.txt", nil)
-	if err := o.Landed(ctx, rootCred, file, rule); err != nil {
+	if err := o.Landed(ctx, rootCred, file, rule, false); err != nil {
 		t.Errorf("a rule that does not fit fails the close: %v", err)
 	}
 	if v, err := o.GetAttribute(ctx, rootCred, file, attrError); err != nil || !strings.Contains(string(v), "there is no /counts") {
@@ -156,7 +156,7 @@ func TestLanded(t *testing.T) {
 	}
 	r.write("/counts/.keep", "")
 	for range 3 {
-		if err := o.Landed(ctx, rootCred, file, rule); err != nil {
+		if err := o.Landed(ctx, rootCred, file, rule, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -164,14 +164,14 @@ func TestLanded(t *testing.T) {
 		t.Errorf("%d jobs for one version", n)
 	}
 	r.write("/drop/a.txt", "x y\n")
-	if err := o.Landed(ctx, rootCred, r.target("/drop/a.txt", nil), rule); err != nil || jobs() != 2 {
+	if err := o.Landed(ctx, rootCred, r.target("/drop/a.txt", nil), rule, false); err != nil || jobs() != 2 {
 		t.Errorf("%v, %d jobs for two versions", err, jobs())
 	}
 }
 
 func TestLiteral(t *testing.T) {
-	for _, p := range []string{"/a/b.txt", "/a [1]/*?x", "/ä/[[]"} {
-		if l := literal(p); jobfile.CheckPattern(l) != nil || !jobfile.Match(l, p) {
+	for _, p := range []string{"/a/b.txt", "/a [1]/*?x", "/ä/[[]", `/a\b`} {
+		if l := jobfile.Literal(p); jobfile.CheckPattern(l) != nil || !jobfile.Match(l, p) {
 			t.Errorf("%q of %q: %v", l, p, jobfile.CheckPattern(l))
 		}
 	}

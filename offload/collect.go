@@ -144,7 +144,8 @@ func (r *attemptRun) store(ctx context.Context, from string, l left, parent uint
 	}
 	defer local.Close()
 	if parent == 0 && l.size <= smallOutput && l.mode.Perm()&0o111 == 0 && len(r.small) < maxSmall {
-		content, err := io.ReadAll(io.LimitReader(local, smallOutput))
+		content, err := io.ReadAll(io.LimitReader(r.find.reader(local), smallOutput))
+		r.find.end()
 		if err != nil {
 			return err
 		}
@@ -159,7 +160,8 @@ func (r *attemptRun) store(ctx context.Context, from string, l left, parent uint
 		return badOutput(l.rel, err)
 	}
 	ino := f.Inode().GetAttr().GetIno()
-	_, err = io.CopyBuffer(&fileWriter{ctx, f, 0}, struct{ io.Reader }{local}, make([]byte, outputBuffer))
+	_, err = io.CopyBuffer(&fileWriter{ctx, f, 0}, struct{ io.Reader }{r.find.reader(local)}, make([]byte, outputBuffer))
+	r.find.end()
 	if err == nil {
 		err = f.Flush(ctx)
 	}

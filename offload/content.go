@@ -70,11 +70,11 @@ func (o *Overlay) content(ctx context.Context, n node) (string, error) {
 	case k == kindReadme:
 		return readme, nil
 	case k == kindError:
-		r, ok := o.refusalOf(n.low())
-		if !ok {
-			return "", gone("open", "errors")
+		r, err := o.refusal(ctx, &wire.ListRefusals{Number: n.low()})
+		if err != nil {
+			return "", err
 		}
-		return r.text, nil
+		return r.Text + "\n", nil
 	case k >= kindJobFile0 && k < kindJobFile0+kind(len(jobFiles)):
 		what := jobFiles[k-kindJobFile0]
 		job, tasks, err := getJob(ctx, o.meta, n.job, needsTasks[what])

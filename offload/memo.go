@@ -32,6 +32,12 @@ func memoise(spec *jobfile.Spec, job *wire.Job, uid uint32, tasks []*wire.Task) 
 	}
 	for _, t := range tasks {
 		h := stepDigest(job.Kernels[0], spec.Map, phase, uid)
+		if spec.Combine != nil {
+			if job.Combine == nil || len(job.Combine.Digest) == 0 {
+				return
+			}
+			h.Write(stepDigest(job.Combine, jobfile.Inherit(*spec.Combine, spec.Map), "combine", uid).Sum(nil))
+		}
 		if spec.Array > 0 {
 			number(h, uint64(t.N))
 		}

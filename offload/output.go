@@ -12,7 +12,11 @@ import (
 	"quernfs/offload/worker"
 )
 
-var errTooMuch = errors.New("the module wrote more than this host allows")
+var errTooMuch = errors.New("it wrote more than is allowed")
+
+func tooMuch(limit int64) error {
+	return fmt.Errorf("%w (%s: output_limit in the job file, or --output-limit of the host's agent)", errTooMuch, size(uint64(limit)))
+}
 
 // taskOutput is the file that a task's standard output goes to. A small one is
 // no file until the report of the task's end makes it. One goroutine uses it.
@@ -33,7 +37,7 @@ const (
 )
 
 func (r *attemptRun) output(ctx context.Context, name string) *taskOutput {
-	return &taskOutput{ctx: ctx, run: r, name: name, limit: r.agent.cfg.OutputLimit, tail: r.stdout}
+	return &taskOutput{ctx: ctx, run: r, name: name, limit: r.outputLimit, tail: r.stdout}
 }
 
 // attemptDir makes the directory of the attempt, if it is not there yet. One of
@@ -70,9 +74,10 @@ func (r *attemptRun) create(ctx context.Context, name string) (File, error) {
 
 func (o *taskOutput) Write(p []byte) (int, error) {
 	if o.size+int64(len(p)) > o.limit {
-		return 0, fmt.Errorf("%w (%s)", errTooMuch, size(uint64(o.limit)))
+		return 0, tooMuch(o.limit)
 	}
 	_, _ = o.tail.Write(p)
+	_, _ = o.run.find.Write(p)
 	o.size += int64(len(p))
 	o.buf = append(o.buf, p...)
 	if len(o.buf) >= outputBuffer {

@@ -30,10 +30,10 @@ type Overlay struct {
 	log    *slog.Logger
 	since  int64 // ns; times of what has no time of its own
 
-	mu      sync.Mutex
-	jobs    map[uint64]shape // guarded by mu; at most maxShapes
-	errs    []refusal        // guarded by mu; oldest first, at most maxRefusals
-	nextErr uint64           // guarded by mu
+	rules rules
+
+	mu   sync.Mutex
+	jobs map[uint64]shape // guarded by mu; at most maxShapes
 }
 
 // shape is what attributes need to know of a job; of these only tasks changes.
@@ -45,20 +45,7 @@ type shape struct {
 	submitted int64
 }
 
-// refusal is one entry of errors/.
-type refusal struct {
-	number   uint64
-	name     string
-	ino      uint64 // of the file that was refused
-	text     string
-	uid, gid uint32
-	at       int64
-}
-
-const (
-	maxShapes   = 16384
-	maxRefusals = 256
-)
+const maxShapes = 16384
 
 // NewOverlay makes the overlay of one mount.
 func NewOverlay(cfg OverlayConfig) *Overlay {
@@ -109,10 +96,11 @@ func (o *Overlay) Lookup(ctx context.Context, cred *wire.Cred, dir uint64, name 
 		o.learn(job)
 		return o.GetAttr(ctx, node{kind: kindLink, job: job.Id}.ino())
 	case kindErrors:
-		if r, ok := o.refused(name); ok {
-			return o.GetAttr(ctx, low(kindError, r.number).ino())
+		r, err := o.refusal(ctx, &wire.ListRefusals{Name: name})
+		if err != nil {
+			return nil, err
 		}
-		return nil, gone("lookup", name)
+		return o.GetAttr(ctx, low(kindError, r.Number).ino())
 	case kindHosts:
 		nodes, err := o.agents(ctx)
 		if err != nil {
@@ -180,11 +168,11 @@ func (o *Overlay) GetAttr(ctx context.Context, ino uint64) (*wire.Attr, error) {
 	case k >= kindHostFile0 && k < kindHostFile0+kind(len(hostFiles)):
 		a.Mode = typeReg | 0o444
 	case k == kindError:
-		r, ok := o.refusalOf(n.low())
-		if !ok {
-			return nil, gone("getattr", "errors")
+		r, err := o.refusal(ctx, &wire.ListRefusals{Number: n.low()})
+		if err != nil {
+			return nil, err
 		}
-		a.Mode, a.Uid, a.Gid, a.Size, at = typeReg|0o444, r.uid, r.gid, uint64(len(r.text)), r.at
+		a.Mode, a.Uid, a.Gid, a.Size, at = typeReg|0o444, r.Uid, r.Gid, uint64(len(r.Text)+1), r.TimeNs
 	case k >= kindJob && k < kindError:
 		s, err := o.shape(ctx, n.job)
 		if err != nil {
@@ -248,11 +236,13 @@ func (o *Overlay) ReadDir(ctx context.Context, cred *wire.Cred, dir uint64) ([]*
 			return nil, err
 		}
 	case kindErrors:
-		o.mu.Lock()
-		for _, r := range o.errs {
-			out = append(out, entry(r.name, low(kindError, r.number), typeReg))
+		all, err := o.refusals(ctx, &wire.ListRefusals{})
+		if err != nil {
+			return nil, err
 		}
-		o.mu.Unlock()
+		for _, r := range all {
+			out = append(out, entry(r.Name, low(kindError, r.Number), typeReg))
+		}
 	case kindHosts:
 		nodes, err := o.agents(ctx)
 		if err != nil {
@@ -320,29 +310,30 @@ func (o *Overlay) Enqueue(ctx context.Context, cred *wire.Cred, name string, ino
 	key, ok := JobName(name)
 	if !ok {
 		err := problem(wire.Invalid, name, 0, "a job file's name ends in .yaml; %q does not", name)
-		o.refuse(cred, name, ino, err)
+		o.refuse(ctx, cred, name, ino, err)
 		return err
 	}
-	id, err := o.enqueue(ctx, cred, key, ino)
+	id, created, err := o.enqueue(ctx, cred, key, ino)
 	if err != nil {
-		o.refuse(cred, key, ino, err)
+		o.refuse(ctx, cred, key, ino, err)
 		return err
 	}
-	o.accept(key)
-	o.acceptAt(ino)
+	if !created {
+		o.accept(ctx, key, ino)
+	}
 	o.log.Info("job submitted", "job", id, "name", key)
 	return nil
 }
 
-func (o *Overlay) enqueue(ctx context.Context, cred *wire.Cred, name string, ino uint64) (uint64, error) {
+func (o *Overlay) enqueue(ctx context.Context, cred *wire.Cred, name string, ino uint64) (id uint64, created bool, err error) {
 	spec, err := readAll(ctx, o.submit.Files, ino, jobfile.MaxFile)
 	if wire.CodeOf(err) == wire.FileTooBig {
-		return 0, problem(wire.Invalid, name, 0, "a job file has at most %d KiB", jobfile.MaxFile>>10)
+		return 0, false, problem(wire.Invalid, name, 0, "a job file has at most %d KiB", jobfile.MaxFile>>10)
 	}
 	if err != nil {
-		return 0, problem(wire.CodeOf(err), name, 0, "reading the job file: %v", err)
+		return 0, false, problem(wire.CodeOf(err), name, 0, "reading the job file: %v", err)
 	}
-	return o.submit.Submit(ctx, cred, name, spec)
+	return o.submit.submit(ctx, cred, name, spec, addition{about: []uint64{ino}})
 }
 
 // Dequeue implements fs.Overlay: removing the queue's entry cancels the job, if
@@ -352,58 +343,12 @@ func (o *Overlay) Dequeue(ctx context.Context, cred *wire.Cred, name string) err
 	if !ok {
 		return nil
 	}
-	o.accept(key)
+	o.accept(ctx, key, 0)
 	job, err := findJob(ctx, o.meta, key)
 	if err != nil || job == nil || Ended(job.State) {
 		return err
 	}
 	return o.control(ctx, cred, job, "cancel", "its file was removed from the queue")
-}
-
-// refuse keeps the sentence of a refused file.
-func (o *Overlay) refuse(cred *wire.Cred, name string, ino uint64, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.drop(name)
-	o.nextErr++
-	o.errs = append(o.errs, refusal{
-		number: o.nextErr, name: name, ino: ino, text: sentence(err) + "\n",
-		uid: cred.GetUid(), gid: cred.GetGid(), at: time.Now().UnixNano(),
-	})
-	if len(o.errs) > maxRefusals {
-		o.errs = slices.Delete(o.errs, 0, 1)
-	}
-}
-
-// accept forgets an earlier refusal of the name.
-func (o *Overlay) accept(name string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.drop(name)
-}
-
-func (o *Overlay) drop(name string) {
-	o.errs = slices.DeleteFunc(o.errs, func(r refusal) bool { return r.name == name })
-}
-
-func (o *Overlay) refused(name string) (refusal, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	i := slices.IndexFunc(o.errs, func(r refusal) bool { return r.name == name })
-	if i < 0 {
-		return refusal{}, false
-	}
-	return o.errs[i], true
-}
-
-func (o *Overlay) refusalOf(number uint64) (refusal, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	i := slices.IndexFunc(o.errs, func(r refusal) bool { return r.number == number })
-	if i < 0 {
-		return refusal{}, false
-	}
-	return o.errs[i], true
 }
 
 // learn remembers the shape of a job.

@@ -254,11 +254,22 @@ func TestSubmission(t *testing.T) {
 	if _, err := s.find("errors/typo"); !errors.Is(err, wire.NotFound) {
 		t.Errorf("errors/typo: %v", err)
 	}
-	for i := range 2 * maxRefusals {
+	// Another mount, or this one after a restart, tells the same.
+	for i := range 3 {
 		_ = s.queue(fmt.Sprintf("bad%d.yaml", i), "")
 	}
-	if n := len(strings.Fields(s.ls("errors"))); n != maxRefusals {
-		t.Errorf("%d refusals are kept", n)
+	other := newShell(t, r, 1001)
+	if want, got := s.ls("errors"), other.ls("errors"); got != want || !strings.Contains(got, "bad0 bad1 bad2") {
+		t.Errorf("errors: %q on another mount, %q here", got, want)
+	}
+	if text, err := other.cat("errors/bad1"); err != nil || text != "a job file is empty\n" {
+		t.Errorf("errors/bad1: %q, %v", text, err)
+	}
+	if err := other.queue("bad1.yaml", good+"priority: 1\n"); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.find("errors/bad1"); !errors.Is(err, wire.NotFound) {
+		t.Errorf("errors/bad1: %v", err)
 	}
 }
 

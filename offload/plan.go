@@ -18,26 +18,50 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 	if err := s.Files.Sync(ctx); err != nil {
 		return nil, nil, problem(wire.CodeOf(err), name, 0, "storing what was written before: %v", err)
 	}
+	job, err := s.prepare(ctx, cred, name, spec)
+	if err != nil || len(job.After) > 0 {
+		return job, nil, err
+	}
+	e := &expander{files: s.Files, meta: s.Meta, cred: cred, job: name}
+	if job.Binds, err = e.binds(ctx, spec); err != nil {
+		return nil, nil, err
+	}
+	tasks, err := e.tasks(ctx, spec)
+	memoise(spec, job, cred.GetUid(), tasks)
+	return job, tasks, err
+}
+
+// prepare checks all of a job that does not depend on its inputs.
+func (s *Submitter) prepare(ctx context.Context, cred *wire.Cred, name string, spec *jobfile.Spec) (*wire.Job, error) {
 	e := &expander{files: s.Files, meta: s.Meta, cred: cred, job: name}
 	first, err := e.resolve(ctx, spec.Map)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := e.usable(spec.Runtime, spec.RuntimeLine, first, false, spec.Map.KernelLine); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	job := &wire.Job{Kernel: first.Name, Kernels: []*wire.KernelRef{first}}
 	if spec.Reduce != nil {
 		second := first
 		if r := jobfile.Inherit(*spec.Reduce, spec.Map); r.Kernel != spec.Map.Kernel || r.Wasm != spec.Map.Wasm || r.Exec != spec.Map.Exec {
 			if second, err = e.resolve(ctx, r); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 		}
 		if err := e.usable(spec.Runtime, spec.RuntimeLine, second, true, spec.Reduce.KernelLine); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		job.Kernels = append(job.Kernels, second)
+	}
+	if spec.Combine != nil {
+		c := jobfile.Inherit(*spec.Combine, spec.Map)
+		if job.Combine, err = e.resolve(ctx, c); err != nil {
+			return nil, err
+		}
+		if len(candidates(nil, job.Combine, true)) == 0 {
+			return nil, problem(wire.Invalid, e.job, spec.Combine.KernelLine, "the combine step needs a wasm variant, and kernel %s has %s", job.Combine.Name, list(runtimesOf(job.Combine)))
+		}
 	}
 	for _, phase := range phases(spec) {
 		switch step := stepOf(spec, phase); {
@@ -49,21 +73,49 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 			err = e.runs(ctx, []string{runtimeWasm}, step.KernelLine)
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	if err := s.life(ctx, e, spec, job); err != nil {
-		return nil, nil, err
+	if err := e.notify(ctx, spec, job); err != nil {
+		return nil, err
 	}
-	if len(job.After) > 0 {
-		return job, nil, nil
+	return job, s.life(ctx, e, spec, job)
+}
+
+// notify finds where the file is, or is to be, that is told of the job's end.
+func (e *expander) notify(ctx context.Context, spec *jobfile.Spec, job *wire.Job) error {
+	if spec.Notify == "" {
+		return nil
 	}
-	if job.Binds, err = e.binds(ctx, spec); err != nil {
-		return nil, nil, err
+	dir, line := path.Dir(spec.Notify), spec.NotifyLine
+	inode, err := e.reach(ctx, dir, line)
+	if err != nil {
+		return err
 	}
-	tasks, err := e.tasks(ctx, spec)
-	memoise(spec, job, cred.GetUid(), tasks)
-	return job, tasks, err
+	if !isDir(inode.GetAttr().GetMode()) {
+		return problem(wire.NotDir, e.job, line, "%s, where the job's end is to be told, is not a directory", dir)
+	}
+	job.Notify = &wire.Entry{Parent: inode.Attr.Ino, Name: path.Base(spec.Notify)}
+	if file, err := e.files.Stat(ctx, spec.Notify); err == nil {
+		if !isFile(file.GetAttr().GetMode()) {
+			return problem(wire.Invalid, e.job, line, "%s, where the job's end is to be told, is not a regular file", spec.Notify)
+		}
+		if err := e.may(ctx, file, 2, spec.Notify, line); err != nil {
+			return unwritable(err, e.job, line, spec.Notify)
+		}
+		return nil
+	} else if !errors.Is(err, wire.NotFound) {
+		return e.statError(err, spec.Notify, line)
+	}
+	return unwritable(e.may(ctx, inode, 2|1, dir, line), e.job, line, dir)
+}
+
+// unwritable words the refusal of a place for notices.
+func unwritable(err error, job string, line int, p string) error {
+	if errors.Is(err, wire.Denied) {
+		return problem(wire.Denied, job, line, "no permission to write to %s, where the job's end is to be told", p)
+	}
+	return err
 }
 
 // runs refuses a job that needs a runtime, one of several, which none of the

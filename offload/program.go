@@ -64,6 +64,15 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 	name, elsewhere := outputName(spec, r.task, r.job)
 	out := r.output(ctx, name)
 	defer out.close()
+	var stdout io.Writer = out
+	var part *localOutput
+	if combines(spec, r.task) {
+		if part, err = r.localPart(); err != nil {
+			return err
+		}
+		defer part.close()
+		stdout = io.MultiWriter(part, r.stdout)
+	}
 	devices, gpuEnv := cfg.Host.Devices(gpus)
 	if len(gpus) > 0 {
 		r.report.Device = "gpu " + gpus[0].UUID
@@ -76,10 +85,10 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 		UID: cred.GetUid(), GID: cred.GetGid(), Groups: cred.GetGroups(), Network: x.Network,
 		Limits: sandbox.Limits{
 			Memory: r.memory, CPU: spec.Resources.CPU, Pids: taskPids,
-			Scratch: spec.Resources.Scratch, Output: r.agent.cfg.OutputLimit,
+			Scratch: spec.Resources.Scratch, Output: r.outputLimit,
 		},
 		Binds: shown.binds, Devices: devices, Dir: dir,
-		Stdin: &inputStream{ctx: rctx, in: inputs}, Stdout: out, Stderr: r.stderr,
+		Stdin: &inputStream{ctx: rctx, in: inputs}, Stdout: stdout, Stderr: r.stderr,
 	})
 	r.lost = false
 	timing.RunNs, r.report.Timing = time.Since(began).Nanoseconds(), timing
@@ -100,6 +109,9 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 	}
 	if elsewhere {
 		r.names = []string{name}
+	}
+	if part != nil {
+		return r.combineProgram(rctx, spec, dir, part, out, timeout)
 	}
 	if err := r.collect(ctx, dir, phase, name, elsewhere, out); err != nil {
 		var bad *outputError

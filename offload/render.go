@@ -74,6 +74,9 @@ func provenanceText(j *wire.Job, tasks []*wire.Task) string {
 			fmt.Fprintf(&b, "  file %s sha256:%s\n", f.Name, hex.EncodeToString(f.Digest))
 		}
 	}
+	if k := j.Combine; k != nil {
+		fmt.Fprintf(&b, "combine kernel %s sha256:%s\n", k.Name, hex.EncodeToString(k.Digest))
+	}
 	for _, t := range tasks {
 		fmt.Fprintf(&b, "task %d %s attempt %d on %s device %s\n", t.N, t.Phase, t.Attempt, dash(t.Host), dash(t.Device))
 		for _, in := range t.Inputs {

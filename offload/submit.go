@@ -38,41 +38,55 @@ func JobName(file string) (name string, ok bool) {
 // same content is the same job. An error is a *wire.Error whose cause is a
 // sentence: Invalid, NotFound (an input, a kernel), Denied, Exists.
 func (s *Submitter) Submit(ctx context.Context, cred *wire.Cred, name string, spec []byte) (id uint64, err error) {
+	id, _, err = s.submit(ctx, cred, name, spec, addition{})
+	return id, err
+}
+
+// addition is what a job has beyond its job file.
+type addition struct {
+	rule   string       // that it is of
+	source *wire.Source // which it may remove
+	about  []uint64     // files of which nothing is refused any more
+}
+
+// submit is Submit with an addition; created: there was no such job before.
+func (s *Submitter) submit(ctx context.Context, cred *wire.Cred, name string, spec []byte, more addition) (id uint64, created bool, err error) {
 	digest := sha256.Sum256(spec)
 	old, err := findJob(ctx, s.Meta, name)
 	if err != nil {
-		return 0, problem(wire.CodeOf(err), name, 0, "looking for an earlier job of this name: %v", err)
+		return 0, false, problem(wire.CodeOf(err), name, 0, "looking for an earlier job of this name: %v", err)
 	}
 	if old != nil {
 		if bytes.Equal(old.Digest, digest[:]) {
-			return old.Id, nil
+			return old.Id, false, nil
 		}
-		return 0, problem(wire.Exists, name, 0, "job %d has this name already, with other content; give this one another name", old.Id)
+		return 0, false, problem(wire.Exists, name, 0, "job %d has this name already, with other content; give this one another name", old.Id)
 	}
 	parsed, err := jobfile.Parse(spec)
 	if err != nil {
-		return 0, &wire.Error{Code: wire.Invalid, Op: "job", Object: name, Err: err}
+		return 0, false, &wire.Error{Code: wire.Invalid, Op: "job", Object: name, Err: err}
 	}
 	if parsed.Name != "" && parsed.Name != name {
-		return 0, problem(wire.Invalid, name, parsed.NameLine, "the name is %q but the file is called %s.yaml; leave the name out or make them the same", parsed.Name, name)
+		return 0, false, problem(wire.Invalid, name, parsed.NameLine, "the name is %q but the file is called %s.yaml; leave the name out or make them the same", parsed.Name, name)
 	}
 	job, tasks, err := s.plan(ctx, cred, name, parsed)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	job.Name, job.Digest, job.Spec, job.Cred = name, digest[:], spec, cred
-	cmd := &wire.Command{Cred: cred, Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: job, Tasks: tasks}}}
+	job.Rule, job.Source = more.rule, more.source
+	cmd := &wire.Command{Cred: cred, Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: job, Tasks: tasks, About: more.about}}}
 	if n := proto.Size(cmd); n > maxSubmit {
-		return 0, problem(wire.Invalid, name, 0, "the inputs are too many for one job (%d MiB of names); split it", n>>20)
+		return 0, false, problem(wire.Invalid, name, 0, "the inputs are too many for one job (%d MiB of names); split it", n>>20)
 	}
 	r, err := s.Meta.Do(ctx, cmd)
 	if errors.Is(err, wire.Exists) {
-		return 0, problem(wire.Exists, name, 0, "another job of this name was submitted just now, with other content")
+		return 0, false, problem(wire.Exists, name, 0, "another job of this name was submitted just now, with other content")
 	}
 	if err != nil {
-		return 0, problem(wire.CodeOf(err), name, 0, "the job could not be stored: %v", err)
+		return 0, false, problem(wire.CodeOf(err), name, 0, "the job could not be stored: %v", err)
 	}
-	return r.Value, nil
+	return r.Value, r.Created, nil
 }
 
 // findJob returns the job of that name, or nil.

@@ -26,6 +26,11 @@ func (t *tx) settleSource(j *wire.Job, open []uint64) string {
 	if drop, why := t.decide(j); !drop {
 		return stays(why)
 	}
+	for _, a := range j.After {
+		if other := t.job(a.Job); other == nil || other.State != stateSucceeded {
+			return stays("the job " + a.Name + " has not succeeded")
+		}
+	}
 	dir := t.inode(s.Parent)
 	if dir == nil || !isDir(dir) {
 		return stays("its directory is gone")

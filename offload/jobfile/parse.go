@@ -30,6 +30,12 @@ func Parse(data []byte) (*Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	return parse(root, nil)
+}
+
+// parse reads a job file. of is nil, or says why a template lacks version, name
+// and inputs, which are not given in it.
+func parse(root *yaml.Node, of error) (*Spec, error) {
 	s := &Spec{
 		Split:   SplitFile,
 		Output:  DefaultOutput,
@@ -41,6 +47,7 @@ func Parse(data []byte) (*Spec, error) {
 	known := stepFields(&s.Map, "")
 	maps.Copy(known, splitFields(s))
 	maps.Copy(known, lifeFields(s))
+	maps.Copy(known, endFields(s))
 	known["version"] = func(n *yaml.Node) error {
 		version = true
 		return versionOne(n)
@@ -90,12 +97,17 @@ func Parse(data []byte) (*Spec, error) {
 		s.NoSpeculation = n.Value == "false"
 		return nil
 	}
+	if of != nil {
+		for _, field := range []string{"version", "name", "inputs"} {
+			known[field] = func(n *yaml.Node) error { return Errorf(n.Line, "%s is not given here: %v", field, of) }
+		}
+	}
 	var resources resourceParser
 	maps.Copy(known, resources.fields(s))
 	if err := fields(root, known); err != nil {
 		return nil, err
 	}
-	if !version {
+	if !version && of == nil {
 		return nil, Errorf(root.Line, "a job file begins with \"version: 1\"")
 	}
 	if err := s.Map.check(""); err != nil {
@@ -104,8 +116,11 @@ func Parse(data []byte) (*Spec, error) {
 	if s.Map.KernelLine == 0 {
 		return nil, Errorf(0, "the job names no kernel: give \"kernel: NAME\", \"wasm: /PATH\" or \"exec: {argv: [PROGRAM, …]}\"")
 	}
-	if len(s.Inputs) == 0 && s.Array == 0 {
+	if len(s.Inputs) == 0 && s.Array == 0 && of == nil {
 		return nil, Errorf(0, "the job has no inputs: give \"inputs:\" and a list of paths")
+	}
+	if err := s.checkCombine(); err != nil {
+		return nil, err
 	}
 	if err := s.checkLife(); err != nil {
 		return nil, err
@@ -218,11 +233,18 @@ func params(n *yaml.Node, field string) ([]Param, error) {
 // reserved are the variables that every task gets (see docs/compute.md).
 var reserved = map[string]bool{"JOB": true, "TASK": true, "PHASE": true, "ATTEMPT": true}
 
-func inputs(n *yaml.Node) ([]Input, error) {
+func inputs(n *yaml.Node) ([]Input, error) { return patterns(n, "inputs") }
+
+// patterns reads a path or pattern of the mount, or a list of them.
+func patterns(n *yaml.Node, field string) ([]Input, error) {
+	what := "a path of " + field
+	if field == "inputs" {
+		what = "an input"
+	}
 	nodes := []*yaml.Node{n}
 	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
 		var err error
-		if nodes, err = texts(n, "inputs", MaxInputs); err != nil {
+		if nodes, err = texts(n, field, MaxInputs); err != nil {
 			return nil, err
 		}
 	}
@@ -231,12 +253,12 @@ func inputs(n *yaml.Node) ([]Input, error) {
 	}
 	var out []Input
 	for _, c := range nodes {
-		p, err := absolute(c.Line, "an input", c.Value)
+		p, err := absolute(c.Line, what, c.Value)
 		if err != nil {
 			return nil, err
 		}
 		if err := CheckPattern(p); err != nil {
-			return nil, Errorf(c.Line, "input %q: %v", shorten(p), err)
+			return nil, Errorf(c.Line, "%s %q: %v", strings.TrimPrefix(what, "an "), shorten(p), err)
 		}
 		out = append(out, Input{p, c.Line})
 	}

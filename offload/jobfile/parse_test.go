@@ -215,7 +215,7 @@ func TestSchema(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := []string{"after", "args", "array", "deadline", "exec", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "output", "params", "priority", "reduce", "resources", "retries", "runtime", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
+	want := []string{"after", "args", "array", "combine", "deadline", "exec", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "notify", "output", "output_limit", "params", "priority", "reduce", "resources", "retries", "runtime", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the schema has the fields %v", names)
 	}
@@ -236,7 +236,7 @@ func TestSchema(t *testing.T) {
 	if schema.AdditionalProperties == nil || *schema.AdditionalProperties {
 		t.Error("the schema allows unknown fields")
 	}
-	for name, def := range map[string]any{"split": "file", "output": "output", "timeout": "10m", "retries": 2.0, "memory": "256MiB"} {
+	for name, def := range map[string]any{"split": "file", "output": "output", "timeout": "10m", "retries": 2.0, "memory": "256MiB", "output_limit": "16GiB"} {
 		if schema.Properties[name].Default != def {
 			t.Errorf("the schema's default of %s is %v", name, schema.Properties[name].Default)
 		}

@@ -15,6 +15,9 @@ const (
 	MaxRetries = 20
 	MinMemory  = 1 << 20
 	MaxMemory  = 4 << 30
+
+	MinOutputLimit = 1 << 10
+	MaxOutputLimit = 1 << 40
 )
 
 // Defaults of a job file.
@@ -23,6 +26,8 @@ const (
 	DefaultRetries = 2
 	DefaultMemory  = 256 << 20
 	DefaultOutput  = "output"
+
+	DefaultOutputLimit = 16 << 30
 )
 
 // Step is one module or program run over some inputs. Exactly one of Kernel,
@@ -55,19 +60,23 @@ type Spec struct {
 	Split  Split
 	// TaskBytes is how many bytes of input one task gets, about; 0: as the split has it.
 	TaskBytes     int64
+	Combine       *Step // what runs over the output of each map task, where it ran; nil: nothing
 	Reduce        *Step // nil: none
 	Output        string
 	Timeout       time.Duration
 	Retries       int
 	NoSpeculation bool  // a late task gets no second attempt beside the first
 	Memory        int64 // bytes
+	OutputLimit   int64 // bytes that one task may write; 0: DefaultOutputLimit
+	// Notify is the file of the mount that gets a line when the job has ended; "": none.
+	Notify string
 	// Runtime has the runtimes that the map step may use, the preferred first;
 	// none: as the kernel has it.
 	Runtime []string
 
 	Life
 
-	NameLine, OutputLine, RuntimeLine int
+	NameLine, OutputLine, RuntimeLine, NotifyLine int
 
 	Resources Resources
 }

@@ -1,0 +1,308 @@
+package offload
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
+)
+
+// A standing rule is a file of /.compute/rules: an ordinary one, which this
+// mount reads through its own leases, so that a change on another mount counts
+// from the next file on. A rule of root's is for what everybody writes, one of
+// another user's for what that user writes.
+
+const rulesPath = "/.compute/rules"
+
+// maxRules bounds the rules that are looked at.
+const maxRules = 256
+
+// ruleFile is a rule as it was last read.
+type ruleFile struct {
+	name             string // without .yaml
+	ino              uint64
+	size             uint64
+	mtimeNs, ctimeNs int64
+	uid              uint32
+	rule             *jobfile.Rule // nil: it cannot be read as one
+}
+
+// rules remembers the rule files of a mount.
+type rules struct {
+	mu   sync.Mutex
+	read map[string]*ruleFile // by name; guarded by mu
+}
+
+// all are the rules that can be read, by name.
+func (o *Overlay) allRules(ctx context.Context) ([]*ruleFile, error) {
+	entries, err := o.submit.Files.ReadDirInode(ctx, wire.RulesIno)
+	if err != nil {
+		if errors.Is(err, wire.NotFound) {
+			err = nil // a cluster of before
+		}
+		return nil, err
+	}
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	var all []*ruleFile
+	for _, d := range entries {
+		name, ok := JobName(d.Name)
+		if !ok || !isFile(d.Type) {
+			continue
+		}
+		f, err := o.ruleFile(ctx, name, d.Name)
+		if err != nil {
+			return nil, err
+		}
+		if f != nil && f.rule != nil {
+			all = append(all, f)
+		}
+	}
+	slices.SortFunc(all, func(a, b *ruleFile) int { return cmp.Compare(a.name, b.name) })
+	return all[:min(len(all), maxRules)], nil
+}
+
+// ruleFile reads a rule, unless it is known; nil: it is gone.
+func (o *Overlay) ruleFile(ctx context.Context, name, file string) (*ruleFile, error) {
+	in, err := o.submit.Files.Stat(ctx, path.Join(rulesPath, file))
+	if errors.Is(err, wire.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	a := in.GetAttr()
+	o.rules.mu.Lock()
+	f := o.rules.read[file]
+	o.rules.mu.Unlock()
+	if f != nil && f.ino == a.GetIno() && f.size == a.GetSize() && f.mtimeNs == a.GetMtimeNs() && f.ctimeNs == a.GetCtimeNs() {
+		return f, nil
+	}
+	f = &ruleFile{name: name, ino: a.GetIno(), size: a.GetSize(), mtimeNs: a.GetMtimeNs(), ctimeNs: a.GetCtimeNs(), uid: a.GetUid()}
+	text, err := readAll(ctx, o.submit.Files, f.ino, jobfile.MaxFile)
+	switch {
+	case errors.Is(err, wire.NotFound) || errors.Is(err, wire.Stale):
+		return nil, nil
+	case errors.Is(err, wire.FileTooBig):
+	case err != nil:
+		return nil, err
+	default:
+		if f.rule, err = jobfile.ParseRule(text); err != nil {
+			o.log.Warn("a rule cannot be read, and so does not count", "rule", name, "err", err)
+		}
+	}
+	o.rules.mu.Lock()
+	defer o.rules.mu.Unlock()
+	if o.rules.read == nil || len(o.rules.read) > 2*maxRules {
+		o.rules.read = map[string]*ruleFile{}
+	}
+	o.rules.read[file] = f
+	return f, nil
+}
+
+// rulesFor are the rules for what uid has written to, or moved to, a path.
+func (o *Overlay) rulesFor(ctx context.Context, uid uint32, moved bool, p string, size uint64) ([]*ruleFile, error) {
+	all, err := o.allRules(ctx)
+	return slices.DeleteFunc(all, func(f *ruleFile) bool {
+		return f.uid != 0 && f.uid != uid || moved && !f.rule.Rename || !moved && !f.rule.Close || !f.rule.Applies(p, int64(size))
+	}), err
+}
+
+// Standing implements fs.Rules.
+func (o *Overlay) Standing(ctx context.Context, cred *wire.Cred, moved bool, at func() (p string, size uint64)) (bool, error) {
+	all, err := o.allRules(ctx)
+	if err != nil || len(all) == 0 {
+		return false, err
+	}
+	if at == nil {
+		return true, nil
+	}
+	p, size := at()
+	if p == "" || strings.HasPrefix(p, "/.compute/") {
+		return false, nil
+	}
+	all, err = o.rulesFor(ctx, cred.GetUid(), moved, p, size)
+	return len(all) > 0, err
+}
+
+// CheckRule implements fs.Rules: like Enqueue, for rules.
+func (o *Overlay) CheckRule(ctx context.Context, cred *wire.Cred, name string, ino uint64) error {
+	if strings.HasPrefix(name, ".") {
+		return nil
+	}
+	key, ok := JobName(name)
+	if !ok {
+		err := problem(wire.Invalid, name, 0, "a rule's name ends in .yaml; %q does not", name)
+		o.refuse(ctx, cred, name, ino, err)
+		return err
+	}
+	if err := o.checkRule(ctx, cred, key, ino); err != nil {
+		o.refuse(ctx, cred, key, ino, err)
+		return err
+	}
+	o.accept(ctx, key, ino)
+	o.log.Info("a rule was taken", "rule", key)
+	return nil
+}
+
+func (o *Overlay) checkRule(ctx context.Context, cred *wire.Cred, key string, ino uint64) error {
+	text, err := readAll(ctx, o.submit.Files, ino, jobfile.MaxFile)
+	if wire.CodeOf(err) == wire.FileTooBig {
+		return problem(wire.Invalid, key, 0, "a rule has at most %d KiB", jobfile.MaxFile>>10)
+	}
+	if err != nil {
+		return problem(wire.CodeOf(err), key, 0, "reading the rule: %v", err)
+	}
+	r, err := jobfile.ParseRule(text)
+	if err != nil {
+		return &wire.Error{Code: wire.Invalid, Op: "rule", Object: key, Err: err}
+	}
+	if len(key) > maxRuleName {
+		return problem(wire.Invalid, key, 0, "a rule's name has at most %d bytes", maxRuleName)
+	}
+	_, err = o.submit.prepare(ctx, cred, key, r.Job)
+	return err
+}
+
+// maxRuleName leaves room in the names of jobs for that of the file.
+const maxRuleName = 80
+
+// RuleGone implements fs.Rules.
+func (o *Overlay) RuleGone(ctx context.Context, _ *wire.Cred, name string) {
+	if key, ok := JobName(name); ok {
+		o.accept(ctx, key, 0)
+	}
+}
+
+// firing is a job that is to be submitted for a file that has landed.
+type firing struct {
+	rule   string // "": the attribute of its directory
+	spec   []byte
+	source *wire.Source
+}
+
+// Landed implements fs.Attributes: it submits the jobs of the standing rules for a
+// file, the one of its directory's attribute first. A job's name has the file's
+// version, so that it is submitted once for each. A rule that does not fit the
+// file is told in errors/ and in the file's user.compute.error; only where no
+// answer comes the close fails.
+//
+// What may remove the file comes last, after the jobs of the others have ended;
+// if several would, the last decides. It stays if one of the jobs is refused, or
+// fails.
+func (o *Overlay) Landed(ctx context.Context, cred *wire.Cred, t *Target, attribute []byte, moved bool) error {
+	standing, err := o.rulesFor(ctx, cred.GetUid(), moved, t.Path, t.Inode.GetAttr().GetSize())
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(standing, func(a, b *ruleFile) int { return cmp.Compare(drops(a), drops(b)) })
+	var names []string
+	whole := true // no job was refused
+	fire := func(f firing) error {
+		name, err := o.fire(ctx, cred, t, f)
+		switch wire.CodeOf(err) {
+		case wire.OK:
+			names = append(names, name)
+			return nil
+		case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown:
+			return err
+		}
+		whole = false
+		_ = o.refuseAt(ctx, cred, t, err)
+		o.log.Warn("a rule could not fire", "rule", f.rule, "file", t.Path, "err", err)
+		return nil
+	}
+	if len(attribute) > 0 {
+		spec, err := o.attributeSpec(ctx, t, attribute)
+		if err != nil {
+			whole = false
+			_ = o.refuseAt(ctx, cred, t, err)
+		} else if err := fire(firing{spec: spec}); err != nil {
+			return err
+		}
+	}
+	for i, r := range standing {
+		f := firing{rule: r.name}
+		var after []string
+		if last := i == len(standing)-1; last && drops(r) > 0 && whole {
+			if f.source, err = o.source(ctx, t, r.rule.Then); err != nil {
+				return err
+			}
+			after = names
+		}
+		if f.spec, err = r.rule.JobFile(t.Path, after...); err != nil {
+			whole = false
+			_ = o.refuseAt(ctx, cred, t, problem(wire.Invalid, t.Path, 0, "the rule %s: %v", r.name, err))
+			continue
+		}
+		if err := fire(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drops is 1 for a rule that may remove the file.
+func drops(f *ruleFile) int {
+	if f.rule.Then.Drop == jobfile.Never {
+		return 0
+	}
+	return 1
+}
+
+// fire submits one job for a file, and returns its name.
+func (o *Overlay) fire(ctx context.Context, cred *wire.Cred, t *Target, f firing) (string, error) {
+	if t.Path == "" {
+		return "", problem(wire.NotFound, "", 0, "the path of this file is not known here; open it by its path and try again")
+	}
+	name := nameFor(t, f.spec, false)
+	if f.rule != "" {
+		name = f.rule + "-" + name
+	}
+	id, created, err := o.submit.submit(ctx, cred, name, f.spec, addition{rule: f.rule, source: f.source, about: []uint64{t.Ino}})
+	if err != nil {
+		var e *wire.Error
+		if f.rule != "" && errors.As(err, &e) {
+			err = &wire.Error{Code: e.Code, Op: e.Op, Object: e.Object, Err: fmt.Errorf("the rule %s: %s", f.rule, sentence(err))}
+		}
+		return "", err
+	}
+	if !created {
+		o.accept(ctx, "", t.Ino)
+	}
+	o.log.Info("a rule has fired", "rule", f.rule, "file", t.Path, "job", id)
+	return name, nil
+}
+
+var wireDrops = map[jobfile.Drop]wire.Drop{
+	jobfile.Always: wire.Drop_ALWAYS, jobfile.Empty: wire.Drop_EMPTY, jobfile.NotEmpty: wire.Drop_NOT_EMPTY,
+	jobfile.Found: wire.Drop_FOUND, jobfile.NotFound: wire.Drop_NOT_FOUND,
+}
+
+// source pins the file that a job may remove, as meta has it: before the job's
+// inputs are pinned, so that what is removed is never newer than what was
+// processed.
+func (o *Overlay) source(ctx context.Context, t *Target, then jobfile.Then) (*wire.Source, error) {
+	dir, err := o.submit.Files.Stat(ctx, path.Dir(t.Path))
+	if err != nil {
+		return nil, err
+	}
+	ans, err := ask(ctx, o.meta, &wire.Query{Cred: rootCred, Op: &wire.Query_GetInode{GetInode: &wire.GetInode{Ino: t.Ino}}})
+	if err != nil {
+		return nil, err
+	}
+	a := ans.GetInode().GetInode().GetAttr()
+	return &wire.Source{
+		Parent: dir.GetAttr().GetIno(), Name: path.Base(t.Path), Ino: t.Ino,
+		Size: a.GetSize(), MtimeNs: a.GetMtimeNs(), CtimeNs: a.GetCtimeNs(),
+		Drop: wireDrops[then.Drop], Pattern: then.Pattern,
+	}, nil
+}
