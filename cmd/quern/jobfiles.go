@@ -50,4 +50,7 @@ func asJobFile(f fs.File, err error) (offload.File, error) {
 	return jobFile{f}, nil
 }
 
-var _ fs.Attributes = (*offload.Overlay)(nil)
+var (
+	_ fs.Attributes = (*offload.Overlay)(nil)
+	_ fs.Rules      = (*offload.Overlay)(nil)
+)

@@ -79,7 +79,7 @@ maps flag names to values; the command line wins, then the environment.`,
 	root.AddCommand(
 		newUp(), newDown(), newStart(), newInit(), newCert(),
 		newMeta(), newChunkd(), newAgent(), newMount(), newMountHelper(),
-		newStatus(), newJob(), newKernel(), newWorker(), newDocs(), newVersion(),
+		newStatus(), newJob(), newKernel(), newRule(), newWorker(), newDocs(), newVersion(),
 	)
 	return root
 }

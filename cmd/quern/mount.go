@@ -22,6 +22,7 @@ type mountFlags struct {
 	cache   string
 	agent   bool
 	slots   int
+	output  string
 	debug   string
 	exec    execFlags
 }
@@ -38,13 +39,26 @@ func (m *mountFlags) addBuffers(flags *pflag.FlagSet) {
 	flags.StringVar(&m.dirty, "write-buffer", "256MiB", "most memory for data not yet stored")
 	flags.StringVar(&m.cache, "read-cache", "256MiB", "memory for data that was read")
 	flags.IntVar(&m.slots, "slots", 0, "tasks that run at once (0: one for each CPU)")
+	flags.StringVar(&m.output, "output-limit", "16GiB", "most that one task may write")
 	m.exec.add(flags)
+}
+
+// outputLimit is how many bytes one task may write.
+func (m *mountFlags) outputLimit() (int64, error) {
+	n, err := parseSize(m.output)
+	if err == nil && n <= 0 {
+		err = fmt.Errorf("%q is no size above 0", m.output)
+	}
+	if err != nil {
+		return 0, usagef("--output-limit: %w", err)
+	}
+	return n, nil
 }
 
 // args are the flags as a command line, for a mount in a process of its own.
 // The address for debugging stays with the process it was given to.
 func (m *mountFlags) args() []string {
-	args := []string{"--write-buffer", m.dirty, "--read-cache", m.cache, fmt.Sprintf("--agent=%t", m.agent), fmt.Sprintf("--slots=%d", m.slots)}
+	args := []string{"--write-buffer", m.dirty, "--read-cache", m.cache, fmt.Sprintf("--agent=%t", m.agent), fmt.Sprintf("--slots=%d", m.slots), "--output-limit", m.output}
 	if len(m.options) > 0 {
 		args = append(args, "-o", strings.Join(m.options, ","))
 	}

@@ -154,6 +154,10 @@ func (p *process) prepareAgent(ctx context.Context, m mountRole, files offload.F
 	if slots <= 0 {
 		slots = runtime.NumCPU()
 	}
+	limit, err := m.flags.outputLimit()
+	if err != nil {
+		return 0, nil, err
+	}
 	n := &wire.Node{
 		Name: host + ":" + m.name, Kind: "agent", State: "up", Runtimes: []string{"wasm"},
 		Labels:   []*wire.Label{{Key: "host", Value: host}},
@@ -170,7 +174,7 @@ func (p *process) prepareAgent(ctx context.Context, m mountRole, files offload.F
 	agent, err := offload.NewAgent(offload.AgentConfig{
 		Node: id, Host: host, Files: files, Meta: c, Worker: []string{exe, "worker", "wasm"},
 		Devices: []string{exe, "worker"}, WorkerEnv: trial.Environ(os.Environ()),
-		Slots: slots, Dir: m.scratch, Exec: programs, Mounted: mounted, Log: log,
+		Slots: slots, OutputLimit: limit, Dir: m.scratch, Exec: programs, Mounted: mounted, Log: log,
 	})
 	if err != nil {
 		return 0, nil, err

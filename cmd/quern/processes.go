@@ -117,7 +117,7 @@ func (h *home) roleArgs(opts upOptions) (metas, chunks, mounts map[string][]stri
 		host := []string{"--as-host", fmt.Sprintf("host-%d", i+1)}
 		chunks[n.Name] = append(chunks[n.Name], host...)
 		name := fmt.Sprintf("agent-%d", i+1)
-		mounts[name] = slices.Concat([]string{"agent", "--name", name}, common, host, []string{fmt.Sprintf("--slots=%d", opts.mountFlags.slots)})
+		mounts[name] = slices.Concat([]string{"agent", "--name", name}, common, host, []string{fmt.Sprintf("--slots=%d", opts.mountFlags.slots), "--output-limit", opts.mountFlags.output})
 	}
 	if opts.mount != "" {
 		args := append([]string{"mount", opts.mount, "--name", "mount-1"}, common...)

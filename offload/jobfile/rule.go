@@ -2,6 +2,7 @@ package jobfile
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -52,6 +53,23 @@ const (
 	Found    Drop = "found"     // if a line of them fits the pattern
 	NotFound Drop = "not found" // if none does
 )
+
+// String is then as a rule has it.
+func (t Then) String() string {
+	switch t.Drop {
+	case Always:
+		return "drop"
+	case Empty:
+		return "drop_if: empty"
+	case NotEmpty:
+		return "drop_if: nonempty"
+	case Found:
+		return fmt.Sprintf("drop_if: {matches: %q}", t.Pattern)
+	case NotFound:
+		return fmt.Sprintf("keep_if: {matches: %q}", t.Pattern)
+	}
+	return "keep"
+}
 
 // MaxThenPattern bounds the regular expression of then, in bytes.
 const MaxThenPattern = 1 << 10
