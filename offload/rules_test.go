@@ -321,7 +321,7 @@ func TestCombine(t *testing.T) {
 		r.write(fmt.Sprintf("/in/%d.txt", i), strings.Repeat("the quick fox\n", 2000+i))
 	}
 	// grep passes all lines on, wordcount over them leaves three words of each part.
-	id := r.submit("combined", "version: 1\nkernel: grep\nargs: [fox]\ninputs: /in\ntask_bytes: 4KiB\ncombine: {kernel: wordcount}\nreduce: {kernel: wordcount}\n")
+	id := r.submit("combined", "version: 1\nkernel: grep\nargs: [fox]\ninputs: /in\ntask_bytes: 4KiB\ncombine: {kernel: wordcount, params: {words: identifiers}}\nreduce: {kernel: wordcount}\n")
 	job, tasks := r.wait(id)
 	if job.State != StateSucceeded || job.Combine.GetName() != "wordcount@1" || len(tasks) != 4 {
 		t.Fatalf("%s: %s", job.State, planText(job, tasks))

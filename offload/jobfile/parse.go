@@ -249,7 +249,7 @@ func patterns(n *yaml.Node, field string) ([]Input, error) {
 		}
 	}
 	if len(nodes) == 0 {
-		return nil, Errorf(n.Line, "inputs must name at least one path; a job with \"array:\" may leave it out")
+		return nil, Errorf(n.Line, "%s must name at least one path", field)
 	}
 	var out []Input
 	for _, c := range nodes {

@@ -95,7 +95,7 @@ func TestParseRefuses(t *testing.T) {
 		{head + "kernel: l\n", `line 4: field "kernel" is here a second time; the first is on line 2`},
 		{"version: 1\ninputs: [/a]\n", `the job names no kernel: give "kernel: NAME", "wasm: /PATH" or "exec: {argv: [PROGRAM, …]}"`},
 		{"version: 1\nkernel: k\n", `the job has no inputs: give "inputs:" and a list of paths`},
-		{"version: 1\nkernel: k\ninputs: []\n", `line 3: inputs must name at least one path; a job with "array:" may leave it out`},
+		{"version: 1\nkernel: k\ninputs: []\n", `line 3: inputs must name at least one path`},
 		{"version: 1\nkernel: k\ninputs:\n", `line 3: inputs must be a list, not nothing`},
 		{"version: 1\nkernel: k\ninputs: {a: b}\n", `line 3: inputs must be a list, not a mapping`},
 		{"version: 1\nkernel: k\ninputs:\n- /a\n- [/b]\n", `line 5: entry 2 of inputs must be text, not a list`},

@@ -118,7 +118,7 @@ func TestParseRuleRefuses(t *testing.T) {
 
 		"version: 1\nmatch:\n  path: a\n":                                `line 3: a path of match.path must begin with "/", the root of the mount; "a" does not`,
 		"version: 1\nmatch:\n  path: [/a, '/b/[']\n":                     `line 3: a path of match.path "/b/[": a [ without its ]`,
-		"version: 1\nmatch:\n  path: []\n":                               `line 3: match.path is empty`,
+		"version: 1\nmatch:\n  path: []\n":                               `line 3: match.path must name at least one path`,
 		"version: 1\nmatch:\n  path: {a: b}\n":                           `line 3: match.path must be a list, not a mapping`,
 		"version: 1\nmatch:\n  path: /a\n  except: 7\n":                  `line 4: a path of match.except must begin with "/", the root of the mount; "7" does not`,
 		"version: 1\nmatch:\n  path: /a\n  min_size: big\n":              `line 4: match.min_size must be a size from 0 to 1048576TiB such as 64KiB, not "big"`,
