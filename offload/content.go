@@ -114,16 +114,14 @@ func (o *Overlay) content(ctx context.Context, n node) (string, error) {
 }
 
 func (o *Overlay) task(ctx context.Context, job uint64, n uint32) (*wire.Task, error) {
-	_, tasks, err := getJob(ctx, o.meta, job, true)
+	_, tasks, err := queryJob(ctx, o.meta, &wire.GetJob{Id: job, Tasks: true, First: n, Count: 1})
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range tasks {
-		if t.N == n {
-			return t, nil
-		}
+	if len(tasks) == 0 || tasks[0].N != n {
+		return nil, gone("open", fmt.Sprintf("task %d of job %d", n, job))
 	}
-	return nil, gone("open", fmt.Sprintf("task %d of job %d", n, job))
+	return tasks[0], nil
 }
 
 // textFile is a text that was taken when the file was opened.

@@ -68,13 +68,32 @@ func GetJob(ctx context.Context, m Meta, ref string) (*wire.Job, []*wire.Task, e
 }
 
 func getJob(ctx context.Context, m Meta, id uint64, tasks bool) (*wire.Job, []*wire.Task, error) {
-	ans, err := ask(ctx, m, &wire.Query{Cred: rootCred, Op: &wire.Query_GetJob{GetJob: &wire.GetJob{Id: id, Tasks: tasks}}})
+	job, list, err := getTasks(ctx, m, id, tasks, 0)
+	for more := len(list); err == nil && more == tasksPage; {
+		var next []*wire.Task
+		job, next, err = getTasks(ctx, m, id, true, list[len(list)-1].N+1)
+		list, more = append(list, next...), len(next)
+	}
+	return job, list, err
+}
+
+// tasksPage is how many tasks one answer has at most.
+const tasksPage = 4096
+
+// getTasks returns a job, and the first page of its tasks from number first on if
+// tasks is set.
+func getTasks(ctx context.Context, m Meta, id uint64, tasks bool, first uint32) (*wire.Job, []*wire.Task, error) {
+	return queryJob(ctx, m, &wire.GetJob{Id: id, Tasks: tasks, First: first, Count: tasksPage})
+}
+
+func queryJob(ctx context.Context, m Meta, q *wire.GetJob) (*wire.Job, []*wire.Task, error) {
+	ans, err := ask(ctx, m, &wire.Query{Cred: rootCred, Op: &wire.Query_GetJob{GetJob: q}})
 	if err != nil {
 		return nil, nil, err
 	}
 	jobs := ans.GetJobs().GetJobs()
 	if len(jobs) == 0 {
-		return nil, nil, &wire.Error{Code: wire.NotFound, Op: "job", Object: strconv.FormatUint(id, 10)}
+		return nil, nil, &wire.Error{Code: wire.NotFound, Op: "job", Object: strconv.FormatUint(q.Id, 10)}
 	}
 	return jobs[0], ans.GetJobs().GetTasks(), nil
 }

@@ -173,7 +173,7 @@ type term struct {
 	hosts    map[uint32]string          // guarded by mu: the host of each node, as of the last round
 	programs map[uint32]*wire.ExecOffer // guarded by mu: which programs each node runs, likewise
 
-	synced time.Time // when all tasks were last read; used by rounds only
+	synced time.Time // when tasks that run for long were last looked at; used by rounds only
 }
 
 func newTerm(s *Scheduler, view View) *term {

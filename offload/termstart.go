@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"quernfs/internal/wire"
@@ -81,9 +80,7 @@ func (t *term) started(s start, next *wire.Task, err error, k *parked, now time.
 		}
 		return err
 	}
-	if i, found := slices.BinarySearch(j.pending, x.t.N); found {
-		j.pending = slices.Delete(j.pending, i, i+1)
-	}
+	j.starts(x.t.N)
 	if j.queue != nil {
 		j.queue.Take(x.t.N)
 	}

@@ -23,6 +23,18 @@ type jobState struct {
 	alone   bool // it has been told that no host can run it
 }
 
+// starts takes a task from those that are pending. Mostly it is the first, and
+// there may be a hundred thousand.
+func (j *jobState) starts(n uint32) {
+	switch i, found := slices.BinarySearch(j.pending, n); {
+	case !found:
+	case i == 0:
+		j.pending = j.pending[1:]
+	default:
+		j.pending = slices.Delete(j.pending, i, i+1)
+	}
+}
+
 // taskState is one task. The record's State, Attempt, Agent and Failures are
 // kept up to date.
 type taskState struct {
@@ -69,9 +81,43 @@ func (t *term) agent(node uint32) *agentState {
 	return a
 }
 
-// resyncEvery is how often all open tasks are read again, in case an agent
-// has ended a task and then itself, and so told nobody but the state machine.
+// resyncEvery is how often the tasks that have been under way for so long are
+// looked at, in case an agent has ended a task and then itself, and so told nobody
+// but the state machine.
 const resyncEvery = 10 * time.Second
+
+// doubt marks the jobs of which a task that has been under way for long is not so
+// in the state machine. Only rounds call it.
+func (t *term) doubt(now time.Time) error {
+	if now.Sub(t.synced) <= resyncEvery {
+		return nil
+	}
+	t.synced = now
+	t.mu.Lock()
+	old := map[attemptID]*taskState{}
+	for _, a := range t.agents {
+		for _, x := range a.tasks {
+			if now.Sub(x.started) > resyncEvery {
+				old[x.id()] = x
+			}
+		}
+	}
+	t.mu.Unlock()
+	for id, x := range old {
+		ans, err := t.view.Query(&wire.Query{Cred: rootCred, Op: &wire.Query_GetJob{GetJob: &wire.GetJob{Id: id.job, Tasks: true, First: id.n, Count: 1}}})
+		if err != nil {
+			return err
+		}
+		tasks := ans.GetJobs().GetTasks()
+		t.mu.Lock()
+		j := t.jobs[id.job]
+		if j != nil && x.active() && (len(tasks) == 0 || tasks[0].State != x.t.State || tasks[0].Attempt != x.t.Attempt) {
+			j.stale = true
+		}
+		t.mu.Unlock()
+	}
+	return nil
+}
 
 // refresh reads what may have changed: the jobs that have not ended, and the
 // tasks of those that are new or marked.
@@ -80,12 +126,11 @@ func (t *term) refresh(now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := t.doubt(now); err != nil {
+		return err
+	}
 	open := map[uint64]bool{}
 	var reload []*wire.Job
-	resync := now.Sub(t.synced) > resyncEvery
-	if resync {
-		t.synced = now
-	}
 	t.mu.Lock()
 	for _, job := range jobs {
 		open[job.Id] = true
@@ -96,7 +141,7 @@ func (t *term) refresh(now time.Time) error {
 			t.jobs[job.Id] = j
 		}
 		j.job = job
-		if j.stale || resync || int(job.Tasks) != len(j.tasks) || int(job.TasksFailed) != j.failed {
+		if j.stale || int(job.Tasks) != len(j.tasks) || int(job.TasksFailed) != j.failed {
 			reload = append(reload, job)
 		}
 	}
@@ -138,8 +183,12 @@ func (t *term) load(job *wire.Job, tasks []*wire.Task, now time.Time) {
 			s.started = old[i].started
 		}
 		s.expect = took(x.Placement)
+		if i < len(old) && old[i].t.Attempt == x.Attempt && !old[i].active() && s.active() {
+			// Its agent has told of the end since the record was read.
+			s.t.State, s.t.Reason, s.t.Failures = old[i].t.State, old[i].t.Reason, old[i].t.Failures
+		}
 		j.tasks[i] = s
-		switch {
+		switch x := s.t; {
 		case x.State == StatePending:
 			j.pending = append(j.pending, uint32(i))
 		case x.State == StateSucceeded:
@@ -148,8 +197,8 @@ func (t *term) load(job *wire.Job, tasks []*wire.Task, now time.Time) {
 			j.failed++
 		case s.active():
 			t.agent(x.Agent).tasks[s.id()] = s
-			if x.Second != nil {
-				s.second = secondOf(x.Second, now)
+			if second := tasks[i].Second; second != nil {
+				s.second = secondOf(second, now)
 				t.agent(s.second.agent).tasks[s.second.id(x)] = s
 			}
 		}

@@ -10419,6 +10419,8 @@ type GetJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	Tasks         bool                   `protobuf:"varint,2,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	First         uint32                 `protobuf:"varint,91,opt,name=first,proto3" json:"first,omitempty"` // the least number of a task
+	Count         uint32                 `protobuf:"varint,92,opt,name=count,proto3" json:"count,omitempty"` // at most so many tasks; 0: all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -10465,6 +10467,20 @@ func (x *GetJob) GetTasks() bool {
 		return x.Tasks
 	}
 	return false
+}
+
+func (x *GetJob) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *GetJob) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
 }
 
 // ExplainJob asks the leader's scheduler for the tasks of a job that wait and
@@ -12133,10 +12149,12 @@ const file_quern_proto_rawDesc = "" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x15\n" +
 	"\x06due_ns\x18F \x01(\x10R\x05dueNs\x12\x14\n" +
-	"\x05brief\x18G \x01(\bR\x05brief\".\n" +
+	"\x05brief\x18G \x01(\bR\x05brief\"Z\n" +
 	"\x06GetJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
-	"\x05tasks\x18\x02 \x01(\bR\x05tasks\"\x1c\n" +
+	"\x05tasks\x18\x02 \x01(\bR\x05tasks\x12\x14\n" +
+	"\x05first\x18[ \x01(\rR\x05first\x12\x14\n" +
+	"\x05count\x18\\ \x01(\rR\x05count\"\x1c\n" +
 	"\n" +
 	"ExplainJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\"O\n" +

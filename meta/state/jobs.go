@@ -50,8 +50,11 @@ func (v *view) jobNamed(name string) (id uint64, ok bool) {
 }
 
 // tasks calls each with the tasks of a job, by number.
-func (v *view) tasks(job uint64, each func(*wire.Task) bool) {
-	v.prefix(be64([]byte{kJob, jTask}, job), func(key, value []byte) bool {
+func (v *view) tasks(job uint64, each func(*wire.Task) bool) { v.tasksFrom(job, 0, each) }
+
+// tasksFrom does so for those with the number first or a higher one.
+func (v *view) tasksFrom(job uint64, first uint32, each func(*wire.Task) bool) {
+	v.scan(taskKey(nil, job, first), after(be64([]byte{kJob, jTask}, job)), func(key, value []byte) bool {
 		task := new(wire.Task)
 		return v.decode(key, value, task) && each(task)
 	})

@@ -306,9 +306,9 @@ func (v *view) getJob(op *wire.GetJob) *wire.Answer {
 	}
 	out := &wire.JobsAnswer{Jobs: []*wire.Job{j}}
 	if op.Tasks {
-		v.tasks(op.Id, func(task *wire.Task) bool {
+		v.tasksFrom(op.Id, op.First, func(task *wire.Task) bool {
 			out.Tasks = append(out.Tasks, task)
-			return true
+			return op.Count == 0 || len(out.Tasks) < int(op.Count)
 		})
 	}
 	return &wire.Answer{Op: &wire.Answer_Jobs{Jobs: out}}
