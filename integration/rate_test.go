@@ -1,0 +1,156 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Ticks of the kernel's clock in a second, as /proc counts them.
+const clockTicks = 100
+
+// processes lists a process and all that descend from it.
+func processes(pid int) []int {
+	all := []int{pid}
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, f := range files {
+		raw, _ := os.ReadFile(f)
+		for _, s := range strings.Fields(string(raw)) {
+			if child, err := strconv.Atoi(s); err == nil {
+				all = append(all, processes(child)...)
+			}
+		}
+	}
+	return all
+}
+
+// cpuTime is what a process, its descendants and those of them that have ended
+// have used of the processors.
+func cpuTime(pid int) time.Duration {
+	ticks := 0
+	for _, p := range processes(pid) {
+		raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
+		_, rest, _ := strings.Cut(string(raw), ") ")
+		if f := strings.Fields(rest); len(f) > 14 {
+			for _, s := range f[11:15] { // utime stime cutime cstime
+				n, _ := strconv.Atoi(s)
+				ticks += n
+			}
+		}
+	}
+	return time.Duration(ticks) * time.Second / clockTicks
+}
+
+// peakMemory is the most memory that a process has had, in MiB.
+func peakMemory(pid int) int {
+	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(raw)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmHWM:" {
+			n, _ := strconv.Atoi(f[1])
+			return n >> 10
+		}
+	}
+	return 0
+}
+
+// TestTaskRate runs short tasks of a bundled kernel. What is asserted is their cost
+// in processor time, which says something on a busy machine, too: Go's runtime, if
+// it began anew in each, would need 10 ms. With QUERN_LONG=1 it is a job of 100,000
+// tasks on an idle machine: what docs/performance.md has.
+func TestTaskRate(t *testing.T) {
+	tasks := 2000
+	if long {
+		tasks = 100_000
+	}
+	c := startCluster(t)
+	c.waitAgents(1)
+	shell(t, c.mnt, "mkdir in && echo hello > in/a")
+	run := func(name string, n int) (job string, first, took, cpu time.Duration) {
+		text := fmt.Sprintf("version: 1\nkernel: sha256sum\ninputs: /in\narray: %d\n", n)
+		pid := c.up.Process.Pid
+		before, start := cpuTime(pid), time.Now()
+		job = submitJob(t, c.mnt, name, text)
+		eventually(t, 2*time.Minute, func() error {
+			reason := readFile(t, filepath.Join(job, "reason"))
+			if strings.HasPrefix(reason, "0 of") || strings.HasPrefix(reason, "waiting") {
+				return fmt.Errorf("no task has ended: %s", reason)
+			}
+			return nil
+		})
+		first = time.Since(start)
+		if how := shell(t, c.mnt, "cat "+job+"/wait"); how != "succeeded: all tasks done\n" {
+			t.Fatal(how)
+		}
+		return job, first, time.Since(start), cpuTime(pid) - before
+	}
+	run("warm", 200) // the kernel is compiled
+	job, first, took, cpu := run("many", tasks)
+	rate, each := float64(tasks)/took.Seconds(), cpu/time.Duration(tasks)
+	t.Logf("%d tasks in %.1f s: %.0f a second, %v of CPU each; the first had ended after %.2f s; quern had %d MiB at most",
+		tasks, took.Seconds(), rate, each.Round(time.Microsecond), first.Seconds(), peakMemory(c.up.Process.Pid))
+	if got := shell(t, c.mnt, "ls "+job+"/out | wc -l"); strings.TrimSpace(got) != strconv.Itoa(tasks) {
+		t.Errorf("%s results of %d tasks", got, tasks)
+	}
+	const want = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03  /in/a\n"
+	for _, n := range []int{0, tasks / 2, tasks - 1} {
+		if got := readFile(t, fmt.Sprintf("%s/out/output.%05d", job, n)); got != want {
+			t.Errorf("task %d: %q", n, got)
+		}
+	}
+	if each > 5*time.Millisecond {
+		t.Errorf("a task costs %v of CPU", each)
+	}
+	if !long {
+		return
+	}
+	if runtime.NumCPU() > 1 && rate < 1000 {
+		t.Errorf("%.0f tasks a second: 1,000 are wanted of two idle cores", rate)
+	}
+	if first > 2*time.Second {
+		t.Errorf("the first task ended %v after the submission", first)
+	}
+}
+
+// TestManyJobs submits jobs of one task each, and lists them. With QUERN_LONG=1
+// there are 10,000.
+func TestManyJobs(t *testing.T) {
+	jobs := 100
+	if long {
+		jobs = 10_000
+	}
+	c := startCluster(t)
+	c.waitAgents(1)
+	shell(t, c.mnt, "mkdir in && echo hello > in/a")
+	start := time.Now()
+	for i := range jobs {
+		submitJob(t, c.mnt, fmt.Sprintf("job-%05d", i), "version: 1\nkernel: sha256sum\ninputs: /in\n")
+	}
+	submitted := time.Since(start)
+	list := func(dir string) time.Duration {
+		start := time.Now()
+		entries, err := os.ReadDir(filepath.Join(c.mnt, ".compute", dir))
+		if err != nil || len(entries) != jobs {
+			t.Fatalf("%s: %d entries, %v", dir, len(entries), err)
+		}
+		return time.Since(start)
+	}
+	busy := list("jobs")
+	eventually(t, 10*time.Minute, func() error {
+		text := readFile(t, filepath.Join(c.mnt, ".compute", "by-name", fmt.Sprintf("job-%05d", jobs-1), "state"))
+		if text != "succeeded\n" {
+			return fmt.Errorf("the last job is %s", text)
+		}
+		return nil
+	})
+	took := time.Since(start)
+	t.Logf("%d jobs: submitted in %.1f s, the last had ended after %.1f s; ls jobs took %v while they ran, %v after, ls by-name %v",
+		jobs, submitted.Seconds(), took.Seconds(), busy, list("jobs"), list("by-name"))
+	if limit := 3 * time.Second; list("jobs") > limit {
+		t.Errorf("to list the jobs took longer than %v", limit)
+	}
+}
