@@ -74,6 +74,15 @@
 // The leader begins jobs that waited for others, ends those that are late, and
 // removes those whose time after their end is over (termlife.go).
 //
+// # Short tasks
+//
+// Nothing waits for a task alone. The starts that a round of the scheduler decides
+// are one command (termstart.go), and so are the reports that come while a command
+// is under way (reports.go). An agent holds tasks ready beyond those that run
+// (ahead.go), gives a slot to the next while the report of the last is being
+// stored, and asks for more every 10 ms at most as long as it has some. A round
+// begins some milliseconds after the one before at the earliest.
+//
 // # Attributes
 //
 // user.compute.run and on_close make job files of their values and submit them

@@ -32,4 +32,10 @@
 // paths in the namespace; the standard input, which is the inputs in order, one
 // after the other; clocks; a random source that is the same in every run.
 // Nothing else: no network, no place to write but standard output and error.
+//
+// # Commands and reactors
+//
+// A module with _start is a command: each run has an instance of its own. One with
+// quern_task instead is a reactor: one instance serves run after run, and is made
+// after each what it was after its _initialize (reactor.go).
 package worker
