@@ -141,7 +141,7 @@ func (e *expander) registered(ctx context.Context, name, version string, line in
 		return nil, problem(wire.Invalid, e.job, line, "%s: %v", manifest, err)
 	}
 	full := name + "@" + version
-	if k.Wasm != "" && k.OpenCL == nil && k.Test == nil {
+	if k.Wasm != "" && len(k.Runtimes()) == 1 && k.Test == nil {
 		return e.pinned(ctx, full, dir, k, line)
 	}
 	return e.pinBundle(ctx, full, dir, k, data, line)

@@ -17,6 +17,7 @@ import (
 	"testing/iotest"
 
 	"quernfs/offload/opencl"
+	"quernfs/offload/recipe"
 	"quernfs/offload/worker"
 )
 
@@ -263,7 +264,7 @@ func TestProgramCache(t *testing.T) {
 }
 
 func TestKnownAnswer(t *testing.T) {
-	if err := testMachine(t, "").knownAnswer(); err != nil {
+	if err := recipe.Prove(testMachine(t, ""), recipe.KnownSource); err != nil {
 		t.Error(err)
 	}
 }

@@ -10,7 +10,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"quernfs/offload/jobfile"
 	"quernfs/offload/opencl"
+	"quernfs/offload/recipe"
 	"quernfs/offload/worker"
 )
 
@@ -96,12 +98,12 @@ func run(serve bool, id, cache string, stdout io.Writer) error {
 		return worker.Serve(m.run)
 	}
 	if id != "" {
-		m, err := newMachine(devices[0], cache)
+		m, err := newMachine(devices[0], "") // the compiler is a part of what is proved
 		if err != nil {
 			return err
 		}
 		defer m.close()
-		if err := m.knownAnswer(); err != nil {
+		if err := recipe.Prove(m, recipe.KnownSource); err != nil {
 			return fmt.Errorf("device %s (%s): %w", id, devices[0].Name, err)
 		}
 	}
@@ -121,9 +123,7 @@ func only(devices []*opencl.Device, id string) ([]*opencl.Device, error) {
 	return nil, fmt.Errorf("there is no device %s here; there are %d", id, len(devices))
 }
 
-// fail is the Exit of a run that did not come to its end by a fault of kernel
-// or input, told on the standard error.
-func fail(stderr io.Writer, err error) worker.Exit {
-	fmt.Fprintln(stderr, err)
-	return worker.Exit{Code: 1}
+// run carries out one run: the function that worker.Serve calls.
+func (m *machine) run(r *worker.Run, stdin io.Reader, stdout, stderr io.Writer) worker.Exit {
+	return recipe.Run(m, jobfile.RuntimeOpenCL, r, stdin, stdout, stderr)
 }

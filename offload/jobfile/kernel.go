@@ -13,6 +13,7 @@ import (
 const (
 	RuntimeWasm   = "wasm"
 	RuntimeOpenCL = "opencl"
+	RuntimeCUDA   = "cuda"
 	RuntimeONNX   = "onnx"
 )
 
@@ -23,6 +24,7 @@ const (
 //	wasm: k.wasm                 # a file beside the manifest; the default where there is no other variant
 //	args: [count]                # of the module, put before the job's own
 //	opencl: {…}                  # see OpenCL
+//	cuda: {file: k.ptx}          # with the recipe of opencl, or one of its own
 //	onnx: {…}                    # see ONNX
 //	rate: {wasm: 200MB, opencl: 2GB}          # bytes a second, a hint for placement
 //	compare: {as: bytes}                      # how results of variants are compared; see Compare
@@ -32,6 +34,7 @@ type Kernel struct {
 	Wasm    string // "": it has no such variant
 	Args    []string
 	OpenCL  *OpenCL          // nil: it has no such variant
+	CUDA    *OpenCL          // nil: it has no such variant; the file is PTX, with local sizes in every pass
 	ONNX    *ONNX            // nil: it has no such variant
 	Rate    map[string]int64 // by runtime: bytes a second
 	Compare Compare
@@ -66,6 +69,9 @@ func (k *Kernel) Runtimes() []string {
 	if k.OpenCL != nil {
 		out = append(out, RuntimeOpenCL)
 	}
+	if k.CUDA != nil {
+		out = append(out, RuntimeCUDA)
+	}
 	if k.ONNX != nil {
 		out = append(out, RuntimeONNX)
 	}
@@ -76,12 +82,24 @@ func (k *Kernel) Runtimes() []string {
 // kernel has none.
 func (k *Kernel) DeviceFile(runtime string) string {
 	switch {
-	case runtime == RuntimeOpenCL && k.OpenCL != nil:
-		return k.OpenCL.File
+	case k.Recipe(runtime) != nil:
+		return k.Recipe(runtime).File
 	case runtime == RuntimeONNX && k.ONNX != nil:
 		return k.ONNX.File
 	}
 	return ""
+}
+
+// Recipe is that of the variant for a runtime; nil: there is none, or the
+// runtime has no recipes.
+func (k *Kernel) Recipe(runtime string) *OpenCL {
+	switch runtime {
+	case RuntimeOpenCL:
+		return k.OpenCL
+	case RuntimeCUDA:
+		return k.CUDA
+	}
+	return nil
 }
 
 // Files are the files beside the manifest that it names, each once.
@@ -89,6 +107,9 @@ func (k *Kernel) Files() []string {
 	names := []string{k.Wasm}
 	if k.OpenCL != nil {
 		names = append(names, k.OpenCL.File)
+	}
+	if k.CUDA != nil {
+		names = append(names, k.CUDA.File)
 	}
 	if k.ONNX != nil {
 		names = append(names, k.ONNX.File)
@@ -109,6 +130,7 @@ func ParseKernel(data []byte) (*Kernel, error) {
 	k := &Kernel{Compare: Compare{As: "bytes"}}
 	version := false
 	rateLines := map[string]int{}
+	var cuda *yaml.Node
 	err = fields(root, map[string]func(*yaml.Node) error{
 		"version": func(n *yaml.Node) error {
 			version = true
@@ -129,6 +151,10 @@ func ParseKernel(data []byte) (*Kernel, error) {
 		"opencl": func(n *yaml.Node) (err error) {
 			k.OpenCL, err = parseOpenCL(n)
 			return err
+		},
+		"cuda": func(n *yaml.Node) error {
+			cuda = n // after opencl, whose recipe it may share
+			return nil
 		},
 		"onnx": func(n *yaml.Node) (err error) {
 			k.ONNX, err = parseONNX(n)
@@ -153,7 +179,12 @@ func ParseKernel(data []byte) (*Kernel, error) {
 	if !version {
 		return nil, Errorf(root.Line, "a kernel's manifest begins with \"version: 1\"")
 	}
-	if k.Wasm == "" && k.OpenCL == nil && k.ONNX == nil {
+	if cuda != nil {
+		if k.CUDA, err = parseCUDA(cuda, k.OpenCL); err != nil {
+			return nil, err
+		}
+	}
+	if k.Wasm == "" && k.OpenCL == nil && k.CUDA == nil && k.ONNX == nil {
 		k.Wasm = "k.wasm"
 	}
 	for r, line := range rateLines {
@@ -210,7 +241,7 @@ func rates(n *yaml.Node, lines map[string]int) (map[string]int64, error) {
 	}
 	out := map[string]int64{}
 	known := map[string]func(*yaml.Node) error{}
-	for _, r := range []string{RuntimeWasm, RuntimeOpenCL, RuntimeONNX} {
+	for _, r := range []string{RuntimeWasm, RuntimeOpenCL, RuntimeCUDA, RuntimeONNX} {
 		known[r] = func(n *yaml.Node) error {
 			lines[r] = n.Line
 			s, err := text(n, "rate."+r)
@@ -297,7 +328,7 @@ func runtimes(n *yaml.Node) ([]string, error) {
 	var out []string
 	for _, c := range nodes {
 		var r string
-		if err := oneOf(c, "runtime", &r, RuntimeWasm, RuntimeOpenCL); err != nil {
+		if err := oneOf(c, "runtime", &r, RuntimeWasm, RuntimeOpenCL, RuntimeCUDA, RuntimeONNX); err != nil {
 			return nil, err
 		}
 		if slices.Contains(out, r) {

@@ -2,6 +2,7 @@ package jobfile
 
 import (
 	"math"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -95,17 +96,22 @@ var (
 )
 
 func parseOpenCL(n *yaml.Node) (*OpenCL, error) {
-	if err := mapping(n, "opencl", "{file: k.cl, …}"); err != nil {
+	return parseRecipe(n, "opencl", "k.cl")
+}
+
+// parseRecipe reads the variant called name, whose file is like file.
+func parseRecipe(n *yaml.Node, name, file string) (*OpenCL, error) {
+	if err := mapping(n, name, "{file: "+file+", …}"); err != nil {
 		return nil, err
 	}
-	p := &clParser{cl: &OpenCL{File: "k.cl"}, buffers: map[string]string{}, sizes: map[string]bool{}, params: map[string]bool{}}
+	p := &clParser{name: name, cl: &OpenCL{File: file}, buffers: map[string]string{}, sizes: map[string]bool{}, params: map[string]bool{}}
 	seen := map[string]*yaml.Node{}
 	keep := func(name string) func(*yaml.Node) error {
 		return func(n *yaml.Node) error { seen[name] = n; return nil }
 	}
 	err := fields(n, map[string]func(*yaml.Node) error{
 		"file": func(n *yaml.Node) (err error) {
-			p.cl.File, err = bundleFile(n, "opencl.file", ".cl")
+			p.cl.File, err = bundleFile(n, name+".file", path.Ext(file))
 			return err
 		},
 		"params": keep("params"), "input": keep("input"), "buffers": keep("buffers"),
@@ -125,7 +131,7 @@ func parseOpenCL(n *yaml.Node) (*OpenCL, error) {
 	} {
 		v := seen[part.name]
 		if v == nil && part.needed {
-			return nil, Errorf(n.Line, "opencl needs %q", part.name+":")
+			return nil, Errorf(n.Line, "%s needs %q", name, part.name+":")
 		}
 		if v == nil {
 			continue
@@ -139,6 +145,7 @@ func parseOpenCL(n *yaml.Node) (*OpenCL, error) {
 
 // clParser knows what has been named so far.
 type clParser struct {
+	name    string // of the variant: "opencl"
 	cl      *OpenCL
 	buffers map[string]string // type by name
 	sizes   map[string]bool   // a.rows, in.n
@@ -203,13 +210,13 @@ func oneOf(n *yaml.Node, field string, to *string, allowed ...string) error {
 }
 
 func (p *clParser) parseParams(n *yaml.Node) error {
-	return eachNamed(n, "opencl.params", func(name string, n *yaml.Node) error {
+	return eachNamed(n, p.name+".params", func(name string, n *yaml.Node) error {
 		x := CLParam{Name: name, Type: "float", Default: "0"}
 		if p.params[name] {
-			return Errorf(n.Line, "opencl.params has %q twice", name)
+			return Errorf(n.Line, "%s.params has %q twice", p.name, name)
 		}
 		if reserved[strings.ToUpper(name)] {
-			return Errorf(n.Line, "the name %q in opencl.params is taken by the agent itself", name)
+			return Errorf(n.Line, "the name %q in %s.params is taken by the agent itself", name, p.name)
 		}
 		err := fields(n, map[string]func(*yaml.Node) error{
 			"type":    func(n *yaml.Node) error { return oneOf(n, "type of a param", &x.Type, "float", "int", "uint") },
@@ -219,7 +226,7 @@ func (p *clParser) parseParams(n *yaml.Node) error {
 			return err
 		}
 		if _, err := x.Encode(x.Default); err != nil {
-			return Errorf(n.Line, "opencl.params.%s: %v", name, err)
+			return Errorf(n.Line, "%s.params.%s: %v", p.name, name, err)
 		}
 		p.params[name] = true
 		p.cl.Params = append(p.cl.Params, x)
@@ -228,7 +235,7 @@ func (p *clParser) parseParams(n *yaml.Node) error {
 }
 
 func (p *clParser) parseInput(n *yaml.Node) error {
-	return each(n, "opencl.input", func(n *yaml.Node) error {
+	return each(n, p.name+".input", func(n *yaml.Node) error {
 		x := CLInput{Type: "float"}
 		kinds, typed, chunkLine := 0, 0, 0
 		name := func(stream bool) func(*yaml.Node) error {
@@ -260,7 +267,7 @@ func (p *clParser) parseInput(n *yaml.Node) error {
 		case err != nil:
 			return err
 		case kinds != 1:
-			return Errorf(n.Line, "an entry of opencl.input is either an array or a stream")
+			return Errorf(n.Line, "an entry of %s.input is either an array or a stream", p.name)
 		case p.stream:
 			return Errorf(n.Line, "nothing comes after a stream: it takes all that is left of the input")
 		case !x.Stream && typed != 0:
@@ -299,7 +306,7 @@ func (p *clParser) newBuffer(n *yaml.Node) (string, error) {
 }
 
 func (p *clParser) parseBuffers(n *yaml.Node) error {
-	return eachNamed(n, "opencl.buffers", func(name string, n *yaml.Node) error {
+	return eachNamed(n, p.name+".buffers", func(name string, n *yaml.Node) error {
 		if p.buffers[name] != "" || name == "param" {
 			return Errorf(n.Line, "there are two buffers called %q", name)
 		}
@@ -321,9 +328,9 @@ func (p *clParser) parseBuffers(n *yaml.Node) error {
 		case err != nil:
 			return err
 		case x.Count.Zero():
-			return Errorf(n.Line, "opencl.buffers.%s needs a count of elements", name)
+			return Errorf(n.Line, "%s.buffers.%s needs a count of elements", p.name, name)
 		case x.Sum && x.Type == "uchar":
-			return Errorf(n.Line, "opencl.buffers.%s: sums are int, uint or float", name)
+			return Errorf(n.Line, "%s.buffers.%s: sums are int, uint or float", p.name, name)
 		}
 		p.buffers[name] = x.Type
 		p.cl.Buffers = append(p.cl.Buffers, x)
@@ -360,16 +367,16 @@ func keys[V any](m map[string]V) []string {
 
 func (p *clParser) parseEqual(n *yaml.Node) error {
 	if n.Kind != yaml.SequenceNode || len(n.Content) > maxCLParts {
-		return Errorf(n.Line, "opencl.equal must be a list of pairs such as [[a.cols, b.rows]], not %s", describe(n))
+		return Errorf(n.Line, "%s.equal must be a list of pairs such as [[a.cols, b.rows]], not %s", p.name, describe(n))
 	}
 	for _, pair := range n.Content {
 		if pair.Kind != yaml.SequenceNode || len(pair.Content) != 2 {
-			return Errorf(pair.Line, "an entry of opencl.equal is a pair such as [a.cols, b.rows], not %s", describeList(pair))
+			return Errorf(pair.Line, "an entry of %s.equal is a pair such as [a.cols, b.rows], not %s", p.name, describeList(pair))
 		}
 		var e [2]Expr
 		for i, c := range pair.Content {
 			var err error
-			if e[i], err = p.expr(c, "opencl.equal"); err != nil {
+			if e[i], err = p.expr(c, p.name+".equal"); err != nil {
 				return err
 			}
 		}
@@ -379,7 +386,7 @@ func (p *clParser) parseEqual(n *yaml.Node) error {
 }
 
 func (p *clParser) parseRun(n *yaml.Node) error {
-	return each(n, "opencl.run", func(n *yaml.Node) error {
+	return each(n, p.name+".run", func(n *yaml.Node) error {
 		var x CLPass
 		err := fields(n, map[string]func(*yaml.Node) error{
 			"entry": func(n *yaml.Node) (err error) {
@@ -419,9 +426,9 @@ func (p *clParser) parseRun(n *yaml.Node) error {
 		case err != nil:
 			return err
 		case x.Entry == "":
-			return Errorf(n.Line, "an entry of opencl.run needs \"entry:\", the name of a kernel in the file")
+			return Errorf(n.Line, "an entry of %s.run needs \"entry:\", the name of a kernel in the file", p.name)
 		case len(x.Global) == 0:
-			return Errorf(n.Line, "an entry of opencl.run needs \"global:\", one to three sizes")
+			return Errorf(n.Line, "an entry of %s.run needs \"global:\", one to three sizes", p.name)
 		case x.Local != nil && len(x.Local) != len(x.Global):
 			return Errorf(n.Line, "local has %d sizes and global %d; give as many", len(x.Local), len(x.Global))
 		}
@@ -447,7 +454,7 @@ func (p *clParser) arguments(n *yaml.Node) ([]string, error) {
 }
 
 func (p *clParser) parseOutput(n *yaml.Node) error {
-	if err := mapping(n, "opencl.output", "{raw: out}"); err != nil {
+	if err := mapping(n, p.name+".output", "{raw: out}"); err != nil {
 		return err
 	}
 	o, forms := &p.cl.Output, 0
@@ -455,8 +462,8 @@ func (p *clParser) parseOutput(n *yaml.Node) error {
 		return func(n *yaml.Node) (err error) {
 			o.Form = name
 			forms++
-			if o.Buffer, err = text(n, "opencl.output."+name); err == nil && p.buffers[o.Buffer] == "" {
-				err = Errorf(n.Line, "opencl.output: no buffer is called %q%s", shorten(o.Buffer), DidYouMean(o.Buffer, keys(p.buffers)))
+			if o.Buffer, err = text(n, p.name+".output."+name); err == nil && p.buffers[o.Buffer] == "" {
+				err = Errorf(n.Line, "%s.output: no buffer is called %q%s", p.name, shorten(o.Buffer), DidYouMean(o.Buffer, keys(p.buffers)))
 			}
 			return err
 		}
@@ -472,19 +479,19 @@ func (p *clParser) parseOutput(n *yaml.Node) error {
 	sum := slices.ContainsFunc(p.cl.Buffers, func(b CLBuffer) bool { return b.Name == o.Buffer && b.Sum })
 	switch {
 	case forms != 1:
-		return Errorf(n.Line, "opencl.output is one of raw, lines and array")
+		return Errorf(n.Line, "%s.output is one of raw, lines and array", p.name)
 	case o.Form == "array" && (o.Rows.Zero() || o.Cols.Zero()):
-		return Errorf(n.Line, "opencl.output.array needs rows and cols")
+		return Errorf(n.Line, "%s.output.array needs rows and cols", p.name)
 	case o.Form != "array" && !(o.Rows.Zero() && o.Cols.Zero()):
-		return Errorf(n.Line, "rows and cols are for opencl.output.array")
+		return Errorf(n.Line, "rows and cols are for %s.output.array", p.name)
 	case o.Form == "array" && p.buffers[o.Buffer] != "float":
-		return Errorf(n.Line, "opencl.output.array: the elements of an array are float, not %s", p.buffers[o.Buffer])
+		return Errorf(n.Line, "%s.output.array: the elements of an array are float, not %s", p.name, p.buffers[o.Buffer])
 	case o.Form == "array" && (p.stream || sum):
-		return Errorf(n.Line, "opencl.output.array is for recipes without a stream and for a buffer that is no sum")
+		return Errorf(n.Line, "%s.output.array is for recipes without a stream and for a buffer that is no sum", p.name)
 	case o.Form == "lines" && !sum:
-		return Errorf(n.Line, "opencl.output.lines is for a buffer with sum: true")
+		return Errorf(n.Line, "%s.output.lines is for a buffer with sum: true", p.name)
 	case o.Form == "raw" && sum:
-		return Errorf(n.Line, "opencl.output.raw is for a buffer that is no sum; lines prints sums")
+		return Errorf(n.Line, "%s.output.raw is for a buffer that is no sum; lines prints sums", p.name)
 	}
 	return nil
 }

@@ -144,7 +144,7 @@ func TestCLParam(t *testing.T) {
 func TestRuntimeField(t *testing.T) {
 	const rest = "\nkernel: k\ninputs: /a\n"
 	for field, want := range map[string][]string{
-		"runtime: opencl": {"opencl"}, "runtime: [opencl, wasm]": {"opencl", "wasm"},
+		"runtime: opencl": {"opencl"}, "runtime: [cuda, onnx]": {"cuda", "onnx"}, "runtime: [opencl, wasm]": {"opencl", "wasm"},
 	} {
 		s, err := Parse([]byte("version: 1\n" + field + rest))
 		if err != nil || !slices.Equal(s.Runtime, want) || s.RuntimeLine != 2 {
@@ -152,7 +152,7 @@ func TestRuntimeField(t *testing.T) {
 		}
 	}
 	for field, want := range map[string]string{
-		"runtime: fast":           `line 2: runtime must be one of wasm, opencl, not "fast"`,
+		"runtime: fast":           `line 2: runtime must be one of wasm, opencl, cuda, onnx, not "fast"`,
 		"runtime: []":             "line 2: runtime is empty",
 		"runtime: [wasm, wasm]":   `line 2: runtime names "wasm" twice`,
 		"runtime: {wasm: true}":   "line 2: runtime must be text",

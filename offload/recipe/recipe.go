@@ -1,6 +1,4 @@
-//go:build linux && (amd64 || arm64)
-
-package clworker
+package recipe
 
 import (
 	"encoding/binary"
@@ -11,26 +9,25 @@ import (
 	"strings"
 
 	"quernfs/offload/jobfile"
-	"quernfs/offload/opencl"
 	"quernfs/offload/worker"
 )
 
-// run carries out one run: the function that worker.Serve calls.
-func (m *machine) run(r *worker.Run, stdin io.Reader, stdout, stderr io.Writer) worker.Exit {
+// Run carries out one run on d with the variant of the kernel for runtime: what
+// worker.Serve calls.
+func Run(d Device, runtime string, r *worker.Run, stdin io.Reader, stdout, stderr io.Writer) worker.Exit {
 	before := worker.CPU()
-	x := &recipe{m: m, run: r, in: stdin, out: stdout, dims: map[string]int64{}, buffers: map[string]*buffer{}}
+	x := &recipe{dev: d, runtime: runtime, run: r, in: stdin, out: stdout, dims: map[string]int64{}, buffers: map[string]*buffer{}}
 	err := x.do()
 	x.close()
 	exit := worker.Exit{}
-	var build *opencl.BuildError
-	var call *opencl.Error
+	var build *BuildError
 	switch {
 	case err == nil:
 	case errors.As(err, &build):
 		fmt.Fprintln(stderr, build.Log)
-		exit = fail(stderr, fmt.Errorf("%s does not build on %s", x.file, m.ctx.Device().Name))
-	case errors.As(err, &call) && !theirs(call.Code):
-		exit = worker.Exit{Code: -1, Trap: fmt.Sprintf("the device %s failed: %v", m.ctx.Device().Name, err), Fault: true}
+		exit = fail(stderr, fmt.Errorf("%s does not build on %s", x.file, d.Name()))
+	case d.Failed(err):
+		exit = worker.Exit{Code: -1, Trap: fmt.Sprintf("the device %s failed: %v", d.Name(), err), Fault: true}
 	default:
 		exit = fail(stderr, err)
 	}
@@ -38,30 +35,34 @@ func (m *machine) run(r *worker.Run, stdin io.Reader, stdout, stderr io.Writer) 
 	return exit
 }
 
-// theirs says whether an error is one of the kernel or its manifest: an
-// argument that makes no sense. Others are the device's.
-func theirs(code int32) bool { return code <= -30 && code >= -70 }
+// fail is the Exit of a run that did not come to its end by a fault of kernel
+// or input, told on the standard error.
+func fail(stderr io.Writer, err error) worker.Exit {
+	fmt.Fprintln(stderr, err)
+	return worker.Exit{Code: 1}
+}
 
 // recipe is one run of a jobfile.OpenCL.
 type recipe struct {
-	m    *machine
-	run  *worker.Run
-	in   io.Reader
-	out  io.Writer
-	cl   *jobfile.OpenCL
-	file string // of the source, for people
+	dev     Device
+	runtime string
+	run     *worker.Run
+	in      io.Reader
+	out     io.Writer
+	cl      *jobfile.OpenCL
+	file    string // of the variant, for people
 
 	params  map[string][]byte
 	dims    map[string]int64
 	buffers map[string]*buffer
-	passes  []*opencl.Kernel
+	passes  []Kernel
 	peak    int64 // bytes of all buffers
 	device  int64 // ns
 }
 
 // buffer is one buffer of the recipe, on the device and as it is read back.
 type buffer struct {
-	mem  *opencl.Buffer
+	mem  Buffer
 	typ  string
 	n    int64   // elements in use
 	ints []int64 // sums so far, of an int or uint buffer
@@ -84,15 +85,15 @@ func (x *recipe) do() error {
 	if err != nil {
 		return fmt.Errorf("kernel.yaml: %w", err)
 	}
-	if x.cl = manifest.OpenCL; x.cl == nil {
-		return errors.New("the kernel has no variant for opencl")
+	if x.cl = manifest.Recipe(x.runtime); x.cl == nil {
+		return fmt.Errorf("the kernel has no variant for %s", x.runtime)
 	}
 	x.file = x.cl.File
 	source, err := worker.ReadModule(x.run.Module, x.run.Digest)
 	if err != nil {
 		return err
 	}
-	p, err := x.m.program(source)
+	p, err := x.dev.Program(source)
 	if err != nil || x.run.Prepare {
 		return err
 	}
@@ -102,11 +103,11 @@ func (x *recipe) do() error {
 			return fmt.Errorf("%s has no kernel %s that can be run: %w", x.file, pass.Entry, err)
 		}
 		x.passes = append(x.passes, k)
-		if k.Args != len(pass.Args) {
-			return fmt.Errorf("%s: kernel %s takes %d arguments, kernel.yaml gives %d", x.file, pass.Entry, k.Args, len(pass.Args))
+		if k.Args() != len(pass.Args) {
+			return fmt.Errorf("%s: kernel %s takes %d arguments, kernel.yaml gives %d", x.file, pass.Entry, k.Args(), len(pass.Args))
 		}
-		if g := product(pass.Local); pass.Local != nil && g > k.MaxGroup {
-			return fmt.Errorf("%s: groups of %d work items are more than the %d that %s can have of kernel %s", x.file, g, k.MaxGroup, x.m.ctx.Device().Name, pass.Entry)
+		if g := product(pass.Local); pass.Local != nil && g > k.MaxGroup() {
+			return fmt.Errorf("%s: groups of %d work items are more than the %d that %s can have of kernel %s", x.file, g, k.MaxGroup(), x.dev.Name(), pass.Entry)
 		}
 	}
 	if err := x.readParams(); err != nil {
@@ -259,14 +260,13 @@ func (x *recipe) buffer(name, typ string, n int64) (*buffer, error) {
 	for _, o := range x.buffers {
 		used += int64(o.mem.Size())
 	}
-	d := x.m.ctx.Device()
 	switch {
 	case size < 0 || used > x.run.Memory:
 		return nil, fmt.Errorf("out of memory: buffer %s makes it %d bytes on the device, memory: in the job file allows %d", name, used, x.run.Memory)
-	case size > d.MaxAlloc:
-		return nil, fmt.Errorf("out of memory: buffer %s has %d bytes, a buffer on %s at most %d", name, size, d.Name, d.MaxAlloc)
+	case size > x.dev.MaxAlloc():
+		return nil, fmt.Errorf("out of memory: buffer %s has %d bytes, a buffer on %s at most %d", name, size, x.dev.Name(), x.dev.MaxAlloc())
 	}
-	mem, err := x.m.ctx.Buffer(max(int(size), 1))
+	mem, err := x.dev.Buffer(max(int(size), 1))
 	if err != nil {
 		return nil, fmt.Errorf("buffer %s of %d bytes: %w", name, size, err)
 	}
@@ -325,7 +325,7 @@ func (x *recipe) piece() error {
 	return nil
 }
 
-func (x *recipe) pass(pass jobfile.CLPass, k *opencl.Kernel) error {
+func (x *recipe) pass(pass jobfile.CLPass, k Kernel) error {
 	for i, name := range pass.Args {
 		var err error
 		if param, ok := strings.CutPrefix(name, "param."); ok {
@@ -361,7 +361,7 @@ func (x *recipe) pass(pass jobfile.CLPass, k *opencl.Kernel) error {
 		}
 		global[i] = int(n)
 	}
-	took, err := x.m.ctx.Run(k, global, pass.Local)
+	took, err := k.Run(global, pass.Local)
 	x.device += int64(took)
 	return err
 }
@@ -390,69 +390,4 @@ func (b *buffer) add() error {
 		}
 	}
 	return nil
-}
-
-// write reads a buffer back and writes it out.
-func (x *recipe) write(name string) error {
-	b := x.buffers[name]
-	data := make([]byte, b.bytes())
-	if err := b.mem.Read(data); err != nil {
-		return err
-	}
-	_, err := x.out.Write(data)
-	return err
-}
-
-// finish writes what comes after the last piece.
-func (x *recipe) finish() error {
-	o := x.cl.Output
-	switch o.Form {
-	case "array":
-		rows, err := o.Rows.Eval(x.dims)
-		if err != nil {
-			return err
-		}
-		cols, err := o.Cols.Eval(x.dims)
-		if err != nil {
-			return err
-		}
-		if rows > math.MaxUint32 || cols > math.MaxUint32 || cols != 0 && rows > math.MaxInt64/cols || rows*cols != x.buffers[o.Buffer].n {
-			return fmt.Errorf("the output is said to have %d rows of %d numbers, and buffer %s has %d", rows, cols, o.Buffer, x.buffers[o.Buffer].n)
-		}
-		head := binary.LittleEndian.AppendUint32([]byte("QNA1"), uint32(rows))
-		if _, err := x.out.Write(binary.LittleEndian.AppendUint32(head, uint32(cols))); err != nil {
-			return err
-		}
-		return x.write(o.Buffer)
-	case "lines":
-		return x.lines(o.Buffer)
-	}
-	return nil
-}
-
-// lines writes "INDEX SUM" for every element.
-func (x *recipe) lines(name string) error {
-	b := x.buffers[name]
-	if b == nil || b.ints == nil { // there was no piece: all sums are 0
-		for _, c := range x.cl.Buffers {
-			if c.Name != name {
-				continue
-			}
-			n, err := c.Count.Eval(x.dims)
-			if err != nil || n*8 > x.run.Memory {
-				return errors.Join(err, fmt.Errorf("out of memory: %d sums", n))
-			}
-			b = &buffer{typ: c.Type, n: n, ints: make([]int64, n), sums: make([]float64, n)}
-		}
-	}
-	w := make([]byte, 0, 4096)
-	for i := range b.ints {
-		if b.typ == "float" {
-			w = fmt.Appendf(w, "%d %g\n", i, b.sums[i])
-		} else {
-			w = fmt.Appendf(w, "%d %d\n", i, b.ints[i])
-		}
-	}
-	_, err := x.out.Write(w)
-	return err
 }
