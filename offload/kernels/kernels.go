@@ -6,8 +6,9 @@
 // but Go: run `go generate ./offload/kernels` after a change in src. The build
 // is reproducible; a test compares, with the toolchain named in bundled.go.txt.
 //
-// Some have a variant for OpenCL, too: bundled/NAME has a manifest, as a bundle
-// in /.compute/kernels would, and its source. Files has both.
+// Some have variants for OpenCL and CUDA, too: bundled/NAME has a manifest, as a
+// bundle in /.compute/kernels would, the source, and the PTX that genptx makes of
+// it, which is committed like the module. File has them.
 //
 // # Arrays
 //
@@ -30,6 +31,7 @@ import (
 )
 
 //go:generate go run ./gen
+//go:generate go run ./genptx
 
 //go:embed bundled.wasm.gz
 var packed []byte

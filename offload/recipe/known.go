@@ -9,16 +9,20 @@ import (
 	"math"
 )
 
-// KnownSource is the kernel of Prove in OpenCL C.
-//
-//go:embed known.cl
-var KnownSource []byte
+//go:generate go run ../kernels/genptx known.cl
+
+// The kernel of Prove in OpenCL C, and what was made of it for CUDA.
+var (
+	//go:embed known.cl
+	KnownSource []byte
+	//go:embed known.ptx
+	KnownPTX []byte
+)
 
 // knownItems is how many work items compute the known answer.
 const knownItems = 4096
 
-// Prove has a device compute with file, which is KnownSource or what was made
-// of it for the device, what this process computes, too.
+// Prove has a device compute with file, which is KnownSource or KnownPTX, what this process computes, too.
 func Prove(d Device, file []byte) error {
 	wantMixed, wantSums := knownAnswer()
 	p, err := d.Program(file)
