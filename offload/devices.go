@@ -21,8 +21,11 @@ const (
 	provedLimit = 2 * time.Minute
 )
 
+// inUse is when a device that a program uses is looked at again, to be proved.
+const inUse = 2 * time.Second
+
 // deviceRuntimes are those that need a device.
-var deviceRuntimes = []string{jobfile.RuntimeOpenCL, jobfile.RuntimeONNX}
+var deviceRuntimes = []string{jobfile.RuntimeOpenCL, jobfile.RuntimeCUDA, jobfile.RuntimeONNX}
 
 // devices are the accelerators of a host. Each is proved by a known answer
 // before it is offered, and runs one task at a time in a worker of its own.
@@ -32,6 +35,7 @@ type devices struct {
 	dir     string
 	first   time.Duration // see health
 	log     *slog.Logger
+	gpus    gpus   // nil: nobody else uses GPUs
 	changed func() // called without mu when a device is or is no longer offered
 
 	mu    sync.Mutex
@@ -48,11 +52,19 @@ type device struct {
 	info    worker.Device
 	health  health // guarded by devices.mu
 	busy    bool   // guarded by devices.mu
+	taken   bool   // guarded by devices.mu: gpus has given it for as long as it is busy
 
 	// Of whoever has made it busy:
 	process *worker.Process  // nil: none runs
 	idle    time.Time        // since when it has had nothing to do
 	checked map[string]error // by digest of a variant: nil, or that its results are wrong here
+}
+
+// gpus says who uses the GPUs of this host, which programs do, too. See
+// sandbox.Host.
+type gpus interface {
+	TakeGPU(uuid string) bool
+	GiveGPU(uuid string)
 }
 
 // errNoDevice is a runtime for which this host offers no device now.
@@ -62,6 +74,9 @@ func newDevices(cfg AgentConfig) *devices {
 	d := &devices{
 		command: cfg.Devices, env: cfg.WorkerEnv, dir: cfg.Dir, first: cfg.ProbeAfter, log: cfg.Log,
 		changed: func() {}, freed: make(chan struct{}), kick: make(chan struct{}, 1),
+	}
+	if cfg.Exec != nil && cfg.Exec.Host != nil {
+		d.gpus = cfg.Exec.Host
 	}
 	if len(d.command) > 0 {
 		d.asked = slices.Clone(deviceRuntimes)
@@ -115,12 +130,16 @@ func (d *devices) find(ctx context.Context, runtime string) {
 // prove has the devices that are due compute their known answer, each in a
 // process of its own. It returns how long until the next one is due.
 func (d *devices) prove(ctx context.Context) time.Duration {
+	next, elsewhere := idleWorker, map[*device]bool{}
 	for _, x := range d.list() {
 		d.mu.Lock()
 		due := x.health.due(time.Now()) && !x.busy
-		x.busy = x.busy || due
+		ours := due && d.occupy(x)
 		d.mu.Unlock()
-		if !due {
+		if due && !ours {
+			next, elsewhere[x] = inUse, true
+		}
+		if !ours {
 			continue
 		}
 		_, err := worker.Probe(ctx, d.config(x.runtime), x.runtime, x.info.ID, provedLimit)
@@ -142,9 +161,8 @@ func (d *devices) prove(ctx context.Context) time.Duration {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	next := idleWorker
 	for _, x := range d.all {
-		if !x.health.ready() {
+		if !x.health.ready() && !elsewhere[x] {
 			next = min(next, max(time.Until(x.health.next), time.Millisecond))
 		}
 	}
@@ -231,8 +249,7 @@ func (d *devices) acquire(ctx context.Context, runtime, label string) (*device, 
 				continue
 			}
 			offered = true
-			if !x.busy {
-				x.busy = true
+			if d.occupy(x) {
 				d.mu.Unlock()
 				return x, nil
 			}
@@ -248,6 +265,29 @@ func (d *devices) acquire(ctx context.Context, runtime, label string) (*device, 
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// occupy makes a device busy, if nobody uses it. mu is held.
+func (d *devices) occupy(x *device) bool {
+	if x.busy {
+		return false
+	}
+	if x.runtime == jobfile.RuntimeCUDA && d.gpus != nil {
+		if !d.gpus.TakeGPU(x.info.ID) {
+			return false // a program does
+		}
+		x.taken = true
+	}
+	x.busy = true
+	return true
+}
+
+// wake has those look again who wait for a device.
+func (d *devices) wake() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	close(d.freed)
+	d.freed = make(chan struct{})
 }
 
 // start returns the worker of a device that the caller has acquired.
@@ -272,10 +312,12 @@ func (d *devices) start(ctx context.Context, x *device) (*worker.Process, error)
 // release gives a device back.
 func (d *devices) release(x *device) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	x.busy, x.idle = false, time.Now()
-	close(d.freed)
-	d.freed = make(chan struct{})
+	if x.taken {
+		d.gpus.GiveGPU(x.info.ID)
+	}
+	x.busy, x.taken, x.idle = false, false, time.Now()
+	d.mu.Unlock()
+	d.wake()
 }
 
 // ended notes how a task ended on a device: reason "" for a success.

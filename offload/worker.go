@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"quernfs/offload/sandbox"
@@ -14,7 +15,7 @@ import (
 
 // helperPrograms are the runtimes whose worker is a program of its own, which
 // lies beside quern.
-var helperPrograms = map[string]string{"opencl": "quern-opencl", "onnx": "quern-onnx"}
+var helperPrograms = map[string]string{"opencl": "quern-opencl", "cuda": "quern-cuda", "onnx": "quern-onnx"}
 
 // WorkerMain is the command `quern worker RUNTIME` and `quern worker --probe
 // RUNTIME`: it returns the exit status.
@@ -46,6 +47,30 @@ func WorkerMain(args []string) int {
 	return worker.Main(args)
 }
 
+// helperEnviron is the environment of a helper program. The driver of CUDA reads
+// it before the program's own first line: which GPU it is for, by the UUID that is
+// its name (as for programs, see sandbox.Host.Devices), and where to keep what
+// it compiles.
+func helperEnviron(args, env []string) []string {
+	env = slices.Clone(env)
+	if !slices.Contains(args, "cuda") {
+		return env
+	}
+	set := func(name, value string) {
+		env = slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, name+"=") })
+		env = append(env, name+"="+value)
+	}
+	for i := range len(args) - 1 {
+		switch args[i] {
+		case "--device":
+			set("CUDA_VISIBLE_DEVICES", args[i+1])
+		case "--cache":
+			set("CUDA_CACHE_PATH", filepath.Join(args[i+1], "compute"))
+		}
+	}
+	return env
+}
+
 // become replaces this process by the program name beside it, which keeps its
 // descriptors, and the signal for the death of its parent.
 func become(name string, args []string) error {
@@ -54,7 +79,7 @@ func become(name string, args []string) error {
 		return err
 	}
 	file := filepath.Join(filepath.Dir(exe), name)
-	if err := syscall.Exec(file, append([]string{file}, args...), slices.Clone(os.Environ())); err != nil {
+	if err := syscall.Exec(file, append([]string{file}, args...), helperEnviron(args, os.Environ())); err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	return nil

@@ -136,6 +136,26 @@ func (h *Host) GiveGPUs(got []GPU) {
 	}
 }
 
+// TakeGPU reserves the processor of that UUID for what is no run, or says that it
+// is in use. One that is not known is nobody else's. GiveGPU returns it.
+func (h *Host) TakeGPU(uuid string) bool { return h.gpus.turn(uuid, true, false) }
+
+// GiveGPU returns what TakeGPU has given.
+func (h *Host) GiveGPU(uuid string) { h.gpus.turn(uuid, false, true) }
+
+// turn makes a processor free or not, and says whether it was in the state from.
+func (p *gpuPool) turn(uuid string, from, to bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.all, func(g GPU) bool { return g.UUID == uuid })
+	if i < 0 {
+		return true
+	}
+	was := p.free[i]
+	p.free[i] = to
+	return was == from
+}
+
 // Devices are the paths and the environment that a run needs to use them.
 func (h *Host) Devices(got []GPU) (devices, env []string) {
 	if len(got) == 0 {

@@ -70,6 +70,10 @@ func Probe(ctx context.Context, cfg Config, runtime, device string, limit time.D
 			lines := strings.Split(text, "\n")
 			return nil, fmt.Errorf("probing %s: %s (%w)", runtime, lines[len(lines)-1], err)
 		}
+		// What a library has to say before it ends the process.
+		if line, _, _ := strings.Cut(strings.TrimSpace(stdout.b.String()), "\n"); line != "" && len(line) < 500 {
+			return nil, fmt.Errorf("probing %s: %s (%w)", runtime, line, err)
+		}
 		return nil, fmt.Errorf("probing %s: %w", runtime, err)
 	}
 	return decodeReport(stdout.b.Bytes(), runtime)

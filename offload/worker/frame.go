@@ -51,6 +51,7 @@ type Exit struct {
 	CPU        int64  // nanoseconds
 	Device     int64  `json:",omitempty"` // nanoseconds that the kernels ran on a device
 	Fault      bool   `json:",omitempty"` // the device failed, or its driver did
+	Last       bool   `json:",omitempty"` // the worker ends now: it cannot use its device any more
 }
 
 // link is one end of a socket pair. One goroutine uses it.

@@ -98,27 +98,29 @@ func serve(e runner, rw io.ReadWriter) error {
 		if err := json.Unmarshal(body, &r); err != nil {
 			return fmt.Errorf("run frame: %w", err)
 		}
-		if err := serveRun(e, l, &r); err != nil {
+		if last, err := serveRun(e, l, &r); err != nil || last {
 			return err
 		}
 	}
 }
 
-func serveRun(e runner, l *link, r *Run) error {
+// serveRun carries out one run, and says whether it was the last one that this
+// process can.
+func serveRun(e runner, l *link, r *Run) (last bool, err error) {
 	port := &port{link: l}
 	in := newInputs(port)
 	var bad error
 	for range r.Inputs {
 		k, body, err := l.recv()
 		if err != nil {
-			return err
+			return false, err
 		}
 		if k != kindInput {
-			return fmt.Errorf("frame %d where an input was announced", k)
+			return false, fmt.Errorf("frame %d where an input was announced", k)
 		}
 		size, path, err := decodeInput(body)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if err := in.add(path, size); err != nil && bad == nil {
 			bad = err
@@ -132,13 +134,13 @@ func serveRun(e runner, l *link, r *Run) error {
 		exit = e.run(context.Background(), r, in, output{port, kindOut}, output{port, kindErr})
 	}
 	if port.err != nil {
-		return port.err
+		return false, port.err
 	}
 	body, err := json.Marshal(exit)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return l.send(kindExit, body)
+	return exit.Last, l.send(kindExit, body)
 }
 
 // port is the worker's way out during one run. After an error of the link

@@ -274,6 +274,7 @@ func (p *Process) run(ctx context.Context, t *Task) (exit Exit, err error) {
 			if err := json.Unmarshal(body, &exit); err != nil {
 				return exit, err
 			}
+			p.dead = p.dead || exit.Last
 			return exit, inputErr
 		default:
 			return exit, fmt.Errorf("frame %d in a run", k)
