@@ -15,6 +15,7 @@
 //	  1 run    JSON Run
 //	  2 input  size uint64 LE | path          one for each input, in order, after run
 //	  3 data   status uint8 | bytes           the answer to read: 0 and the bytes, or 1 and a reason
+//	  4 content bytes                         after each input, if Run.Contents: all of it
 //	worker → keeper
 //	  16 ready                                once, after the start
 //	  17 read  input uint32 | offset uint64 | length uint32, all LE
@@ -24,7 +25,8 @@
 //
 // The worker speaks only while it runs something, and waits for data after
 // read: so it needs no second goroutine, which a module that loops without a
-// call would starve. No frame is longer than MaxFrame.
+// call would starve. No frame is longer than MaxFrame. Inputs that are small
+// together go with the run; who has them does not ask.
 //
 // # What a module sees
 //

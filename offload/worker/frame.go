@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"time"
 )
 
 // MaxFrame bounds kind and body of a frame, in bytes.
@@ -16,9 +17,10 @@ const chunk = 256 << 10
 type kind uint8
 
 const (
-	kindRun   kind = 1
-	kindInput kind = 2
-	kindData  kind = 3
+	kindRun     kind = 1
+	kindInput   kind = 2
+	kindData    kind = 3
+	kindContent kind = 4
 
 	kindReady kind = 16
 	kindRead  kind = 17
@@ -35,6 +37,8 @@ type Run struct {
 	Env    []string
 	Memory int64 // bytes, most of them that the module may have
 	Inputs int   // how many input frames follow
+	// Contents: after each input frame comes one with its content.
+	Contents bool `json:",omitempty"`
 	// Manifest is the kernel.yaml of a module for a device, which says how it is
 	// run.
 	Manifest []byte `json:",omitempty"`
@@ -59,14 +63,22 @@ type link struct {
 	r   *bufio.Reader
 	w   io.Writer
 	buf []byte
-	out []byte
+	out []byte // frames that are not written yet
+	// since is when a frame was received last. For hold from then on frames may
+	// wait for others, until this end receives: so a short run takes one write.
+	since time.Time
 }
+
+const (
+	hold     = 10 * time.Millisecond
+	holdMost = 64 << 10 // bytes
+)
 
 func newLink(rw io.ReadWriter) *link {
 	return &link{r: bufio.NewReaderSize(rw, 64<<10), w: rw}
 }
 
-// send writes one frame.
+// send writes one frame, or keeps it for the next write.
 func (l *link) send(k kind, parts ...[]byte) error {
 	n := 1
 	for _, p := range parts {
@@ -75,17 +87,36 @@ func (l *link) send(k kind, parts ...[]byte) error {
 	if n > MaxFrame {
 		return fmt.Errorf("a frame of %d bytes is too long", n)
 	}
-	l.out = binary.LittleEndian.AppendUint32(l.out[:0], uint32(n))
+	l.out = binary.LittleEndian.AppendUint32(l.out, uint32(n))
 	l.out = append(l.out, byte(k))
 	for _, p := range parts {
 		l.out = append(l.out, p...)
 	}
+	if len(l.out) < holdMost && time.Since(l.since) < hold {
+		return nil
+	}
+	return l.flush()
+}
+
+// flush writes what send has kept.
+func (l *link) flush() error {
+	if len(l.out) == 0 {
+		return nil
+	}
 	_, err := l.w.Write(l.out)
+	if l.out = l.out[:0]; cap(l.out) > 2*holdMost {
+		l.out = nil
+	}
 	return err
 }
 
-// recv reads one frame. The body is valid until the next call.
+// recv writes what send has kept and reads one frame. The body is valid until the
+// next call.
 func (l *link) recv() (kind, []byte, error) {
+	if err := l.flush(); err != nil {
+		return 0, nil, err
+	}
+	defer func() { l.since = time.Now() }()
 	var head [5]byte
 	if _, err := io.ReadFull(l.r, head[:4]); err != nil {
 		return 0, nil, err

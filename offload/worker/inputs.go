@@ -26,8 +26,25 @@ type inputs struct {
 }
 
 type inputFile struct {
-	name string
-	size int64
+	name    string
+	size    int64
+	content []byte // all of it; nil: src has it
+}
+
+// read returns fewer bytes than asked for only at the end, then with io.EOF.
+func (in *inputs) read(i int, p []byte, off int64) (int, error) {
+	c := in.files[i].content
+	if c == nil {
+		return in.src.readInput(i, p, off)
+	}
+	if off >= int64(len(c)) {
+		return 0, io.EOF
+	}
+	n := copy(p, c[max(off, 0):])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
 }
 
 type inputDir struct {
@@ -67,7 +84,7 @@ func (in *inputs) add(p string, size int64) error {
 		return fmt.Errorf("input %q is there twice", p)
 	}
 	d.files[last] = len(in.files)
-	in.files = append(in.files, inputFile{last, size})
+	in.files = append(in.files, inputFile{name: last, size: size})
 	return nil
 }
 
@@ -131,7 +148,7 @@ type stream struct {
 
 func (s *stream) Read(p []byte) (int, error) {
 	for s.i < len(s.in.files) {
-		n, err := s.in.src.readInput(s.i, p, s.off)
+		n, err := s.in.read(s.i, p, s.off)
 		s.off += int64(n)
 		if errors.Is(err, io.EOF) {
 			s.i, s.off, err = s.i+1, 0, nil
@@ -181,7 +198,7 @@ func (f *openFile) ReadAt(p []byte, off int64) (int, error) {
 		if f.buf == nil {
 			f.buf = make([]byte, 0, min(chunk, max(f.in.files[f.i].size+1, 512)))
 		}
-		n, err := f.in.src.readInput(f.i, f.buf[:cap(f.buf)], at)
+		n, err := f.in.read(f.i, f.buf[:cap(f.buf)], at)
 		f.buf, f.start, f.eof = f.buf[:n], at, errors.Is(err, io.EOF)
 		if err != nil && !f.eof {
 			f.buf = f.buf[:0]

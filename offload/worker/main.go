@@ -110,6 +110,7 @@ func serveRun(e runner, l *link, r *Run) (last bool, err error) {
 	port := &port{link: l}
 	in := newInputs(port)
 	var bad error
+	room := maxContents
 	for range r.Inputs {
 		k, body, err := l.recv()
 		if err != nil {
@@ -122,8 +123,21 @@ func serveRun(e runner, l *link, r *Run) (last bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if err := in.add(path, size); err != nil && bad == nil {
-			bad = err
+		added := in.add(path, size)
+		if added != nil && bad == nil {
+			bad = added
+		}
+		if !r.Contents {
+			continue
+		}
+		if k, body, err = l.recv(); err != nil {
+			return err
+		}
+		if room -= len(body); k != kindContent || int64(len(body)) != size || room < 0 {
+			return fmt.Errorf("frame %d of %d bytes where the content of an input of %d was announced", k, len(body), size)
+		}
+		if added == nil {
+			in.files[len(in.files)-1].content = append([]byte{}, body...)
 		}
 	}
 	in.seal()

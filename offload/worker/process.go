@@ -221,6 +221,8 @@ func isOutput(err error) bool {
 
 func (p *Process) run(ctx context.Context, t *Task) (exit Exit, err error) {
 	t.Run.Inputs = len(t.Inputs)
+	contents := p.contents(ctx, t)
+	t.Run.Contents = contents != nil
 	head, err := json.Marshal(&t.Run)
 	if err != nil {
 		return exit, err
@@ -232,6 +234,13 @@ func (p *Process) run(ctx context.Context, t *Task) (exit Exit, err error) {
 		if err := p.link.send(kindInput, encodeInput(in.Size, in.Path)...); err != nil {
 			return exit, err
 		}
+		if contents == nil {
+			continue
+		}
+		if err := p.link.send(kindContent, contents[:in.Size]); err != nil {
+			return exit, err
+		}
+		contents = contents[in.Size:]
 	}
 	var inputErr error
 	for {
@@ -280,6 +289,34 @@ func (p *Process) run(ctx context.Context, t *Task) (exit Exit, err error) {
 			return exit, fmt.Errorf("frame %d in a run", k)
 		}
 	}
+}
+
+// maxContents is how many bytes of inputs go with a run.
+const maxContents = 64 << 10
+
+// contents are the inputs of t, one after the other; nil: they are too many, or one
+// cannot be read, which whoever wants it is told.
+func (p *Process) contents(ctx context.Context, t *Task) []byte {
+	total := int64(0)
+	for _, in := range t.Inputs {
+		if total += in.Size; in.Size < 0 || total > maxContents {
+			return nil
+		}
+	}
+	if total == 0 {
+		return nil
+	}
+	all := p.buffer(maxContents + 1)
+	end := 0
+	for _, in := range t.Inputs {
+		// One byte more than it is to have.
+		n, err := readFull(ctx, in, all[end:end+int(in.Size)+1], 0)
+		if err != nil || int64(n) != in.Size {
+			return nil
+		}
+		end += n
+	}
+	return all[:end]
 }
 
 // buffer has n bytes, at most chunk.

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -224,5 +226,57 @@ func BenchmarkShortRun(b *testing.B) {
 		if _, err := p.Run(b.Context(), &Task{Run: run, Stdout: io.Discard, Stderr: io.Discard}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestContents: small inputs are read before the run and go with it. One that
+// cannot be read matters to a module that wants it only.
+func TestContents(t *testing.T) {
+	k := newKernelRunner(t)
+	broken := errors.New("the disk is broken")
+	reads := 0
+	input := func(path string, size int, err error) Input {
+		data := bytes.NewReader(bytes.Repeat([]byte{'x'}, size))
+		return Input{Path: path, Size: int64(size), ReadAt: func(_ context.Context, p []byte, off int64) (int, error) {
+			reads++
+			if err != nil {
+				return 0, err
+			}
+			return data.ReadAt(p, off)
+		}}
+	}
+	sum := func(inputs ...Input) (string, error) {
+		var stdout bytes.Buffer
+		_, err := k.p.Run(t.Context(), &Task{
+			Run:    Run{Module: k.module, Digest: k.digest, Memory: 256 << 20, Args: []string{"sha256sum", "sha256sum"}},
+			Inputs: inputs, Stdout: &stdout, Stderr: io.Discard,
+		})
+		return stdout.String(), err
+	}
+	for _, sizes := range [][]int{{0, 6}, {1, 0, 3}, {maxContents}, {maxContents - 1, 1}, {maxContents, 1}, {3 * chunk, 5}} {
+		var inputs []Input
+		var want strings.Builder
+		total := 0
+		for i, n := range sizes {
+			inputs = append(inputs, input(fmt.Sprint("/", i), n, nil))
+			fmt.Fprintf(&want, "%x  /%d\n", sha256.Sum256(bytes.Repeat([]byte{'x'}, n)), i)
+			total += n
+		}
+		reads = 0
+		if got, err := sum(inputs...); got != want.String() || err != nil {
+			t.Errorf("%v: %q, %v", sizes, got, err)
+		}
+		if total <= maxContents && reads != len(sizes) {
+			t.Errorf("%v: read %d times", sizes, reads)
+		}
+	}
+	var in *InputError
+	if _, err := sum(input("/a", 5, nil), input("/b", 5, broken)); !errors.As(err, &in) || in.Path != "/b" || !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+	ok := module(t, "ok")
+	exit, err := k.p.Run(t.Context(), &Task{Run: ok, Inputs: []Input{input("/b", 5, broken)}, Stdout: io.Discard, Stderr: io.Discard})
+	if err != nil || exit.Code != 0 {
+		t.Errorf("a module that does not read: %+v, %v", exit, err)
 	}
 }
