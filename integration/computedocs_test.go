@@ -71,6 +71,7 @@ func TestComputeDocs(t *testing.T) {
 	}
 	dir := workDir(t)
 	env := append([]string{"MNT=" + c.mnt, "GOFLAGS=", "GOWORK=off"}, os.Environ()...)
+	env = append(env, "PATH="+filepath.Dir(quern)+":"+os.Getenv("PATH"))
 	last := ""
 	for _, b := range blocks {
 		if without != "" && b.section == "Programs of the host" {

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,6 +46,25 @@ func TestTrainNearData(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d right", right, len(lines))
+	// The rule kept what the model calls a seven, of each picture alone as of all.
+	kept := 0
+	for i := range 40 {
+		label := readFile(t, filepath.Join(c.mnt, "seen", fmt.Sprint(i, ".label")))
+		said, of := strings.Fields(label), strings.Fields(lines[i])
+		if len(said) != 3 || said[0] != "0" || said[1] != of[1] {
+			t.Errorf("picture %d: the rule's job says %q, the other %q", i, label, lines[i])
+			continue
+		}
+		_, err := os.Stat(filepath.Join(c.mnt, "edge", fmt.Sprint(i, ".x")))
+		if stays := err == nil; stays != (said[1] == "7") {
+			t.Errorf("picture %d, which shows a %s: %v", i, said[1], err)
+		} else if stays {
+			kept++
+		}
+	}
+	if kept == 0 || kept > 20 {
+		t.Errorf("%d of 40 pictures were kept", kept)
+	}
 	if right < len(lines)*9/10 {
 		t.Errorf("%d of %d pictures were recognised", right, len(lines))
 	}

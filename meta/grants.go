@@ -38,11 +38,8 @@ func (t stateTree) outDir(job uint64) uint64 { return t.job(job).GetOutDir() }
 func (t stateTree) outParent(job uint64) uint64 { return t.job(job).GetOutParent() }
 
 func (t stateTree) ending(job uint64) (*wire.Source, *wire.Entry) {
-	j, err := t.st.Job(job)
-	if err != nil {
-		return nil, nil
-	}
-	return j.Source, j.Notify
+	j := t.job(job)
+	return j.GetSource(), j.GetNotify()
 }
 
 func (t stateTree) node(name string) *wire.Node {

@@ -235,13 +235,12 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 		c.Op = &wire.Command_Rename{Rename: n}
 	case *wire.Command_UpdateTask:
 		u := op.UpdateTask
-		ends := u.GetTask().GetState() == "succeeded" // and so perhaps the job, whose source may go then
-		if len(u.GetNames()) == 0 && !ends {
+		if len(u.GetNames()) == 0 && u.GetTask().GetState() != "succeeded" {
 			break
 		}
 		dir := t.outParent(u.GetTask().GetJob())
 		source, _ := t.ending(u.GetTask().GetJob())
-		if (dir == 0 || len(u.GetNames()) == 0) && (source.GetDrop() == wire.Drop_NEVER || !ends) {
+		if (dir == 0 || len(u.GetNames()) == 0) && source.GetDrop() == wire.Drop_NEVER {
 			break
 		}
 		n := proto.CloneOf(u)

@@ -61,6 +61,16 @@
 // A job may name a directory of the mount for its results (Job.out_parent): then
 // what its last step leaves goes there, under the name that the job file says.
 //
+// With a combine step the output of a map task does not leave its host before
+// that step has run over it (combine.go): the attempt writes it to a local file
+// without a name, runs the step over that, and commits what it leaves as the
+// task's part. An attempt that is lost takes the local file with it, and the
+// next one runs both again; so a part appears exactly once, as without the step.
+//
+// The command that ends a job also writes its notice (Job.notify), and removes
+// the file that a rule's job was about (Job.source), if that is to be: see
+// meta/state/jobsource.go for when.
+//
 // # Parts of files
 //
 // With split: shard a task gets what one chunk server holds of the inputs
@@ -82,6 +92,19 @@
 // (ahead.go), gives a slot to the next while the report of the last is being
 // stored, and asks for more every 10 ms at most as long as it has some. A round
 // begins some milliseconds after the one before at the earliest.
+//
+// # Rules
+//
+// A standing rule is an ordinary file of /.compute/rules (rules.go). fs asks the
+// overlay before one gets its name, as with the queue, and tells it of every
+// file that has landed. The overlay reads the rules through the leases of its
+// mount: while nothing changes that costs no message, and a change on another
+// mount counts from the next file on. What a job's last step writes is looked at
+// by the agent (verdict.go), and what it found goes with the report.
+//
+//	close(f) ─▶ Overlay.Standing ─▶ Overlay.Landed ─▶ SubmitJob(rule, source)
+//	                                                   task … UpdateTask(succeeded, verdict)
+//	                                                    └─ results in place, source removed or not
 //
 // # Attributes
 //

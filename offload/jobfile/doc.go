@@ -13,6 +13,7 @@
 //	  kernel: wordcount          # default: the same module
 //	  args: []
 //	  params: {}
+//	combine: {}                  # run over what each task wrote, where it ran (end.go)
 //	output: result.txt           # default: output; or /DIRECTORY/{name}.txt of the mount
 //	if_exists: replace           # of a result there: or fail, skip
 //	after: [other]               # jobs that have to end before (life.go)
@@ -21,11 +22,16 @@
 //	deadline: 12h
 //	ttl: 7d                      # after its end the job is forgotten
 //	memoise: true                # results of the same work are taken over
+//	notify: /log/ends.json       # gets a line when the job has ended
+//	output_limit: 16GiB          # that one task may write
 //	timeout: 10m                 # of one attempt of one task
 //	retries: 2                   # for attempts that fail by their own fault
 //	memory: 256MiB               # of one task
 //
+// A standing rule is a file of its own (rule.go): which files it is for, a job file
+// without inputs, and what becomes of the file then.
+//
 // Parsing is pure. Unknown fields, wrong types, values out of range, aliases,
-// a second document: each is refused. docs/job.schema.json says the same to
-// editors; a test holds the two together.
+// a second document: each is refused. docs/job.schema.json and
+// docs/rule.schema.json say the same to editors; tests hold them together.
 package jobfile

@@ -129,9 +129,7 @@ func (r *Rule) parseMatch(n *yaml.Node) error {
 	}
 	paths := func(field string, to *[]Input) func(*yaml.Node) error {
 		return func(n *yaml.Node) (err error) {
-			if *to, err = patterns(n, field); err == nil && len(*to) == 0 {
-				err = Errorf(n.Line, "%s is empty", field)
-			}
+			*to, err = patterns(n, field)
 			return err
 		}
 	}

@@ -2,12 +2,16 @@ package jobfile
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"gopkg.in/yaml.v3"
 )
 
 const goodRule = `version: 1
@@ -261,4 +265,53 @@ func FuzzParseRule(f *testing.F) {
 			t.Errorf("%+v", s)
 		}
 	})
+}
+
+// TestWrongRules is TestWrongValues for rules.
+func TestWrongRules(t *testing.T) {
+	compiled, err := jsonschema.NewCompiler().Compile("../../docs/rule.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := map[string]string{"version": "1", "match": "{path: /a}", "job": "{kernel: k}"}
+	refused := 0
+	for _, at := range []string{"version", "about", "match", "match.path", "match.except", "match.min_size", "match.max_size", "when", "job", "then", "then.keep_if", "then.drop_if", "then.keep_if.matches"} {
+		f := field{path: strings.Split(at, ".")}
+		wrong := 0
+		for _, value := range values {
+			var b strings.Builder
+			for _, name := range []string{"version", "match", "job"} {
+				if name != f.path[0] {
+					fmt.Fprintf(&b, "%s: %s\n", name, base[name])
+				}
+			}
+			for i, name := range f.path {
+				if last := i == len(f.path)-1; !last {
+					fmt.Fprintf(&b, "%s%s:\n", strings.Repeat("  ", i), name)
+					continue
+				}
+				if f.path[0] == "match" && i == 1 && name != "path" {
+					b.WriteString("  path: /a\n")
+				}
+				fmt.Fprintf(&b, "%s%s: %s\n", strings.Repeat("  ", i), name, value)
+			}
+			text := b.String()
+			_, err := ParseRule([]byte(text))
+			if line := strings.Count(text, "\n"); err != nil {
+				if wrong++; at != "job" && !oneSentence(err, line) {
+					t.Errorf("%q, of line %d: %v", text, line, err)
+				}
+			}
+			var root yaml.Node
+			if yaml.Unmarshal([]byte(text), &root) == nil && !valid(compiled, &root) && !valid(compiled, asText(&root)) {
+				if refused++; err == nil {
+					t.Errorf("%q is taken, and the schema refuses it", text)
+				}
+			}
+		}
+		if wrong == 0 {
+			t.Errorf("%s takes anything", at)
+		}
+	}
+	t.Logf("%d values refused by the schema", refused)
 }
