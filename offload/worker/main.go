@@ -131,10 +131,10 @@ func serveRun(e runner, l *link, r *Run) (last bool, err error) {
 			continue
 		}
 		if k, body, err = l.recv(); err != nil {
-			return err
+			return false, err
 		}
 		if room -= len(body); k != kindContent || int64(len(body)) != size || room < 0 {
-			return fmt.Errorf("frame %d of %d bytes where the content of an input of %d was announced", k, len(body), size)
+			return false, fmt.Errorf("frame %d of %d bytes where the content of an input of %d was announced", k, len(body), size)
 		}
 		if added == nil {
 			in.files[len(in.files)-1].content = append([]byte{}, body...)
