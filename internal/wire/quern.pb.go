@@ -10488,6 +10488,7 @@ func (x *GetJob) GetCount() uint32 {
 type ExplainJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Sketch        *Sketch                `protobuf:"bytes,105,opt,name=sketch,proto3" json:"sketch,omitempty"` // with id 0: where this would go; the answer has one task, with all places
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -10529,6 +10530,74 @@ func (x *ExplainJob) GetId() uint64 {
 	return 0
 }
 
+func (x *ExplainJob) GetSketch() *Sketch {
+	if x != nil {
+		return x.Sketch
+	}
+	return nil
+}
+
+// Sketch is a task that does not exist.
+type Sketch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`  // of its input
+	Held          []*Transfer            `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"`     // where that lies; without ns
+	Kernel        *KernelRef             `protobuf:"bytes,3,opt,name=kernel,proto3" json:"kernel,omitempty"` // none: one of which nothing is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sketch) Reset() {
+	*x = Sketch{}
+	mi := &file_quern_proto_msgTypes[126]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sketch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sketch) ProtoMessage() {}
+
+func (x *Sketch) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[126]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sketch.ProtoReflect.Descriptor instead.
+func (*Sketch) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{126}
+}
+
+func (x *Sketch) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Sketch) GetHeld() []*Transfer {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+func (x *Sketch) GetKernel() *KernelRef {
+	if x != nil {
+		return x.Kernel
+	}
+	return nil
+}
+
 type JobsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Jobs          []*Job                 `protobuf:"bytes,1,rep,name=jobs,proto3" json:"jobs,omitempty"`
@@ -10539,7 +10608,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10551,7 +10620,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10564,7 +10633,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{126}
+	return file_quern_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -10592,13 +10661,14 @@ type Poll struct {
 	Running       []*RunningTask         `protobuf:"bytes,5,rep,name=running,proto3" json:"running,omitempty"`
 	Ended         []*EndedTask           `protobuf:"bytes,6,rep,name=ended,proto3" json:"ended,omitempty"`      // reported by UpdateTask since the last poll that was answered
 	Devices       []*Device              `protobuf:"bytes,60,rep,name=devices,proto3" json:"devices,omitempty"` // beside the processor
+	Speed         uint32                 `protobuf:"varint,105,opt,name=speed,proto3" json:"speed,omitempty"`   // of one of its processors, in percent of the reference's; 0: not measured
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10610,7 +10680,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10623,7 +10693,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{127}
+	return file_quern_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -10675,6 +10745,13 @@ func (x *Poll) GetDevices() []*Device {
 	return nil
 }
 
+func (x *Poll) GetSpeed() uint32 {
+	if x != nil {
+		return x.Speed
+	}
+	return 0
+}
+
 // Device is an accelerator of a host: something other than its processor.
 type Device struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -10686,18 +10763,19 @@ type Device struct {
 	Driver        string                 `protobuf:"bytes,6,opt,name=driver,proto3" json:"driver,omitempty"`  // and its version
 	Memory        uint64                 `protobuf:"varint,7,opt,name=memory,proto3" json:"memory,omitempty"` // bytes
 	Units         uint32                 `protobuf:"varint,8,opt,name=units,proto3" json:"units,omitempty"`
-	State         string                 `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`    // "unproved", "ready", "quarantined"
-	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"` // of a state that is not ready
-	Simulated     bool                   `protobuf:"varint,11,opt,name=simulated,proto3" json:"simulated,omitempty"`
-	Slots         uint32                 `protobuf:"varint,12,opt,name=slots,proto3" json:"slots,omitempty"` // tasks at once
+	State         string                 `protobuf:"bytes,9,opt,name=state,proto3" json:"state,omitempty"`           // "unproved", "ready", "quarantined"
+	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`        // of a state that is not ready
+	Simulated     bool                   `protobuf:"varint,11,opt,name=simulated,proto3" json:"simulated,omitempty"` // a model of a device: only for jobs that allow it (placement.simulated)
+	Slots         uint32                 `protobuf:"varint,12,opt,name=slots,proto3" json:"slots,omitempty"`         // tasks at once
 	Busy          uint32                 `protobuf:"varint,13,opt,name=busy,proto3" json:"busy,omitempty"`
+	Differs       [][]byte               `protobuf:"bytes,105,rep,name=differs,proto3" json:"differs,omitempty"` // digests of variants of kernels whose results are wrong there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_quern_proto_msgTypes[128]
+	mi := &file_quern_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10709,7 +10787,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[128]
+	mi := &file_quern_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10722,7 +10800,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{128}
+	return file_quern_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *Device) GetName() string {
@@ -10816,6 +10894,13 @@ func (x *Device) GetBusy() uint32 {
 	return 0
 }
 
+func (x *Device) GetDiffers() [][]byte {
+	if x != nil {
+		return x.Differs
+	}
+	return nil
+}
+
 // EndedTask tells the scheduler what it would else have to read.
 type EndedTask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -10830,13 +10915,14 @@ type EndedTask struct {
 	BytesRemote   uint64                 `protobuf:"varint,44,opt,name=bytes_remote,json=bytesRemote,proto3" json:"bytes_remote,omitempty"`
 	Memory        uint64                 `protobuf:"varint,50,opt,name=memory,proto3" json:"memory,omitempty"`
 	Ooms          uint32                 `protobuf:"varint,51,opt,name=ooms,proto3" json:"ooms,omitempty"`
+	Transfers     []*Transfer            `protobuf:"bytes,105,rep,name=transfers,proto3" json:"transfers,omitempty"` // what bytes_remote came over
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[129]
+	mi := &file_quern_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10848,7 +10934,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[129]
+	mi := &file_quern_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10861,7 +10947,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{129}
+	return file_quern_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -10941,6 +11027,74 @@ func (x *EndedTask) GetOoms() uint32 {
 	return 0
 }
 
+func (x *EndedTask) GetTransfers() []*Transfer {
+	if x != nil {
+		return x.Transfers
+	}
+	return nil
+}
+
+// Transfer is what was fetched from a chunk server, and how long that took.
+type Transfer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Server        uint32                 `protobuf:"varint,1,opt,name=server,proto3" json:"server,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Ns            int64                  `protobuf:"varint,3,opt,name=ns,proto3" json:"ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Transfer) Reset() {
+	*x = Transfer{}
+	mi := &file_quern_proto_msgTypes[131]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Transfer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Transfer) ProtoMessage() {}
+
+func (x *Transfer) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[131]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
+func (*Transfer) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{131}
+}
+
+func (x *Transfer) GetServer() uint32 {
+	if x != nil {
+		return x.Server
+	}
+	return 0
+}
+
+func (x *Transfer) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Transfer) GetNs() int64 {
+	if x != nil {
+		return x.Ns
+	}
+	return 0
+}
+
 type RunningTask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           uint64                 `protobuf:"varint,1,opt,name=job,proto3" json:"job,omitempty"`
@@ -10952,7 +11106,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[130]
+	mi := &file_quern_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10964,7 +11118,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[130]
+	mi := &file_quern_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10977,7 +11131,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{130}
+	return file_quern_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -11011,7 +11165,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[131]
+	mi := &file_quern_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11023,7 +11177,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[131]
+	mi := &file_quern_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11036,7 +11190,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{131}
+	return file_quern_proto_rawDescGZIP(), []int{133}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -11063,7 +11217,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[132]
+	mi := &file_quern_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11075,7 +11229,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[132]
+	mi := &file_quern_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11088,7 +11242,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{132}
+	return file_quern_proto_rawDescGZIP(), []int{134}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -11117,7 +11271,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[133]
+	mi := &file_quern_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11129,7 +11283,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[133]
+	mi := &file_quern_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11142,7 +11296,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{133}
+	return file_quern_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -11181,7 +11335,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[134]
+	mi := &file_quern_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11193,7 +11347,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[134]
+	mi := &file_quern_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11206,7 +11360,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{134}
+	return file_quern_proto_rawDescGZIP(), []int{136}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -11251,7 +11405,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[135]
+	mi := &file_quern_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11263,7 +11417,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[135]
+	mi := &file_quern_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11276,7 +11430,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{135}
+	return file_quern_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -12154,15 +12308,20 @@ const file_quern_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05tasks\x18\x02 \x01(\bR\x05tasks\x12\x14\n" +
 	"\x05first\x18[ \x01(\rR\x05first\x12\x14\n" +
-	"\x05count\x18\\ \x01(\rR\x05count\"\x1c\n" +
+	"\x05count\x18\\ \x01(\rR\x05count\"C\n" +
 	"\n" +
 	"ExplainJob\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"O\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12%\n" +
+	"\x06sketch\x18i \x01(\v2\r.quern.SketchR\x06sketch\"m\n" +
+	"\x06Sketch\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12#\n" +
+	"\x04held\x18\x02 \x03(\v2\x0f.quern.TransferR\x04held\x12(\n" +
+	"\x06kernel\x18\x03 \x01(\v2\x10.quern.KernelRefR\x06kernel\"O\n" +
 	"\n" +
 	"JobsAnswer\x12\x1e\n" +
 	"\x04jobs\x18\x01 \x03(\v2\n" +
 	".quern.JobR\x04jobs\x12!\n" +
-	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"\xe4\x01\n" +
+	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"\xfa\x01\n" +
 	"\x04Poll\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\x12\x1a\n" +
@@ -12170,7 +12329,8 @@ const file_quern_proto_rawDesc = "" +
 	"\await_ms\x18\x04 \x01(\rR\x06waitMs\x12,\n" +
 	"\arunning\x18\x05 \x03(\v2\x12.quern.RunningTaskR\arunning\x12&\n" +
 	"\x05ended\x18\x06 \x03(\v2\x10.quern.EndedTaskR\x05ended\x12'\n" +
-	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\"\xb2\x02\n" +
+	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\x12\x14\n" +
+	"\x05speed\x18i \x01(\rR\x05speed\"\xcc\x02\n" +
 	"\x06Device\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aruntime\x18\x02 \x01(\tR\aruntime\x12\x14\n" +
@@ -12185,7 +12345,8 @@ const file_quern_proto_rawDesc = "" +
 	" \x01(\tR\x06reason\x12\x1c\n" +
 	"\tsimulated\x18\v \x01(\bR\tsimulated\x12\x14\n" +
 	"\x05slots\x18\f \x01(\rR\x05slots\x12\x12\n" +
-	"\x04busy\x18\r \x01(\rR\x04busy\"\xcc\x02\n" +
+	"\x04busy\x18\r \x01(\rR\x04busy\x12\x18\n" +
+	"\adiffers\x18i \x03(\fR\adiffers\"\xfb\x02\n" +
 	"\tEndedTask\x12&\n" +
 	"\x04task\x18\x01 \x01(\v2\x12.quern.RunningTaskR\x04task\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -12198,7 +12359,12 @@ const file_quern_proto_rawDesc = "" +
 	"bytesLocal\x12!\n" +
 	"\fbytes_remote\x18, \x01(\x04R\vbytesRemote\x12\x16\n" +
 	"\x06memory\x182 \x01(\x04R\x06memory\x12\x12\n" +
-	"\x04ooms\x183 \x01(\rR\x04ooms\"G\n" +
+	"\x04ooms\x183 \x01(\rR\x04ooms\x12-\n" +
+	"\ttransfers\x18i \x03(\v2\x0f.quern.TransferR\ttransfers\"H\n" +
+	"\bTransfer\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\rR\x06server\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x0e\n" +
+	"\x02ns\x18\x03 \x01(\x03R\x02ns\"G\n" +
 	"\vRunningTask\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12\x18\n" +
@@ -12262,7 +12428,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 136)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 138)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(Drop)(0),              // 1: quern.Drop
@@ -12394,16 +12560,18 @@ var file_quern_proto_goTypes = []any{
 	(*ListJobs)(nil),       // 127: quern.ListJobs
 	(*GetJob)(nil),         // 128: quern.GetJob
 	(*ExplainJob)(nil),     // 129: quern.ExplainJob
-	(*JobsAnswer)(nil),     // 130: quern.JobsAnswer
-	(*Poll)(nil),           // 131: quern.Poll
-	(*Device)(nil),         // 132: quern.Device
-	(*EndedTask)(nil),      // 133: quern.EndedTask
-	(*RunningTask)(nil),    // 134: quern.RunningTask
-	(*PollReply)(nil),      // 135: quern.PollReply
-	(*Assignment)(nil),     // 136: quern.Assignment
-	(*JoinMeta)(nil),       // 137: quern.JoinMeta
-	(*Opening)(nil),        // 138: quern.Opening
-	(*Failure)(nil),        // 139: quern.Failure
+	(*Sketch)(nil),         // 130: quern.Sketch
+	(*JobsAnswer)(nil),     // 131: quern.JobsAnswer
+	(*Poll)(nil),           // 132: quern.Poll
+	(*Device)(nil),         // 133: quern.Device
+	(*EndedTask)(nil),      // 134: quern.EndedTask
+	(*Transfer)(nil),       // 135: quern.Transfer
+	(*RunningTask)(nil),    // 136: quern.RunningTask
+	(*PollReply)(nil),      // 137: quern.PollReply
+	(*Assignment)(nil),     // 138: quern.Assignment
+	(*JoinMeta)(nil),       // 139: quern.JoinMeta
+	(*Opening)(nil),        // 140: quern.Opening
+	(*Failure)(nil),        // 141: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	5,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -12485,7 +12653,7 @@ var file_quern_proto_depIdxs = []int32{
 	60,  // 76: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
 	62,  // 77: quern.Answer.blocks:type_name -> quern.BlocksAnswer
 	65,  // 78: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	130, // 79: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	131, // 79: quern.Answer.jobs:type_name -> quern.JobsAnswer
 	68,  // 80: quern.Answer.nodes:type_name -> quern.NodesAnswer
 	72,  // 81: quern.Answer.status:type_name -> quern.StatusAnswer
 	122, // 82: quern.Answer.memo:type_name -> quern.Memo
@@ -12502,7 +12670,7 @@ var file_quern_proto_depIdxs = []int32{
 	4,   // 93: quern.Allocate.policy:type_name -> quern.Policy
 	64,  // 94: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
 	12,  // 95: quern.NodeStatus.node:type_name -> quern.Node
-	132, // 96: quern.NodeStatus.devices:type_name -> quern.Device
+	133, // 96: quern.NodeStatus.devices:type_name -> quern.Device
 	67,  // 97: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
 	15,  // 98: quern.SessionStatus.session:type_name -> quern.Session
 	70,  // 99: quern.StatusAnswer.members:type_name -> quern.MemberStatus
@@ -12532,7 +12700,7 @@ var file_quern_proto_depIdxs = []int32{
 	94,  // 123: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
 	94,  // 124: quern.Heartbeat.inventory:type_name -> quern.ShardID
 	94,  // 125: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	132, // 126: quern.Heartbeat.devices:type_name -> quern.Device
+	133, // 126: quern.Heartbeat.devices:type_name -> quern.Device
 	94,  // 127: quern.HeartbeatReply.remove:type_name -> quern.ShardID
 	97,  // 128: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
 	67,  // 129: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
@@ -12564,23 +12732,27 @@ var file_quern_proto_depIdxs = []int32{
 	125, // 155: quern.UpdateTask.files:type_name -> quern.OutputFile
 	108, // 156: quern.UpdateJob.tasks:type_name -> quern.Task
 	113, // 157: quern.UpdateJob.binds:type_name -> quern.TaskInput
-	101, // 158: quern.JobsAnswer.jobs:type_name -> quern.Job
-	108, // 159: quern.JobsAnswer.tasks:type_name -> quern.Task
-	134, // 160: quern.Poll.running:type_name -> quern.RunningTask
-	133, // 161: quern.Poll.ended:type_name -> quern.EndedTask
-	132, // 162: quern.Poll.devices:type_name -> quern.Device
-	134, // 163: quern.EndedTask.task:type_name -> quern.RunningTask
-	112, // 164: quern.EndedTask.timing:type_name -> quern.Timing
-	136, // 165: quern.PollReply.start:type_name -> quern.Assignment
-	134, // 166: quern.PollReply.stop:type_name -> quern.RunningTask
-	101, // 167: quern.Assignment.job:type_name -> quern.Job
-	108, // 168: quern.Assignment.task:type_name -> quern.Task
-	14,  // 169: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	170, // [170:170] is the sub-list for method output_type
-	170, // [170:170] is the sub-list for method input_type
-	170, // [170:170] is the sub-list for extension type_name
-	170, // [170:170] is the sub-list for extension extendee
-	0,   // [0:170] is the sub-list for field type_name
+	130, // 158: quern.ExplainJob.sketch:type_name -> quern.Sketch
+	135, // 159: quern.Sketch.held:type_name -> quern.Transfer
+	105, // 160: quern.Sketch.kernel:type_name -> quern.KernelRef
+	101, // 161: quern.JobsAnswer.jobs:type_name -> quern.Job
+	108, // 162: quern.JobsAnswer.tasks:type_name -> quern.Task
+	136, // 163: quern.Poll.running:type_name -> quern.RunningTask
+	134, // 164: quern.Poll.ended:type_name -> quern.EndedTask
+	133, // 165: quern.Poll.devices:type_name -> quern.Device
+	136, // 166: quern.EndedTask.task:type_name -> quern.RunningTask
+	112, // 167: quern.EndedTask.timing:type_name -> quern.Timing
+	135, // 168: quern.EndedTask.transfers:type_name -> quern.Transfer
+	138, // 169: quern.PollReply.start:type_name -> quern.Assignment
+	136, // 170: quern.PollReply.stop:type_name -> quern.RunningTask
+	101, // 171: quern.Assignment.job:type_name -> quern.Job
+	108, // 172: quern.Assignment.task:type_name -> quern.Task
+	14,  // 173: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	174, // [174:174] is the sub-list for method output_type
+	174, // [174:174] is the sub-list for method input_type
+	174, // [174:174] is the sub-list for extension type_name
+	174, // [174:174] is the sub-list for extension extendee
+	0,   // [0:174] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -12670,7 +12842,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   136,
+			NumMessages:   138,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
