@@ -15,7 +15,7 @@ import (
 
 // helperPrograms are the runtimes whose worker is a program of its own, which
 // lies beside quern.
-var helperPrograms = map[string]string{"opencl": "quern-opencl", "cuda": "quern-cuda", "onnx": "quern-onnx"}
+var helperPrograms = map[string]string{"opencl": "quern-opencl", "cuda": "quern-cuda", "onnx": "quern-onnx", "fpga": "quern-opencl", "rtl": "quern-opencl"}
 
 // WorkerMain is the command `quern worker RUNTIME` and `quern worker --probe
 // RUNTIME`: it returns the exit status.

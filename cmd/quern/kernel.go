@@ -205,7 +205,7 @@ func tryKernel(ctx context.Context, out io.Writer, name string, f *trialFlags, r
 	}
 	defer os.RemoveAll(dir)
 	h := &trial.Bench{Command: []string{exe, "worker"}, Env: trial.Environ(os.Environ()), Dir: dir}
-	variants, absent := h.Variants(ctx, b.Kernel)
+	variants, absent := h.Variants(ctx, b)
 	if len(variants) == 0 {
 		return fmt.Errorf("this host can run no variant of %s: %w", b.Name, errors.Join(absent...))
 	}

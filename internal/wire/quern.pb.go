@@ -8453,6 +8453,7 @@ type KernelRef struct {
 	Files         []*KernelFile `protobuf:"bytes,61,rep,name=files,proto3" json:"files,omitempty"`         // those beside it that the manifest names, but for the wasm module
 	Runtimes      []string      `protobuf:"bytes,62,rep,name=runtimes,proto3" json:"runtimes,omitempty"`   // that it has a variant for; none: "wasm"
 	Rates         []uint64      `protobuf:"varint,63,rep,packed,name=rates,proto3" json:"rates,omitempty"` // of each of these: bytes a second, by the manifest; 0: it says nothing
+	Unsigned      []string      `protobuf:"bytes,120,rep,name=unsigned,proto3" json:"unsigned,omitempty"`  // runtimes left out of these, since the file that they need is not there or not signed
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8546,6 +8547,13 @@ func (x *KernelRef) GetRuntimes() []string {
 func (x *KernelRef) GetRates() []uint64 {
 	if x != nil {
 		return x.Rates
+	}
+	return nil
+}
+
+func (x *KernelRef) GetUnsigned() []string {
+	if x != nil {
+		return x.Unsigned
 	}
 	return nil
 }
@@ -8723,6 +8731,7 @@ type Task struct {
 	Second        *SecondAttempt         `protobuf:"bytes,42,opt,name=second,proto3" json:"second,omitempty"`                               // beside the running one
 	LastAttempt   uint32                 `protobuf:"varint,43,opt,name=last_attempt,json=lastAttempt,proto3" json:"last_attempt,omitempty"` // the highest number given away, if above attempt
 	Verdict       Verdict                `protobuf:"varint,95,opt,name=verdict,proto3,enum=quern.Verdict" json:"verdict,omitempty"`         // of what it left: whether a line fits the pattern of Job.source
+	Cycles        uint64                 `protobuf:"varint,121,opt,name=cycles,proto3" json:"cycles,omitempty"`                             // of the clock of a simulated device, of the last attempt
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -8986,6 +8995,13 @@ func (x *Task) GetVerdict() Verdict {
 		return x.Verdict
 	}
 	return Verdict_UNKNOWN
+}
+
+func (x *Task) GetCycles() uint64 {
+	if x != nil {
+		return x.Cycles
+	}
+	return 0
 }
 
 // SecondAttempt is one that runs beside a task's attempt since that is late. The
@@ -10915,7 +10931,8 @@ type EndedTask struct {
 	BytesRemote   uint64                 `protobuf:"varint,44,opt,name=bytes_remote,json=bytesRemote,proto3" json:"bytes_remote,omitempty"`
 	Memory        uint64                 `protobuf:"varint,50,opt,name=memory,proto3" json:"memory,omitempty"`
 	Ooms          uint32                 `protobuf:"varint,51,opt,name=ooms,proto3" json:"ooms,omitempty"`
-	Transfers     []*Transfer            `protobuf:"bytes,105,rep,name=transfers,proto3" json:"transfers,omitempty"` // what bytes_remote came over
+	Transfers     []*Transfer            `protobuf:"bytes,105,rep,name=transfers,proto3" json:"transfers,omitempty"`                // what bytes_remote came over
+	DeviceNs      int64                  `protobuf:"varint,121,opt,name=device_ns,json=deviceNs,proto3" json:"device_ns,omitempty"` // on a simulated device: what its cycles take at the clock of the circuit
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -11032,6 +11049,13 @@ func (x *EndedTask) GetTransfers() []*Transfer {
 		return x.Transfers
 	}
 	return nil
+}
+
+func (x *EndedTask) GetDeviceNs() int64 {
+	if x != nil {
+		return x.DeviceNs
+	}
+	return 0
 }
 
 // Transfer is what was fetched from a chunk server, and how long that took.
@@ -12125,7 +12149,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05After\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
-	"\x04when\x18\x03 \x01(\tR\x04when\"\xe8\x01\n" +
+	"\x04when\x18\x03 \x01(\tR\x04when\"\x84\x02\n" +
 	"\tKernelRef\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x10\n" +
@@ -12135,7 +12159,8 @@ const file_quern_proto_rawDesc = "" +
 	"\bmanifest\x18< \x01(\fR\bmanifest\x12'\n" +
 	"\x05files\x18= \x03(\v2\x11.quern.KernelFileR\x05files\x12\x1a\n" +
 	"\bruntimes\x18> \x03(\tR\bruntimes\x12\x14\n" +
-	"\x05rates\x18? \x03(\x04R\x05rates\"\x84\x01\n" +
+	"\x05rates\x18? \x03(\x04R\x05rates\x12\x1a\n" +
+	"\bunsigned\x18x \x03(\tR\bunsigned\"\x84\x01\n" +
 	"\n" +
 	"KernelFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -12146,7 +12171,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\rR\x04mode\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xb4\a\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xcc\a\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -12186,7 +12211,8 @@ const file_quern_proto_rawDesc = "" +
 	"\x06timing\x18) \x01(\v2\r.quern.TimingR\x06timing\x12,\n" +
 	"\x06second\x18* \x01(\v2\x14.quern.SecondAttemptR\x06second\x12!\n" +
 	"\flast_attempt\x18+ \x01(\rR\vlastAttempt\x12(\n" +
-	"\averdict\x18_ \x01(\x0e2\x0e.quern.VerdictR\averdict\"\xd4\x01\n" +
+	"\averdict\x18_ \x01(\x0e2\x0e.quern.VerdictR\averdict\x12\x16\n" +
+	"\x06cycles\x18y \x01(\x04R\x06cycles\"\xd4\x01\n" +
 	"\rSecondAttempt\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\rR\x05agent\x12\x12\n" +
@@ -12346,7 +12372,7 @@ const file_quern_proto_rawDesc = "" +
 	"\tsimulated\x18\v \x01(\bR\tsimulated\x12\x14\n" +
 	"\x05slots\x18\f \x01(\rR\x05slots\x12\x12\n" +
 	"\x04busy\x18\r \x01(\rR\x04busy\x12\x18\n" +
-	"\adiffers\x18i \x03(\fR\adiffers\"\xfb\x02\n" +
+	"\adiffers\x18i \x03(\fR\adiffers\"\x98\x03\n" +
 	"\tEndedTask\x12&\n" +
 	"\x04task\x18\x01 \x01(\v2\x12.quern.RunningTaskR\x04task\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -12360,7 +12386,8 @@ const file_quern_proto_rawDesc = "" +
 	"\fbytes_remote\x18, \x01(\x04R\vbytesRemote\x12\x16\n" +
 	"\x06memory\x182 \x01(\x04R\x06memory\x12\x12\n" +
 	"\x04ooms\x183 \x01(\rR\x04ooms\x12-\n" +
-	"\ttransfers\x18i \x03(\v2\x0f.quern.TransferR\ttransfers\"H\n" +
+	"\ttransfers\x18i \x03(\v2\x0f.quern.TransferR\ttransfers\x12\x1b\n" +
+	"\tdevice_ns\x18y \x01(\x03R\bdeviceNs\"H\n" +
 	"\bTransfer\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\rR\x06server\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x0e\n" +

@@ -5,6 +5,11 @@
 //	quern-opencl --probe opencl --device ID     the same of one, after it has computed a known answer
 //	quern-opencl opencl --device ID --cache DIR a worker, started by an agent with a socket as descriptor 3
 //
+// and the same with fpga in the place of opencl: then the devices are those that
+// are programmed with bitstreams, of which a worker loads only what a key that the
+// host trusts has signed (package sign), and the known answer is that of the kernel
+// whose directory trial.KnownEnv names.
+//
 // A worker is fed through the frames of package worker, as one for WebAssembly
 // is: it reads a recipe (jobfile.OpenCL), fills buffers from the standard input,
 // runs the passes piece by piece, and writes the result to the standard output.

@@ -3,6 +3,7 @@
 package clworker
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -13,10 +14,12 @@ import (
 	"quernfs/offload/jobfile"
 	"quernfs/offload/opencl"
 	"quernfs/offload/recipe"
+	"quernfs/offload/sign"
+	"quernfs/offload/trial"
 	"quernfs/offload/worker"
 )
 
-const usage = `usage: quern-opencl --probe opencl [--device ID] | quern-opencl opencl --device ID [--cache DIR]
+const usage = `usage: quern-opencl --probe opencl|fpga [--device ID] | quern-opencl opencl|fpga --device ID [--cache DIR]
 Agents start it; people may probe.`
 
 // Main is the program. It returns the exit status.
@@ -27,14 +30,15 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	probe := flags.String("probe", "", "")
 	id := flags.String("device", "", "")
 	cache := flags.String("cache", "", "")
-	serve := len(args) > 0 && args[0] == "opencl"
+	runtime := ""
+	serve := len(args) > 0 && known(args[0])
 	if serve {
-		args = args[1:]
+		runtime, args = args[0], args[1:]
 	}
 	if flags.Parse(args) != nil {
 		return 2
 	}
-	if flags.NArg() > 0 || serve == (*probe != "") || serve && *id == "" || !serve && *probe != "opencl" {
+	if flags.NArg() > 0 || serve == (*probe != "") || serve && *id == "" || !serve && !known(*probe) {
 		flags.Usage()
 		return 2
 	}
@@ -51,11 +55,15 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	if serve {
 		worker.Restrain(4096) // drivers of GPUs open many files
 	}
-	if err := run(serve, *id, *cache, stdout); err != nil {
+	if err := run(serve, cmp.Or(runtime, *probe), *id, *cache, stdout); err != nil {
 		fmt.Fprintln(stderr, "quern-opencl:", err)
 		return 1
 	}
 	return 0
+}
+
+func known(runtime string) bool {
+	return runtime == jobfile.RuntimeOpenCL || runtime == jobfile.RuntimeFPGA
 }
 
 // privateCache tells PoCL to keep what it compiles below cache, or in a
@@ -75,7 +83,7 @@ func privateCache(cache string) (clean func(), err error) {
 	return func() { _ = os.RemoveAll(dir) }, os.Setenv("POCL_CACHE_DIR", dir)
 }
 
-func run(serve bool, id, cache string, stdout io.Writer) error {
+func run(serve bool, runtime, id, cache string, stdout io.Writer) error {
 	lib, err := opencl.Open("")
 	if err != nil {
 		return err
@@ -84,6 +92,7 @@ func run(serve bool, id, cache string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	devices = usable(devices, runtime, os.Getenv(AnyEnv) != "")
 	if id != "" {
 		if devices, err = only(devices, id); err != nil {
 			return err
@@ -95,7 +104,7 @@ func run(serve bool, id, cache string, stdout io.Writer) error {
 			return err
 		}
 		defer m.close()
-		return worker.Serve(m.run)
+		return worker.Serve(m.runs(runtime))
 	}
 	if id != "" {
 		m, err := newMachine(devices[0], "") // the compiler is a part of what is proved
@@ -103,13 +112,13 @@ func run(serve bool, id, cache string, stdout io.Writer) error {
 			return err
 		}
 		defer m.close()
-		if err := recipe.Prove(m, recipe.KnownSource); err != nil {
+		if err := m.prove(runtime); err != nil {
 			return fmt.Errorf("device %s (%s): %w", id, devices[0].Name, err)
 		}
 	}
-	report := worker.Report{Runtime: "opencl", Devices: []worker.Device{}}
+	report := worker.Report{Runtime: runtime, Devices: []worker.Device{}}
 	for _, d := range devices {
-		report.Devices = append(report.Devices, worker.Device(d.Info))
+		report.Devices = append(report.Devices, describe(d, runtime))
 	}
 	return json.NewEncoder(stdout).Encode(report)
 }
@@ -123,7 +132,23 @@ func only(devices []*opencl.Device, id string) ([]*opencl.Device, error) {
 	return nil, fmt.Errorf("there is no device %s here; there are %d", id, len(devices))
 }
 
-// run carries out one run: the function that worker.Serve calls.
+// runs is the function for a runtime that worker.Serve calls.
+func (m *machine) runs(runtime string) func(r *worker.Run, stdin io.Reader, stdout, stderr io.Writer) worker.Exit {
+	if runtime == jobfile.RuntimeFPGA {
+		return fpga{m, os.Getenv(sign.KeysEnv)}.run
+	}
+	return m.run
+}
+
+// prove has the device compute a known answer.
+func (m *machine) prove(runtime string) error {
+	if runtime == jobfile.RuntimeFPGA {
+		return trial.Prove(runtime, m.runs(runtime))
+	}
+	return recipe.Prove(m, recipe.KnownSource)
+}
+
+// run carries out one run on a device that compiles what it runs.
 func (m *machine) run(r *worker.Run, stdin io.Reader, stdout, stderr io.Writer) worker.Exit {
 	return recipe.Run(m, jobfile.RuntimeOpenCL, r, stdin, stdout, stderr)
 }

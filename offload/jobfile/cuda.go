@@ -1,6 +1,7 @@
 package jobfile
 
 import (
+	"path"
 	"slices"
 
 	"gopkg.in/yaml.v3"
@@ -14,26 +15,9 @@ func parseCUDA(n *yaml.Node, opencl *OpenCL) (*OpenCL, error) {
 	if err := mapping(n, "cuda", "{file: k.ptx}"); err != nil {
 		return nil, err
 	}
-	cl := &OpenCL{File: "k.ptx"}
-	own := slices.ContainsFunc(n.Content, func(k *yaml.Node) bool { return k.Kind == yaml.ScalarNode && k.Value == "run" })
-	switch {
-	case own || opencl == nil:
-		var err error
-		if cl, err = parseRecipe(n, "cuda", cl.File); err != nil {
-			return nil, err
-		}
-	default:
-		if err := fields(n, map[string]func(*yaml.Node) error{
-			"file": func(n *yaml.Node) (err error) {
-				cl.File, err = bundleFile(n, "cuda.file", ".ptx")
-				return err
-			},
-		}); err != nil {
-			return nil, err
-		}
-		shared := *opencl
-		shared.File = cl.File
-		cl = &shared
+	cl, err := sharedRecipe(n, "cuda", "k.ptx", opencl)
+	if err != nil {
+		return nil, err
 	}
 	for _, pass := range cl.Run {
 		if pass.Local == nil {
@@ -41,4 +25,23 @@ func parseCUDA(n *yaml.Node, opencl *OpenCL) (*OpenCL, error) {
 		}
 	}
 	return cl, nil
+}
+
+// sharedRecipe reads the variant called name, whose file is like file: with a
+// recipe of its own, or with that of the opencl variant (nil: there is none) where
+// all there is is a file.
+func sharedRecipe(n *yaml.Node, name, file string, opencl *OpenCL) (*OpenCL, error) {
+	own := slices.ContainsFunc(n.Content, func(k *yaml.Node) bool { return k.Kind == yaml.ScalarNode && k.Value == "run" })
+	if own || opencl == nil {
+		return parseRecipe(n, name, file)
+	}
+	shared := *opencl
+	shared.File = file
+	err := fields(n, map[string]func(*yaml.Node) error{
+		"file": func(n *yaml.Node) (err error) {
+			shared.File, err = bundleFile(n, name+".file", path.Ext(file))
+			return err
+		},
+	})
+	return &shared, err
 }

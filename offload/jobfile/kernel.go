@@ -15,7 +15,13 @@ const (
 	RuntimeOpenCL = "opencl"
 	RuntimeCUDA   = "cuda"
 	RuntimeONNX   = "onnx"
+	RuntimeFPGA   = "fpga" // bitstreams
+	RuntimeRTL    = "rtl"  // models of circuits, on simulated devices
 )
+
+// Runtimes are all that a kernel may have a variant for, in the order in which a
+// job that names none prefers them.
+var Runtimes = []string{RuntimeWasm, RuntimeOpenCL, RuntimeCUDA, RuntimeONNX, RuntimeFPGA, RuntimeRTL}
 
 // Kernel is a kernel's manifest, kernel.yaml:
 //
@@ -26,6 +32,8 @@ const (
 //	opencl: {…}                  # see OpenCL
 //	cuda: {file: k.ptx}          # with the recipe of opencl, or one of its own
 //	onnx: {…}                    # see ONNX
+//	fpga: {file: k.xclbin}       # with the recipe of opencl, or one of its own
+//	rtl: {…}                     # see RTL
 //	rate: {wasm: 200MB, opencl: 2GB}          # bytes a second, a hint for placement
 //	compare: {as: bytes}                      # how results of variants are compared; see Compare
 //	test: {input: in.bin, output: out.bin, params: {}}   # see Trial
@@ -36,6 +44,8 @@ type Kernel struct {
 	OpenCL  *OpenCL          // nil: it has no such variant
 	CUDA    *OpenCL          // nil: it has no such variant; the file is PTX, with local sizes in every pass
 	ONNX    *ONNX            // nil: it has no such variant
+	FPGA    *OpenCL          // nil: it has no such variant; the file is a bitstream
+	RTL     *RTL             // nil: it has no such variant
 	Rate    map[string]int64 // by runtime: bytes a second
 	Compare Compare
 	Test    *Trial // nil: none
@@ -62,20 +72,15 @@ type Trial struct {
 // Runtimes are those that the kernel has a variant for, in the order in which a
 // job that names none prefers them.
 func (k *Kernel) Runtimes() []string {
-	var out []string
-	if k.Wasm != "" {
-		out = append(out, RuntimeWasm)
+	return slices.DeleteFunc(slices.Clone(Runtimes), func(r string) bool { return k.file(r) == "" })
+}
+
+// file is that of the variant for a runtime.
+func (k *Kernel) file(runtime string) string {
+	if runtime == RuntimeWasm {
+		return k.Wasm
 	}
-	if k.OpenCL != nil {
-		out = append(out, RuntimeOpenCL)
-	}
-	if k.CUDA != nil {
-		out = append(out, RuntimeCUDA)
-	}
-	if k.ONNX != nil {
-		out = append(out, RuntimeONNX)
-	}
-	return out
+	return k.DeviceFile(runtime)
 }
 
 // DeviceFile is the file of the variant for a runtime that needs a device; "": the
@@ -86,6 +91,8 @@ func (k *Kernel) DeviceFile(runtime string) string {
 		return k.Recipe(runtime).File
 	case runtime == RuntimeONNX && k.ONNX != nil:
 		return k.ONNX.File
+	case runtime == RuntimeRTL && k.RTL != nil:
+		return k.RTL.File
 	}
 	return ""
 }
@@ -98,21 +105,21 @@ func (k *Kernel) Recipe(runtime string) *OpenCL {
 		return k.OpenCL
 	case RuntimeCUDA:
 		return k.CUDA
+	case RuntimeFPGA:
+		return k.FPGA
 	}
 	return nil
 }
 
-// Files are the files beside the manifest that it names, each once.
+// Files are the files beside the manifest that it names, each once, and the
+// signatures of those that need one.
 func (k *Kernel) Files() []string {
-	names := []string{k.Wasm}
-	if k.OpenCL != nil {
-		names = append(names, k.OpenCL.File)
-	}
-	if k.CUDA != nil {
-		names = append(names, k.CUDA.File)
-	}
-	if k.ONNX != nil {
-		names = append(names, k.ONNX.File)
+	var names []string
+	for _, r := range k.Runtimes() {
+		names = append(names, k.file(r))
+		if Signed(r) {
+			names = append(names, k.file(r)+SignatureSuffix)
+		}
 	}
 	if k.Test != nil {
 		names = append(names, k.Test.Input, k.Test.Output)
@@ -130,7 +137,7 @@ func ParseKernel(data []byte) (*Kernel, error) {
 	k := &Kernel{Compare: Compare{As: "bytes"}}
 	version := false
 	rateLines := map[string]int{}
-	var cuda *yaml.Node
+	var cuda, fpga *yaml.Node // after opencl, whose recipe they may share
 	err = fields(root, map[string]func(*yaml.Node) error{
 		"version": func(n *yaml.Node) error {
 			version = true
@@ -153,8 +160,16 @@ func ParseKernel(data []byte) (*Kernel, error) {
 			return err
 		},
 		"cuda": func(n *yaml.Node) error {
-			cuda = n // after opencl, whose recipe it may share
+			cuda = n
 			return nil
+		},
+		"fpga": func(n *yaml.Node) error {
+			fpga = n
+			return nil
+		},
+		"rtl": func(n *yaml.Node) (err error) {
+			k.RTL, err = parseRTL(n)
+			return err
 		},
 		"onnx": func(n *yaml.Node) (err error) {
 			k.ONNX, err = parseONNX(n)
@@ -184,13 +199,24 @@ func ParseKernel(data []byte) (*Kernel, error) {
 			return nil, err
 		}
 	}
-	if k.Wasm == "" && k.OpenCL == nil && k.CUDA == nil && k.ONNX == nil {
+	if fpga != nil {
+		if k.FPGA, err = parseFPGA(fpga, k.OpenCL); err != nil {
+			return nil, err
+		}
+	}
+	if len(k.Runtimes()) == 0 {
 		k.Wasm = "k.wasm"
 	}
 	for r, line := range rateLines {
 		if !slices.Contains(k.Runtimes(), r) {
 			return nil, Errorf(line, "rate.%s is given, but the kernel has no such variant", r)
 		}
+	}
+	if k.FPGA != nil && k.RTL != nil && k.Rate[RuntimeFPGA] == 0 {
+		if k.Rate == nil {
+			k.Rate = map[string]int64{}
+		}
+		k.Rate[RuntimeFPGA] = k.RTL.Rate() // the circuit is the same
 	}
 	if k.Test != nil && k.Test.Output == "" && k.Wasm == "" {
 		return nil, Errorf(root.Line, "test needs an output: the kernel has no wasm variant that could give it")
@@ -241,7 +267,7 @@ func rates(n *yaml.Node, lines map[string]int) (map[string]int64, error) {
 	}
 	out := map[string]int64{}
 	known := map[string]func(*yaml.Node) error{}
-	for _, r := range []string{RuntimeWasm, RuntimeOpenCL, RuntimeCUDA, RuntimeONNX} {
+	for _, r := range Runtimes {
 		known[r] = func(n *yaml.Node) error {
 			lines[r] = n.Line
 			s, err := text(n, "rate."+r)
@@ -328,7 +354,7 @@ func runtimes(n *yaml.Node) ([]string, error) {
 	var out []string
 	for _, c := range nodes {
 		var r string
-		if err := oneOf(c, "runtime", &r, RuntimeWasm, RuntimeOpenCL, RuntimeCUDA, RuntimeONNX); err != nil {
+		if err := oneOf(c, "runtime", &r, Runtimes...); err != nil {
 			return nil, err
 		}
 		if slices.Contains(out, r) {

@@ -73,7 +73,7 @@ func TestParseKernelErrors(t *testing.T) {
 		{"wasm: k.wasm", "wasm: a/k.wasm", "line 3: wasm must be a plain file name"},
 		{"args: [filter]", "args: filter", "line 4: args must be a list"},
 		{"wasm: 100MB", "wasm: fast", "line 5: rate.wasm must be bytes a second"},
-		{"wasm: 100MB", "fpga: 100MB", `line 5: unknown field "fpga"`},
+		{"wasm: 100MB", "tpu: 100MB", `line 5: unknown field "tpu"`},
 		{"as: float32", "as: float64", `line 6: compare.as must be`},
 		{"as: float32", "as: bytes", "line 6: compare.tolerance is for"},
 		{"1e-5", "2", "line 6: compare.tolerance must be a number from 0 to 1"},
@@ -152,7 +152,7 @@ func TestRuntimeField(t *testing.T) {
 		}
 	}
 	for field, want := range map[string]string{
-		"runtime: fast":           `line 2: runtime must be one of wasm, opencl, cuda, onnx, not "fast"`,
+		"runtime: fast":           `line 2: runtime must be one of wasm, opencl, cuda, onnx, fpga, rtl, not "fast"`,
 		"runtime: []":             "line 2: runtime is empty",
 		"runtime: [wasm, wasm]":   `line 2: runtime names "wasm" twice`,
 		"runtime: {wasm: true}":   "line 2: runtime must be text",

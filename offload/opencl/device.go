@@ -36,10 +36,10 @@ type Device struct {
 	lib          *Library
 	platform, id uintptr
 	Info
+	Compiler bool // it compiles what it runs; else it takes what Load does
 }
 
-// Devices lists the devices of all platforms that can compile and run kernels,
-// in the order of the drivers. No platform at all is no error.
+// Devices lists the devices of all platforms that can run kernels, in the order of the drivers. No platform at all is no error.
 func (l *Library) Devices() ([]*Device, error) {
 	platforms, err := l.list(getPlatformIDs, nil)
 	if err != nil {
@@ -56,13 +56,13 @@ func (l *Library) Devices() ([]*Device, error) {
 			return nil, fmt.Errorf("platform %s: %w", name, err)
 		}
 		for j, d := range devices {
-			info, usable, err := l.describe(d)
+			info, compiler, usable, err := l.describe(d)
 			if err != nil {
 				return nil, fmt.Errorf("platform %s: %w", name, err)
 			}
 			info.ID, info.Platform = fmt.Sprintf("%d.%d", i, j), name
 			if usable {
-				out = append(out, &Device{l, p, d, info})
+				out = append(out, &Device{l, p, d, info, compiler})
 			}
 		}
 	}
@@ -88,19 +88,19 @@ func (l *Library) list(c call, before []uintptr) ([]uintptr, error) {
 	return ids, err
 }
 
-func (l *Library) describe(d uintptr) (i Info, usable bool, err error) {
+func (l *Library) describe(d uintptr) (i Info, compiler, usable bool, err error) {
 	for what, to := range map[uintptr]*string{deviceName: &i.Name, deviceVendor: &i.Vendor, deviceVersion: &i.Version, deviceDriverVersion: &i.Driver} {
 		if *to, err = l.text(getDeviceInfo, d, what); err != nil {
-			return i, false, err
+			return i, false, false, err
 		}
 	}
-	var kind, units, group, alloc, memory, local, little, available, compiler uint64
+	var kind, units, group, alloc, memory, local, little, available, compiles uint64
 	for what, to := range map[uintptr]*uint64{
 		deviceType: &kind, deviceUnits: &units, deviceMaxGroup: &group, deviceMaxAlloc: &alloc, deviceMemory: &memory,
-		deviceLocalMemory: &local, deviceLittle: &little, deviceAvailable: &available, deviceCompiler: &compiler,
+		deviceLocalMemory: &local, deviceLittle: &little, deviceAvailable: &available, deviceCompiler: &compiles,
 	} {
 		if *to, err = l.number(getDeviceInfo, d, what); err != nil {
-			return i, false, err
+			return i, false, false, err
 		}
 	}
 	switch {
@@ -114,7 +114,7 @@ func (l *Library) describe(d uintptr) (i Info, usable bool, err error) {
 		i.Type = "other"
 	}
 	i.Units, i.MaxGroup, i.MaxAlloc, i.Memory, i.LocalMemory = int(units), int(group), int64(alloc), int64(memory), int64(local)
-	return i, little != 0 && available != 0 && compiler != 0, nil
+	return i, compiles != 0, little != 0 && available != 0, nil
 }
 
 func (l *Library) text(c call, object, what uintptr) (string, error) {

@@ -125,25 +125,32 @@ func product(sizes []int) int {
 }
 
 // readParams takes the params from the environment of the run.
-func (x *recipe) readParams() error {
+func (x *recipe) readParams() (err error) {
+	x.params, err = Params(x.cl.Params, x.run.Env)
+	return err
+}
+
+// Params takes the values of params from the environment of a run, each as the
+// bytes of its type.
+func Params(params []jobfile.CLParam, env []string) (map[string][]byte, error) {
 	given := map[string]string{}
-	for _, kv := range x.run.Env {
+	for _, kv := range env {
 		k, v, _ := strings.Cut(kv, "=")
 		given[k] = v
 	}
-	x.params = map[string][]byte{}
-	for _, p := range x.cl.Params {
+	out := map[string][]byte{}
+	for _, p := range params {
 		s, ok := given["QUERN_"+strings.ToUpper(p.Name)]
 		if !ok || s == "" {
 			s = p.Default
 		}
 		v, err := p.Encode(s)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		x.params[p.Name] = v
+		out[p.Name] = v
 	}
-	return nil
+	return out, nil
 }
 
 // feed reads the input and runs the passes over it.

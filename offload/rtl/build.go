@@ -3,7 +3,9 @@ package rtl
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"quernfs/offload/jobfile"
 )
 
 //go:embed harness
@@ -37,6 +41,29 @@ type Design struct {
 	Top     string   // module
 	Width   int      // bytes of TDATA
 	Params  []string // names, in the order in which the model numbers them
+}
+
+// DesignOf is what the model of a kernel in dir is made of.
+func DesignOf(k *jobfile.RTL, dir string) Design {
+	d := Design{Dir: dir, Sources: k.Source, Top: k.Top, Width: k.Width}
+	for _, p := range k.Params {
+		d.Params = append(d.Params, p.Name)
+	}
+	return d
+}
+
+// Key tells apart how models are made, so that one made before can be kept.
+func Key() string {
+	h := sha256.New()
+	for _, name := range []string{"harness/quern_rtl.h", "harness/harness.cpp"} {
+		text, err := harness.ReadFile(name)
+		if err != nil {
+			panic(err) // it is embedded
+		}
+		h.Write(text)
+	}
+	fmt.Fprint(h, arguments(Design{}, "", ""), exports)
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // ErrNoVerilator is a host that cannot make models.

@@ -13,9 +13,6 @@ import (
 	"strings"
 )
 
-// Suffix of the file that has the signatures of another.
-const Suffix = ".sig"
-
 // Bounds of files, in bytes, and of lines that say something.
 const (
 	MaxFile  = 64 << 10

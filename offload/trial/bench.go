@@ -61,14 +61,18 @@ func (h *Bench) config(v Variant) worker.Config {
 
 // Variants are those of the kernel that this host can run, wasm first. absent
 // tells why others are not among them.
-func (h *Bench) Variants(ctx context.Context, k *jobfile.Kernel) (have []Variant, absent []error) {
+func (h *Bench) Variants(ctx context.Context, b *Bundle) (have []Variant, absent []error) {
 	limit := h.Probe
 	if limit == 0 {
 		limit = 30 * time.Second
 	}
-	for _, r := range k.Runtimes() {
+	for _, r := range b.Kernel.Runtimes() {
 		if r == jobfile.RuntimeWasm {
 			have = append(have, Variant{Runtime: r})
+			continue
+		}
+		if err := b.lacks(r); err != nil {
+			absent = append(absent, fmt.Errorf("%s: %w", r, err))
 			continue
 		}
 		probe := worker.Config{Command: h.Command, Env: h.Env, CacheDir: filepath.Join(h.Dir, r)}
@@ -189,6 +193,9 @@ func Task(b *Bundle, runtime, module string, digest []byte, in *Input) *worker.T
 	}}
 	if runtime != jobfile.RuntimeWasm {
 		t.Run.Manifest = b.Manifest
+	}
+	if jobfile.Signed(runtime) {
+		t.Run.Signature = b.files[b.Kernel.DeviceFile(runtime)+jobfile.SignatureSuffix]
 	}
 	r := bytes.NewReader(in.Data)
 	t.Inputs = []worker.Input{{Path: "/input", Size: int64(len(in.Data)), ReadAt: func(_ context.Context, p []byte, off int64) (int, error) {

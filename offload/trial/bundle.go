@@ -22,6 +22,7 @@ type Bundle struct {
 	Manifest []byte // kernel.yaml
 	Kernel   *jobfile.Kernel
 	files    map[string][]byte
+	ours     bool // it comes with quern
 }
 
 // Bundled returns a kernel of the binary.
@@ -34,12 +35,16 @@ func Bundled(name string) (*Bundle, error) {
 	if manifest == nil {
 		return &Bundle{Name: name, Kernel: &jobfile.Kernel{About: k.About, Wasm: "k.wasm", Args: k.Args, Compare: jobfile.Compare{As: "bytes"}}}, nil
 	}
-	return parse(name, manifest, func(file string) ([]byte, error) {
+	b, err := parse(name, manifest, func(file string) ([]byte, error) {
 		if b := kernels.File(name, file); b != nil {
 			return b, nil
 		}
 		return nil, os.ErrNotExist
 	})
+	if err == nil {
+		b.ours = true
+	}
+	return b, err
 }
 
 // FromDir reads a bundle from a directory.
@@ -89,12 +94,39 @@ func parse(name string, manifest []byte, read func(string) ([]byte, error)) (*Bu
 				continue // the module that all share
 			}
 		}
+		if errors.Is(err, os.ErrNotExist) && b.made(file) {
+			continue // see lacks
+		}
 		if err != nil {
 			return nil, fmt.Errorf("kernel %s: %w", name, err)
 		}
 		b.files[file] = data
 	}
 	return b, nil
+}
+
+// made says whether a file is one that is built and signed where it is used.
+func (b *Bundle) made(file string) bool {
+	for _, r := range b.Kernel.Runtimes() {
+		if f := b.Kernel.DeviceFile(r); jobfile.Signed(r) && (file == f || file == f+jobfile.SignatureSuffix) {
+			return true
+		}
+	}
+	return false
+}
+
+// lacks is why the variant for a runtime is not complete: nil if it is.
+func (b *Bundle) lacks(runtime string) error {
+	file := b.Kernel.DeviceFile(runtime)
+	switch {
+	case !jobfile.Signed(runtime) || b.files[file] != nil && b.files[file+jobfile.SignatureSuffix] != nil:
+		return nil
+	case b.files[file] == nil && runtime == jobfile.RuntimeRTL && b.Kernel.RTL.Source != nil:
+		return fmt.Errorf("%s has not been built: quern kernel build-rtl %s", file, b.Name)
+	case b.files[file] == nil:
+		return fmt.Errorf("there is no file %s", file)
+	}
+	return fmt.Errorf("%s is not signed, so it is not loaded: quern kernel sign", file)
 }
 
 // File returns a file of the bundle and its digest.
@@ -118,9 +150,10 @@ type Input struct {
 }
 
 // Sample makes an input of about size bytes: the one that the bundle has for
-// that, whatever its size, else a random one such as the bundled kernel takes.
+// that, whatever its size, else, and for a kernel that comes with quern, a random
+// one such as it takes.
 func (b *Bundle) Sample(size int, seed uint64) (*Input, error) {
-	if t := b.Kernel.Test; t != nil {
+	if t := b.Kernel.Test; t != nil && !b.ours {
 		in := &Input{Data: b.files[t.Input], Params: t.Params}
 		if t.Output != "" {
 			in.Want = b.files[t.Output]

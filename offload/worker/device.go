@@ -32,6 +32,7 @@ type Device struct {
 	MaxAlloc    int64  `json:"max_alloc"` // bytes of one buffer
 	Units       int    `json:"units"`
 	MaxGroup    int    `json:"max_group"`
+	Simulated   bool   `json:"simulated,omitempty"` // a model of a device
 }
 
 // maxReport bounds what a probe may print, in bytes.

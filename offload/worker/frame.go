@@ -42,6 +42,8 @@ type Run struct {
 	// Manifest is the kernel.yaml of a module for a device, which says how it is
 	// run.
 	Manifest []byte `json:",omitempty"`
+	// Signature is who vouches for a module that needs it (package sign).
+	Signature []byte `json:",omitempty"`
 	// Prepare: only compile the module, into the cache that other workers of the
 	// same directory share.
 	Prepare bool
@@ -56,6 +58,7 @@ type Exit struct {
 	Device     int64  `json:",omitempty"` // nanoseconds that the kernels ran on a device
 	Fault      bool   `json:",omitempty"` // the device failed, or its driver did
 	Last       bool   `json:",omitempty"` // the worker ends now: it cannot use its device any more
+	Cycles     int64  `json:",omitempty"` // of the clock of a simulated device
 }
 
 // link is one end of a socket pair. One goroutine uses it.
