@@ -50,9 +50,10 @@ type device struct {
 	label   string // "opencl:0.0"
 	runtime string
 	info    worker.Device
-	health  health // guarded by devices.mu
-	busy    bool   // guarded by devices.mu
-	taken   bool   // guarded by devices.mu: gpus has given it for as long as it is busy
+	health  health   // guarded by devices.mu
+	busy    bool     // guarded by devices.mu
+	taken   bool     // guarded by devices.mu: gpus has given it for as long as it is busy
+	differs [][]byte // guarded by devices.mu: digests of variants whose results are wrong here
 
 	// Of whoever has made it busy:
 	process *worker.Process  // nil: none runs
@@ -229,6 +230,7 @@ func (d *devices) report() (out []*wire.Device) {
 		if x.busy {
 			w.Busy = 1
 		}
+		w.Differs = slices.Clone(x.differs)
 		out = append(out, w)
 	}
 	for _, r := range d.asked {
@@ -307,6 +309,20 @@ func (d *devices) start(ctx context.Context, x *device) (*worker.Process, error)
 	}
 	x.process = p
 	return p, nil
+}
+
+// maxDiffers bounds how many variants are reported of a device; the first ones are
+// dropped, and compared again.
+const maxDiffers = 256
+
+// differ notes that a variant's results are wrong on a device.
+func (d *devices) differ(x *device, digest []byte) {
+	d.mu.Lock()
+	if x.differs = append(x.differs, digest); len(x.differs) > maxDiffers {
+		x.differs = x.differs[1:]
+	}
+	d.mu.Unlock()
+	d.changed()
 }
 
 // release gives a device back.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -367,33 +368,33 @@ func TestSubmitRuntimes(t *testing.T) {
 
 func TestCandidates(t *testing.T) {
 	wasm, cl := &wire.KernelRef{}, &wire.KernelRef{Runtimes: []string{"opencl"}}
-	both := &wire.KernelRef{Runtimes: []string{"wasm", "opencl"}}
-	all, none := func(string) bool { return true }, func(string) bool { return false }
-	only := func(r string) func(string) bool { return func(s string) bool { return s == r } }
+	both := &wire.KernelRef{Runtimes: []string{"opencl", "wasm"}}
+	file := []*wire.KernelFile{{Name: "k.cl", Ino: 7}}
+	const manifest = "version: 1\nwasm: k.wasm\nopencl:\n  input: [{stream: in}]\n  run: [{entry: f, args: [in], global: [in.n]}]\n  output: {raw: in}\n"
+	untested := &wire.KernelRef{Runtimes: both.Runtimes, Files: file, Manifest: []byte(manifest)}
+	tested := &wire.KernelRef{Runtimes: both.Runtimes, Files: file, Manifest: []byte(manifest + "test: {input: i}\n")}
 	for _, c := range []struct {
-		prefer  []string
-		ref     *wire.KernelRef
-		reduce  bool
-		offered func(string) bool
-		want    string // of pickRuntime
-		n       int    // candidates
+		prefer []string
+		ref    *wire.KernelRef
+		reduce bool
+		want   []string
 	}{
-		{nil, wasm, false, all, "wasm", 1},
-		{nil, nil, false, all, "wasm", 1},
-		{nil, cl, false, all, "opencl", 1},
-		{nil, both, false, all, "wasm", 1},
-		{[]string{"opencl"}, both, false, all, "opencl", 1},
-		{[]string{"opencl", "wasm"}, both, false, all, "opencl", 2},
-		{[]string{"opencl", "wasm"}, both, false, only("wasm"), "wasm", 2},
-		{[]string{"opencl", "wasm"}, both, false, none, "opencl", 2},
-		{[]string{"opencl", "wasm"}, wasm, false, all, "wasm", 1},
-		{[]string{"opencl"}, both, true, all, "wasm", 1},
-		{[]string{"opencl"}, cl, true, all, "wasm", 0},
-		{[]string{"opencl"}, wasm, false, all, "wasm", 0},
+		{nil, wasm, false, []string{"wasm"}},
+		{nil, nil, false, []string{"wasm"}},
+		{nil, cl, false, []string{"opencl"}},
+		{nil, both, false, []string{"wasm", "opencl"}}, // one of those in the binary
+		{nil, untested, false, []string{"wasm"}},
+		{nil, tested, false, []string{"wasm", "opencl"}},
+		{[]string{"opencl"}, untested, false, []string{"opencl"}},
+		{[]string{"opencl"}, both, false, []string{"opencl"}},
+		{[]string{"opencl", "wasm"}, both, false, []string{"opencl", "wasm"}},
+		{[]string{"opencl", "wasm"}, wasm, false, []string{"wasm"}},
+		{[]string{"opencl"}, both, true, []string{"wasm"}},
+		{[]string{"opencl"}, cl, true, nil},
+		{[]string{"opencl"}, wasm, false, nil},
 	} {
-		got := candidates(c.prefer, c.ref, c.reduce)
-		if picked := pickRuntime(got, c.offered); picked != c.want || len(got) != c.n {
-			t.Errorf("%v of %v, reduce %v: %v, %s; want %s", c.prefer, runtimesOf(c.ref), c.reduce, got, picked, c.want)
+		if got := candidates(c.prefer, c.ref, c.reduce); !slices.Equal(got, c.want) {
+			t.Errorf("%v of %v, reduce %v: %v, want %v", c.prefer, runtimesOf(c.ref), c.reduce, got, c.want)
 		}
 	}
 }

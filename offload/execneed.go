@@ -103,17 +103,14 @@ func phases(spec *jobfile.Spec) []string {
 // with the reason of the host that comes nearest. Where no host has registered
 // yet, the job waits for one.
 func (e *expander) runsProgram(ctx context.Context, spec *jobfile.Spec, step jobfile.Step) error {
-	ans, err := ask(ctx, e.meta, &wire.Query{Cred: rootCred, Op: &wire.Query_ListNodes{ListNodes: &wire.ListNodes{}}})
+	agents, err := e.hosts(ctx, spec)
 	if err != nil {
-		return problem(wire.CodeOf(err), e.job, step.KernelLine, "looking for hosts: %v", err)
+		return err
 	}
 	n := needOf(spec, step.Exec, e.cred)
 	var best *condition
 	host, hosts := "", 0
-	for _, node := range ans.GetNodes().GetNodes() {
-		if node.GetNode().GetKind() != "agent" {
-			continue
-		}
+	for _, node := range agents {
 		hosts++
 		missed := n.refuse(node.Node.Exec)
 		if missed == nil {
@@ -257,23 +254,6 @@ func (a *agentState) can(wanted map[string]need, offer *wire.ExecOffer) []string
 	}
 	slices.Sort(out)
 	return out
-}
-
-// missing says what a job waits for if none of the connected agents can run its
-// next task; "" if one can. have are the runtimes of all of them. mu is held.
-func (t *term) missing(j *jobState, have map[string]bool) string {
-	if j.stale || j.spec == nil || len(j.pending) == 0 {
-		return ""
-	}
-	phase := j.tasks[j.pending[0]].t.Phase
-	runtime := t.runtime(j, phase)
-	if have[runtime] || t.offered(runtime) {
-		return ""
-	}
-	if n, ok := j.program(phase); ok {
-		return "waiting: no host that can run " + n.program + " as this job needs it is connected"
-	}
-	return "waiting: no host that runs " + runtime + " is connected"
 }
 
 // ExecConfig is what an agent needs to run programs of the host.

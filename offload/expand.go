@@ -26,6 +26,7 @@ type expander struct {
 	cred  *wire.Cred
 	job   string
 	found map[string]*wire.TaskInput
+	nodes []*wire.NodeStatus // of the cluster; nil: not asked yet
 }
 
 // expand returns the files, sorted by path, each once.

@@ -20,6 +20,7 @@ type Explanation struct {
 	Job   *wire.Job
 	Tasks []*wire.Task      // all of the job; those without Placement have not been looked at
 	Names map[uint32]string // of nodes
+	Why   string            // what keeps the tasks back that wait, besides hosts that are busy; "": nothing
 }
 
 // Explain explains a job. ref is its number or its name. What was decided of tasks
@@ -47,17 +48,20 @@ func explain(ctx context.Context, m Meta, job *wire.Job, tasks []*wire.Task) (*E
 		return nil, err
 	}
 	for _, x := range tasks {
-		if p := waiting[x.N]; p != nil && x.State == StatePending {
-			x.Placement = p
+		if w := waiting[x.N]; w.GetPlacement() != nil && x.State == StatePending {
+			x.Placement = w.Placement
+		}
+		if w := waiting[x.N]; w.GetReason() != "" && x.State == StatePending {
+			e.Why = w.Reason
 		}
 	}
 	return e, nil
 }
 
-// ahead asks the leader where tasks of a job that wait would go, by number. What
-// is not known is not there.
-func ahead(ctx context.Context, m Meta, job *wire.Job) (map[uint32]*wire.Placement, error) {
-	out := map[uint32]*wire.Placement{}
+// ahead asks the leader where tasks of a job that wait would go, by number, and
+// what keeps them back. What is not known is not there.
+func ahead(ctx context.Context, m Meta, job *wire.Job) (map[uint32]*wire.Task, error) {
+	out := map[uint32]*wire.Task{}
 	if Ended(job.State) {
 		return out, nil
 	}
@@ -66,7 +70,7 @@ func ahead(ctx context.Context, m Meta, job *wire.Job) (map[uint32]*wire.Placeme
 		return nil, err
 	}
 	for _, x := range ans.GetJobs().GetTasks() {
-		out[x.N] = x.Placement
+		out[x.N] = x
 	}
 	return out, nil
 }
@@ -82,19 +86,28 @@ func waitText(ctx context.Context, m Meta, job *wire.Job) (string, error) {
 		return "", err
 	}
 	hosts := map[uint32]bool{}
-	least := uint64(math.MaxUint64)
-	for _, p := range waiting {
-		for _, x := range p.Places {
+	least, why := uint64(math.MaxUint64), ""
+	for _, w := range waiting {
+		for _, x := range w.GetPlacement().GetPlaces() {
 			hosts[x.Node] = true
 		}
-		if int(p.Chosen) < len(p.Places) {
+		if p := w.Placement; int(p.GetChosen()) < len(p.GetPlaces()) {
 			least = min(least, p.Places[p.Chosen].WaitUs)
 		}
+		why = cmp.Or(why, w.Reason)
 	}
-	if least == 0 || least == math.MaxUint64 {
-		return "", nil
+	known := least != 0 && least != math.MaxUint64
+	about := ""
+	if known {
+		about = fmt.Sprintf(", about %s", max(micros(least), time.Second).Round(time.Second))
 	}
-	return fmt.Sprintf("; %s busy, about %s", isAreHosts(len(hosts)), max(micros(least), time.Second).Round(time.Second)), nil
+	switch {
+	case why != "" && least != 0:
+		return "; " + why + about, nil
+	case known:
+		return "; " + isAreHosts(len(hosts)) + " busy" + about, nil
+	}
+	return "", nil
 }
 
 func isAreHosts(n int) string {
@@ -126,6 +139,9 @@ func micros(us uint64) time.Duration { return time.Duration(us) * time.Microseco
 // this task (-1: all).
 func (e *Explanation) Write(w io.Writer, most int, only int64) error {
 	shown, unseen, more := 0, 0, 0
+	if e.Why != "" {
+		fmt.Fprintln(w, e.Why)
+	}
 	for _, x := range e.Tasks {
 		switch {
 		case only >= 0 && only != int64(x.N):

@@ -47,6 +47,12 @@ func (a *agentState) placeDevices(polls bool) (out []place.Device) {
 		if polls {
 			d.Free = d.Capacity
 		}
+		for _, digest := range w.Differs {
+			if d.Differs == nil {
+				d.Differs = map[string]bool{}
+			}
+			d.Differs[string(digest)] = true
+		}
 		out = append(out, d)
 	}
 	return out

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
 	"quernfs/offload/place"
 	"quernfs/offload/place/predict"
 )
@@ -32,12 +33,83 @@ func kernelOfTask(job *wire.Job, phase string) *wire.KernelRef {
 	return job.Kernels[0]
 }
 
-// alternatives are the ways to run a task of a job.
+// alternatives are the ways to run a task of a job: each variant of its kernel
+// that may be used, the preferred one first.
 func (t *term) alternatives(j *jobState, phase string) []place.Alternative {
-	ref, runtime := kernelOfTask(j.job, phase), t.runtime(j, phase)
-	kernel := variantKey(ref, runtimeName(runtime))
-	warmUp, _ := t.s.known.expect(kernel)
-	return []place.Alternative{{Runtime: runtime, Kernel: kernel, WarmUp: warmUp, Need: j.amount(phase), Hint: predict.Hint{Rate: float64(hintOf(ref, runtime))}}}
+	out := slices.Clone(j.alternatives(phase))
+	for i := range out {
+		out[i].WarmUp, _ = t.s.known.expect(out[i].Kernel)
+	}
+	return out
+}
+
+// alternatives is what of them does not change; shared.
+func (j *jobState) alternatives(phase string) []place.Alternative {
+	known := j.variants[phase]
+	if known == nil {
+		known = j.makeAlternatives(phase)
+		if j.variants == nil {
+			j.variants = map[string][]place.Alternative{}
+		}
+		j.variants[phase] = known
+	}
+	return known
+}
+
+func (j *jobState) makeAlternatives(phase string) (out []place.Alternative) {
+	ref := kernelOfTask(j.job, phase)
+	if n, ok := j.program(phase); ok {
+		return []place.Alternative{{Runtime: n.runtime(), Kernel: variantKey(ref, runtimeExec), Need: j.amount(phase)}}
+	}
+	for _, runtime := range candidates(j.spec.Runtime, ref, phase == "reduce") {
+		out = append(out, place.Alternative{
+			Runtime: runtime, Kernel: variantKey(ref, runtime), Digest: string(variantDigest(ref, runtime)),
+			Hint: predict.Hint{Rate: float64(hintOf(ref, runtime))},
+		})
+	}
+	if len(out) == 0 {
+		out = []place.Alternative{{Runtime: runtimeWasm, Kernel: variantKey(ref, runtimeWasm)}}
+	}
+	return out
+}
+
+// pattern is what the tasks of a job's phase have in common. mu is held.
+func (t *term) pattern(j *jobState, phase string) place.Task {
+	p := place.Task{
+		User: strconv.FormatUint(uint64(j.job.GetCred().GetUid()), 10), Priority: int(j.job.Priority), Share: j.spec.Share,
+		Alternatives: t.alternatives(j, phase), Ordered: len(j.spec.Runtime) > 1, Simulated: j.spec.Simulated,
+		Strict: j.spec.Locality == jobfile.Strict, Nodes: t.allowed(j),
+	}
+	if j.spec.Makespan {
+		p.Objective = place.Makespan
+	}
+	if j.spec.Gang && phase == "map" {
+		p.Gang = len(j.pending)
+	}
+	return p
+}
+
+// of is what a task has of its own in the place of what all have.
+func (t *term) of(p place.Task, own *place.Task) place.Task {
+	p.ID, p.Bytes, p.Local, p.Avoid, p.Shun = own.ID, own.Bytes, own.Local, own.Avoid, own.Shun
+	return p
+}
+
+// allowed are the agents on which a job may run; nil: all. mu is held.
+func (t *term) allowed(j *jobState) map[uint32]bool {
+	if !j.spec.Bound() {
+		return nil
+	}
+	if t.facts == nil {
+		t.facts = hostFacts(t.nodes)
+	}
+	out := map[uint32]bool{}
+	for node, h := range t.facts {
+		if j.spec.Allows(h) {
+			out[node] = true
+		}
+	}
+	return out
 }
 
 // How many tasks of how many jobs a round is given.
@@ -54,8 +126,12 @@ func (t *term) waiting(jobs []*jobState, agents []place.Agent, now time.Time) (t
 	free := 0
 	var idle []string
 	for _, a := range agents {
-		if n := a.Devices[0].Free.Slots; n > 0 {
-			free += int(n)
+		n := 0
+		for i := range a.Devices {
+			n += int(a.Devices[i].Free.Slots)
+		}
+		if n > 0 {
+			free += n
 			idle = append(idle, a.Host)
 		}
 	}
@@ -78,33 +154,51 @@ func (t *term) waiting(jobs []*jobState, agents []place.Agent, now time.Time) (t
 // waitingOf appends tasks of one job. mu is held.
 func (t *term) waitingOf(out []place.Task, j *jobState, most int, idle []string, now time.Time) []place.Task {
 	if j.queue == nil {
-		j.queue = new(place.Queue)
-		for _, n := range j.pending {
-			j.queue.Put(placeTask(j.tasks[n], t.hosts), false)
-		}
+		j.fill(t.hosts)
 	}
 	if j.served.IsZero() {
 		j.served = now
 	}
-	common := place.Task{User: strconv.FormatUint(uint64(j.job.GetCred().GetUid()), 10), Age: max(now.Sub(j.served), 0), Priority: int(j.job.Priority)}
+	if j.spec.Gang {
+		most = max(most, len(j.pending)) // all of it or nothing
+	}
+	var common place.Task
 	phase, ratio := "", 0.0
 	for _, p := range j.queue.Pick(nil, most, idle, perIdleHost) {
-		x := *p
-		if of := j.tasks[x.ID.N].t.Phase; common.Alternatives == nil || of != phase {
+		if of := j.tasks[p.ID.N].t.Phase; common.Alternatives == nil || of != phase {
 			phase = of
-			common.Alternatives = t.alternatives(j, phase)
+			common = t.pattern(j, phase)
+			common.Age = max(now.Sub(j.served), 0)
 			_, ratio = t.s.known.expect(common.Alternatives[0].Kernel)
 		}
-		x.Alternatives, x.User, x.Age, x.Priority = common.Alternatives, common.User, common.Age, common.Priority
+		x := t.of(common, p)
 		x.Output = uint64(ratio * float64(x.Bytes))
 		out = append(out, x)
 	}
 	return out
 }
 
+// fill makes the queue of a job's pending tasks. Where the end of the last one
+// counts the largest come first.
+func (j *jobState) fill(hosts map[uint32]string) {
+	j.queue = new(place.Queue)
+	order := j.pending
+	if j.spec != nil && j.spec.Makespan {
+		order = slices.Clone(order)
+		slices.SortStableFunc(order, func(a, b uint32) int { return cmp.Compare(j.tasks[b].bytes, j.tasks[a].bytes) })
+	}
+	for _, n := range order {
+		j.queue.Put(j.placeTask(j.tasks[n], hosts), false)
+	}
+}
+
 // placeTask is what of a task does not change while it waits.
-func placeTask(x *taskState, hosts map[uint32]string) place.Task {
-	p := place.Task{ID: place.ID{Job: x.t.Job, N: x.t.N}, Bytes: x.bytes, Avoid: avoid(x.t)}
+func (j *jobState) placeTask(x *taskState, hosts map[uint32]string) place.Task {
+	p := place.Task{ID: place.ID{Job: x.t.Job, N: x.t.N}, Bytes: x.bytes}
+	p.Avoid, p.Shun = avoid(x.t)
+	if j.spec != nil && j.spec.Locality == jobfile.Any {
+		return p
+	}
 	for host, bytes := range local(x.t, hosts) {
 		p.Local = append(p.Local, place.Held{Host: host, Bytes: bytes})
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"path"
-	"slices"
-	"strings"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
@@ -27,6 +25,9 @@ func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec
 		return nil, nil, err
 	}
 	tasks, err := e.tasks(ctx, spec)
+	if err == nil {
+		err = e.fits(ctx, spec, job.Kernels[0], tasks)
+	}
 	memoise(spec, job, cred.GetUid(), tasks)
 	return job, tasks, err
 }
@@ -68,9 +69,9 @@ func (s *Submitter) prepare(ctx context.Context, cred *wire.Cred, name string, s
 		case step.Exec != nil:
 			err = e.runsProgram(ctx, spec, step)
 		case phase == "map":
-			err = e.runs(ctx, candidates(spec.Runtime, first, false), step.KernelLine)
+			err = e.runs(ctx, spec, candidates(spec.Runtime, first, false), step.KernelLine)
 		default:
-			err = e.runs(ctx, []string{runtimeWasm}, step.KernelLine)
+			err = e.runs(ctx, spec, []string{runtimeWasm}, step.KernelLine)
 		}
 		if err != nil {
 			return nil, err
@@ -116,33 +117,6 @@ func unwritable(err error, job string, line int, p string) error {
 		return problem(wire.Denied, job, line, "no permission to write to %s, where the job's end is to be told", p)
 	}
 	return err
-}
-
-// runs refuses a job that needs a runtime, one of several, which none of the
-// cluster's hosts has. Where no host has registered yet, the job waits for one;
-// and so it does for a device that is not offered now.
-func (e *expander) runs(ctx context.Context, runtimes []string, line int) error {
-	ans, err := ask(ctx, e.meta, &wire.Query{Cred: rootCred, Op: &wire.Query_ListNodes{ListNodes: &wire.ListNodes{}}})
-	if err != nil {
-		return problem(wire.CodeOf(err), e.job, line, "looking for hosts: %v", err)
-	}
-	hosts := 0
-	for _, n := range ans.GetNodes().GetNodes() {
-		if n.GetNode().GetKind() != "agent" {
-			continue
-		}
-		for _, r := range runtimes {
-			device := func(d *wire.Device) bool { return d.Runtime == r }
-			if slices.Contains(n.Node.Runtimes, r) || slices.ContainsFunc(n.Devices, device) {
-				return nil
-			}
-		}
-		hosts++
-	}
-	if hosts == 0 {
-		return nil
-	}
-	return problem(wire.Unsupported, e.job, line, "no host of this cluster runs %s", strings.Join(runtimes, " or "))
 }
 
 // life fills in what the job waits for, how urgent it is, and where its results

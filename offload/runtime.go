@@ -17,15 +17,19 @@ func runtimesOf(ref *wire.KernelRef) []string {
 
 // candidates are the runtimes with which a step may run, the preferred first:
 // those of prefer, the job file's list, that the kernel has a variant for;
-// without a list its wasm variant, else what it has. A reduce step, which reads
-// what others wrote, is always wasm.
+// without a list its wasm variant and those that an agent can compare with it, else
+// what it has. A reduce step, which reads what others wrote, is always wasm.
 func candidates(prefer []string, ref *wire.KernelRef, reduce bool) []string {
 	have := runtimesOf(ref)
 	switch {
 	case reduce:
 		prefer = []string{jobfile.RuntimeWasm}
 	case len(prefer) == 0 && slices.Contains(have, jobfile.RuntimeWasm):
-		return []string{jobfile.RuntimeWasm}
+		if len(have) == 1 || !tested(ref) {
+			return []string{jobfile.RuntimeWasm}
+		}
+		rest := slices.DeleteFunc(slices.Clone(have), func(r string) bool { return r == jobfile.RuntimeWasm })
+		return append([]string{jobfile.RuntimeWasm}, rest...)
 	case len(prefer) == 0:
 		return have
 	}
@@ -38,16 +42,30 @@ func candidates(prefer []string, ref *wire.KernelRef, reduce bool) []string {
 	return out
 }
 
-// pickRuntime is the first candidate that a host offers; if none is offered,
-// the first, so that the task waits for it.
-func pickRuntime(candidates []string, offered func(runtime string) bool) string {
-	for _, r := range candidates {
-		if offered(r) {
-			return r
+// tested says whether an agent compares a variant of a kernel with its reference
+// before it uses it.
+func tested(ref *wire.KernelRef) bool {
+	if bundled(ref) {
+		return true
+	}
+	k, err := jobfile.ParseKernel(ref.Manifest)
+	return err == nil && k.Test != nil
+}
+
+// variantDigest is the digest of the file that a kernel has for a runtime; nil:
+// there is none, or it is the wasm variant.
+func variantDigest(ref *wire.KernelRef, runtime string) []byte {
+	if runtime == jobfile.RuntimeWasm || len(ref.GetManifest()) == 0 {
+		return nil
+	}
+	k, err := jobfile.ParseKernel(ref.Manifest)
+	if err != nil {
+		return nil
+	}
+	for _, f := range ref.Files {
+		if f.Name == k.DeviceFile(runtime) {
+			return f.Digest
 		}
 	}
-	if len(candidates) == 0 {
-		return jobfile.RuntimeWasm
-	}
-	return candidates[0]
+	return nil
 }

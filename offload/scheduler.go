@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
 	"quernfs/offload/place"
 )
 
@@ -148,10 +149,15 @@ func (s *Scheduler) Explain(_ context.Context, job uint64) (*wire.JobsAnswer, er
 	if len(j.pending) == 0 {
 		return a, nil
 	}
-	ahead := t.look(time.Now())
-	for _, n := range j.pending {
-		if p := ahead[place.ID{Job: job, N: n}]; p != nil {
-			a.Tasks = append(a.Tasks, &wire.Task{Job: job, N: n, State: j.tasks[n].t.State, Placement: p})
+	ahead, agents := t.look(time.Now())
+	for i, n := range j.pending {
+		p := ahead[place.ID{Job: job, N: n}]
+		x := &wire.Task{Job: job, N: n, State: j.tasks[n].t.State, Placement: p}
+		if i == 0 {
+			x.Reason = t.why(j, n, agents)
+		}
+		if p != nil || x.Reason != "" {
+			a.Tasks = append(a.Tasks, x)
 		}
 	}
 	return a, nil
@@ -172,6 +178,8 @@ type term struct {
 	parked   map[*parked]bool           // guarded by mu: polls that wait
 	hosts    map[uint32]string          // guarded by mu: the host of each node, as of the last round
 	programs map[uint32]*wire.ExecOffer // guarded by mu: which programs each node runs, likewise
+	nodes    []*wire.NodeStatus         // guarded by mu: all, as of the last round
+	facts    map[uint32]jobfile.Host    // guarded by mu: what jobs can say of the agents among nodes; nil: not made yet
 
 	synced time.Time // when tasks that run for long were last looked at; used by rounds only
 }

@@ -93,6 +93,9 @@ func (t *term) awaited(ctx context.Context, j *jobState) (*wire.UpdateJob, error
 	if err == nil {
 		tasks, err = e.tasks(ctx, j.spec)
 	}
+	if err == nil {
+		err = e.fits(ctx, j.spec, kernelOfTask(j.job, "map"), tasks)
+	}
 	switch wire.CodeOf(err) {
 	case wire.OK:
 	case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown:

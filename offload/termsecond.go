@@ -126,8 +126,10 @@ func (t *term) stragglers(agents []place.Agent, starts []start, now time.Time) (
 		taken[spot{s.node, s.device}]++
 	}
 	for _, x := range late {
-		p := placeTask(x, t.hosts)
-		p.Alternatives = t.alternatives(t.jobs[x.t.Job], x.t.Phase)
+		j := t.jobs[x.t.Job]
+		own := j.placeTask(x, t.hosts)
+		p := t.of(t.pattern(j, x.t.Phase), &own)
+		p.Gang = 0
 		var others []place.Agent
 		for _, a := range agents {
 			a.Devices = slices.Clone(a.Devices)

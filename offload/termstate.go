@@ -11,16 +11,17 @@ import (
 
 // jobState is one job that has not ended, as the term knows it.
 type jobState struct {
-	job     *wire.Job
-	spec    *jobfile.Spec // nil: the job file cannot be read
-	tasks   []*taskState  // by number
-	pending []uint32      // numbers of pending tasks, in order
-	queue   *place.Queue  // the same as place wants them; nil: not made yet
-	served  time.Time     // when one of its tasks was last started, or it began to wait; zero: it has not
-	done    int
-	failed  int  // tasks that have failed for good
-	stale   bool // read the tasks again before deciding anything
-	alone   bool // it has been told that no host can run it
+	job      *wire.Job
+	spec     *jobfile.Spec                  // nil: the job file cannot be read
+	tasks    []*taskState                   // by number
+	pending  []uint32                       // numbers of pending tasks, in order
+	queue    *place.Queue                   // the same as place wants them; nil: not made yet
+	variants map[string][]place.Alternative // by phase, as far as they do not change
+	served   time.Time                      // when one of its tasks was last started, or it began to wait; zero: it has not
+	done     int
+	failed   int  // tasks that have failed for good
+	stale    bool // read the tasks again before deciding anything
+	alone    bool // it has been told that no host can run it
 }
 
 // starts takes a task from those that are pending. Mostly it is the first, and
@@ -250,7 +251,7 @@ func (t *term) settle(j *jobState, x *taskState, attempt uint32, state, reason s
 			j.pending = slices.Insert(j.pending, i, x.t.N)
 		}
 		if j.queue != nil {
-			j.queue.Put(placeTask(x, t.hosts), true)
+			j.queue.Put(j.placeTask(x, t.hosts), true)
 		}
 	case StateSucceeded:
 		j.done++

@@ -207,27 +207,21 @@ func (t *term) assign(ctx context.Context, now time.Time) error {
 	hosts := map[uint32]string{}
 	names := map[uint32]string{}
 	programs := map[uint32]*wire.ExecOffer{}
-	for _, n := range t.view.Nodes() {
+	nodes := t.view.Nodes()
+	for _, n := range nodes {
 		hosts[n.GetNode().GetId()] = cmp.Or(n.GetNode().GetEndpoint().GetHost(), "node "+fmt.Sprint(n.GetNode().GetId()))
 		names[n.GetNode().GetId()] = n.GetNode().GetName()
 		programs[n.GetNode().GetId()] = n.GetNode().GetExec()
 	}
 	t.mu.Lock()
-	t.hosts, t.programs = hosts, programs
+	t.hosts, t.programs, t.nodes, t.facts = hosts, programs, nodes, nil
 	agents, polls := t.offers(now)
-	have := map[string]bool{}
-	for _, a := range agents {
-		for _, d := range a.Devices {
-			for _, runtime := range d.Runtimes {
-				have[runtime] = true
-			}
-		}
-	}
+	offer := reachOf(agents)
 	var alone []*wire.UpdateJob
 	jobs := t.inOrder()
 	for _, j := range jobs {
 		if !j.alone && !j.stale && now.Sub(t.began) > t.s.cfg.LostAfter {
-			if why := t.missing(j, have); why != "" {
+			if why := t.missing(j, offer); why != "" {
 				j.alone = true
 				alone = append(alone, &wire.UpdateJob{Id: j.job.Id, Reason: why})
 			}
@@ -294,8 +288,9 @@ func (t *term) choose(tasks []place.Task, agents []place.Agent, now time.Time) (
 // lookAhead is how many tasks of all jobs explain looks at.
 const lookAhead = 256
 
-// look says where the next tasks of all jobs would go, and when. mu is held.
-func (t *term) look(now time.Time) map[place.ID]*wire.Placement {
+// look says where the next tasks of all jobs would go, and when, on which agents.
+// mu is held.
+func (t *term) look(now time.Time) (map[place.ID]*wire.Placement, []place.Agent) {
 	agents, _ := t.offers(now)
 	tasks := t.waiting(t.inOrder(), agents, now)
 	alts := alternativesOf(tasks)
@@ -305,7 +300,7 @@ func (t *term) look(now time.Time) map[place.ID]*wire.Placement {
 			out[c.Task] = placementOf(&c, alts[c.Task])
 		}
 	}
-	return out
+	return out, agents
 }
 
 func alternativesOf(tasks []place.Task) map[place.ID][]place.Alternative {
@@ -314,24 +309,6 @@ func alternativesOf(tasks []place.Task) map[place.ID][]place.Alternative {
 		alts[tasks[i].ID] = tasks[i].Alternatives
 	}
 	return alts
-}
-
-// runtime is what a job's tasks of a phase are to run with, now. mu is held.
-func (t *term) runtime(j *jobState, phase string) string {
-	if n, ok := j.program(phase); ok {
-		return n.runtime()
-	}
-	return pickRuntime(candidates(j.spec.Runtime, kernelOfTask(j.job, phase), phase == "reduce"), t.offered)
-}
-
-// offered says whether an agent offers a runtime. mu is held.
-func (t *term) offered(runtime string) bool {
-	for _, a := range t.agents {
-		if slices.Contains(a.runtimes, runtime) {
-			return true
-		}
-	}
-	return false
 }
 
 // local estimates how many of a task's bytes lie on each host.
@@ -345,10 +322,14 @@ func local(x *wire.Task, hosts map[uint32]string) map[string]uint64 {
 	return out
 }
 
-// avoid is the agent of an attempt that failed.
-func avoid(x *wire.Task) []uint32 {
+// avoid is the agent of an attempt that failed, and its runtime, if that is one
+// of several.
+func avoid(x *wire.Task) (agents []uint32, runtimes []string) {
 	if x.Failures > 0 && x.Agent != 0 {
-		return []uint32{x.Agent}
+		agents = []uint32{x.Agent}
+		if onDevice(x) {
+			runtimes = []string{x.Runtime}
+		}
 	}
-	return nil
+	return agents, runtimes
 }

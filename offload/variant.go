@@ -145,8 +145,12 @@ func (a *Agent) check(ctx context.Context, ref *wire.KernelRef, v variant, x *de
 		a.log.Info("a kernel's test did not run", "kernel", ref.Name, "device", x.label, "err", err)
 		return nil
 	}
-	if err == nil || errors.Is(err, trial.ErrDiffers) {
+	differs := errors.Is(err, trial.ErrDiffers)
+	if err == nil || differs {
 		x.checked[string(v.digest)] = err
+	}
+	if differs {
+		a.devices.differ(x, v.digest)
 	}
 	return err
 }

@@ -27,6 +27,10 @@
 //	timeout: 10m                 # of one attempt of one task
 //	retries: 2                   # for attempts that fail by their own fault
 //	memory: 256MiB               # of one task
+//	placement: {hosts: rack=r1}  # where its tasks may run (placement.go)
+//	gang: true                   # all tasks start together
+//	share: 2                     # among the user's jobs
+//	objective: makespan          # or sum
 //
 // A standing rule is a file of its own (rule.go): which files it is for, a job file
 // without inputs, and what becomes of the file then.

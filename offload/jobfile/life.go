@@ -84,12 +84,9 @@ func lifeFields(s *Spec) map[string]func(*yaml.Node) error {
 			}
 			return Errorf(n.Line, "ttl must be a duration such as 90m, 12h or 7d, not %s", describe(n))
 		},
-		"memoise": func(n *yaml.Node) error {
-			if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
-				return Errorf(n.Line, "memoise must be true or false, not %s", describe(n))
-			}
-			s.Memoise = n.Value == "true"
-			return nil
+		"memoise": func(n *yaml.Node) (err error) {
+			s.Memoise, err = truth(n, "memoise")
+			return err
 		},
 		"if_exists": func(n *yaml.Node) error {
 			v, err := text(n, "if_exists")

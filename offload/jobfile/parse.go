@@ -48,6 +48,7 @@ func parse(root *yaml.Node, of error) (*Spec, error) {
 	maps.Copy(known, splitFields(s))
 	maps.Copy(known, lifeFields(s))
 	maps.Copy(known, endFields(s))
+	maps.Copy(known, placementFields(s))
 	known["version"] = func(n *yaml.Node) error {
 		version = true
 		return versionOne(n)
@@ -91,11 +92,9 @@ func parse(root *yaml.Node, of error) (*Spec, error) {
 		return err
 	}
 	known["speculation"] = func(n *yaml.Node) error {
-		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
-			return Errorf(n.Line, "speculation must be true or false, not %s", describe(n))
-		}
-		s.NoSpeculation = n.Value == "false"
-		return nil
+		allowed, err := truth(n, "speculation")
+		s.NoSpeculation = err == nil && !allowed
+		return err
 	}
 	if of != nil {
 		for _, field := range []string{"version", "name", "inputs"} {

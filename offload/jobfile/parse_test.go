@@ -42,7 +42,7 @@ func TestParse(t *testing.T) {
 		Split:  SplitNone,
 		Reduce: &Step{Kernel: "merge", KernelLine: 11, Args: []string{"x"}},
 		Output: "result.txt", Timeout: 90 * time.Second, Retries: 0, Memory: 3 << 29,
-		Life: Life{IfExists: Replace}, OutputLine: 13,
+		Life: Life{IfExists: Replace}, Placement: Placement{Locality: Prefer}, OutputLine: 13,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -60,7 +60,7 @@ func TestParseDefaults(t *testing.T) {
 	want := &Spec{
 		Map: Step{Wasm: "/k.wasm", KernelLine: 2}, Inputs: []Input{{"/a/b", 3}},
 		Split: SplitFile, Output: "output", Timeout: 10 * time.Minute, Retries: 2, Memory: 256 << 20,
-		Life: Life{IfExists: Replace},
+		Life: Life{IfExists: Replace}, Placement: Placement{Locality: Prefer},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -215,7 +215,7 @@ func TestSchema(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := []string{"after", "args", "array", "combine", "deadline", "exec", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "notify", "output", "output_limit", "params", "priority", "reduce", "resources", "retries", "runtime", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
+	want := []string{"after", "args", "array", "combine", "deadline", "exec", "gang", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "notify", "objective", "output", "output_limit", "params", "placement", "priority", "reduce", "resources", "retries", "runtime", "share", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the schema has the fields %v", names)
 	}

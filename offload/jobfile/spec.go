@@ -75,6 +75,7 @@ type Spec struct {
 	Runtime []string
 
 	Life
+	Placement
 
 	NameLine, OutputLine, RuntimeLine, NotifyLine int
 

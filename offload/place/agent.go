@@ -24,8 +24,10 @@ type Device struct {
 	Capacity    Amount // Slots, GPU, GPUMemory
 	Free        Amount // of these, now
 	Process     float64
+	Speed       float64 // of what runs here, where 1 is that of the class; 0: 1
 	Running     []Running
 	Warm        map[string]bool // kernels that need no warming up
+	Differs     map[string]bool // digests of variants whose results are wrong here
 	Simulated   bool
 	Quarantined bool
 }

@@ -62,6 +62,9 @@ func (m Model) estimate(t *Task, alt *Alternative, a *Agent, d *Device, fit pred
 	var c Cost
 	e := fit.Predict(t.Bytes, m.prior(alt, d))
 	c.Run, c.P95, c.Source = e.Median, e.P95, e.Source
+	if d.Speed > 0 {
+		c.Run, c.P95 = scaled(c.Run, 1/d.Speed), scaled(c.P95, 1/d.Speed)
+	}
 	c.Missing = t.Bytes - t.held(a.Host)
 	c.Fetch = m.fetch(t, a, c.Missing)
 	if !d.Warm[alt.Kernel] {
@@ -107,6 +110,20 @@ func rate(measured, otherwise float64) float64 {
 		return measured
 	}
 	return otherwise
+}
+
+// scaled is d times factor.
+func scaled(d time.Duration, factor float64) time.Duration {
+	return time.Duration(min(float64(d)*factor, 1e18))
+}
+
+// AtUnitSpeed is how long a run of d on the device would have taken on one of its
+// class whose speed is 1: what Predictor.Observe is to be given.
+func (d *Device) AtUnitSpeed(ran time.Duration) time.Duration {
+	if d.Speed > 0 {
+		return scaled(ran, d.Speed)
+	}
+	return ran
 }
 
 // span is how long so many bytes take; 0 at a rate of 0.

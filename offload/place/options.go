@@ -1,6 +1,7 @@
 package place
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 // could begin there as of when it was last looked up.
 type option struct {
 	dev, alt int
-	avoid    bool
+	avoid    int // how much speaks against it: 0, or the task failed there
 	start    time.Duration
 	busy     time.Duration // cost.Busy()
 	cost     Cost
@@ -33,6 +34,12 @@ func (r *round) options(out []option, task int) []option {
 	if len(r.devices) <= allDevices {
 		for dev := range r.devices {
 			out = r.consider(out, t, dev)
+		}
+	} else if t.Nodes != nil && len(t.Nodes) <= allDevices {
+		for dev := range r.devices {
+			if t.Nodes[r.devices[dev].agent.Node] {
+				out = r.consider(out, t, dev)
+			}
 		}
 	} else {
 		for _, h := range t.Local {
@@ -71,7 +78,11 @@ func (r *round) nearest(out []option, begin int, t *Task, class int) []option {
 // places of which nothing is known while a probe is under way there, unless
 // nothing is known of any.
 func (r *round) sift(list []option) []option {
-	list = prefer(list, func(o *option) bool { return !o.avoid })
+	least := math.MaxInt
+	for k := range list {
+		least = min(least, list[k].avoid)
+	}
+	list = prefer(list, func(o *option) bool { return o.avoid == least })
 	return prefer(list, func(o *option) bool { return o.cost.Source != predict.Guessed })
 }
 
@@ -99,7 +110,7 @@ func prefer(list []option, good func(*option) bool) []option {
 // consider appends the best alternative of a task on a device, if there is one.
 func (r *round) consider(out []option, t *Task, dev int) []option {
 	d := &r.devices[dev]
-	if d.Simulated && !t.Simulated || t.Hosts != nil && !slices.Contains(t.Hosts, d.agent.Host) || t.Strict && !t.nearest(d.agent.Host) {
+	if d.Simulated && !t.Simulated || t.Nodes != nil && !t.Nodes[d.agent.Node] || t.Strict && !t.Nearest(d.agent.Host) {
 		return out
 	}
 	n := len(out)
@@ -108,10 +119,19 @@ func (r *round) consider(out []option, t *Task, dev int) []option {
 		if !alt.runsOn(d.Device) || !alt.need().Fits(d.most) {
 			continue
 		}
-		out = append(out, option{dev: dev, alt: k, avoid: slices.Contains(t.Avoid, d.agent.Node)})
+		out = append(out, option{dev: dev, alt: k})
 		o := &out[len(out)-1]
+		if slices.Contains(t.Avoid, d.agent.Node) {
+			o.avoid++
+		}
+		if slices.Contains(t.Shun, alt.Runtime) {
+			o.avoid++
+		}
 		o.cost = r.o.Model.estimate(t, alt, d.agent, d.Device, r.fit(alt.Kernel, dev))
 		o.busy = o.cost.Busy()
+		if t.Ordered {
+			o.busy += o.busy * time.Duration(k*preferPercent) / 100
+		}
 		if len(out) == n+2 { // the second: one of them goes
 			if o.better(&out[n]) {
 				out[n] = *o
@@ -122,8 +142,15 @@ func (r *round) consider(out []option, t *Task, dev int) []option {
 	return out
 }
 
-// better prefers what is known, then what is shorter.
+// preferPercent is how much sooner a task must end with an alternative than with
+// the one before it, where their order is the user's.
+const preferPercent = 2
+
+// better prefers what did not fail, then what is known, then what is shorter.
 func (o *option) better(than *option) bool {
+	if o.avoid != than.avoid {
+		return o.avoid < than.avoid
+	}
 	if a, b := o.cost.Source == predict.Guessed, than.cost.Source == predict.Guessed; a != b {
 		return b
 	}
@@ -131,11 +158,11 @@ func (o *option) better(than *option) bool {
 }
 
 func (a *Alternative) runsOn(d *Device) bool {
-	return (a.Class == "" || a.Class == d.Class) && slices.Contains(d.Runtimes, a.Runtime)
+	return (a.Class == "" || a.Class == d.Class) && slices.Contains(d.Runtimes, a.Runtime) && !d.Differs[a.Digest]
 }
 
-// nearest says whether a host holds as much of the task's input as any.
-func (t *Task) nearest(host string) bool {
+// Nearest says whether a host holds as much of the task's input as any.
+func (t *Task) Nearest(host string) bool {
 	mine := t.held(host)
 	for _, h := range t.Local {
 		if h.Bytes > mine {
@@ -169,36 +196,52 @@ const probeFrom = 8
 
 // probe places a task where nothing is known of its kernel, while elsewhere
 // something is: one at a time for each kernel and class, where there is room
-// now.
+// now. Few tasks are not worth it, unless the user prefers what is not known.
 func (r *round) probe(task, left int) bool {
 	t := &r.tasks[task]
-	if left < probeFrom || t.Strict {
+	if t.Strict || left < probeFrom && !t.Ordered {
 		return false
 	}
-	known := false
+	known, first := false, len(t.Alternatives)
 	var found *option
 	for class := range r.ranks {
 		r.ranks[class].each(func(dev int) bool {
 			list := r.consider(nil, t, dev)
-			if len(list) == 0 || list[0].avoid {
+			if len(list) == 0 || list[0].avoid > 0 {
 				return true
 			}
 			o := list[0]
 			if o.cost.Source != predict.Guessed {
-				known = true
+				known, first = true, min(first, o.alt)
 			} else if found == nil && !r.probing[r.key(t, o)] && r.wait(dev, t.Alternatives[o.alt].need(), o.busy) == 0 {
 				found = &o
 			}
 			return false
 		})
 	}
-	if !known || found == nil {
+	if !known || found == nil || left < probeFrom && found.alt > first {
 		return false
 	}
 	r.probing[r.key(t, *found)] = true
-	r.decide(task, *found, 0, r.table([]option{*found}))
+	r.decide(task, *found, 0, r.probeTable(task, *found))
 	r.plan.Choices[len(r.plan.Choices)-1].Probe = true
 	return true
+}
+
+// probeTable is the table of a probe: first what it tries.
+func (r *round) probeTable(task int, found option) []Row {
+	if r.o.Rows <= 0 {
+		return nil
+	}
+	list := r.options(nil, task)
+	r.look(&r.tasks[task], list)
+	rows := r.table([]option{found})
+	for _, row := range r.table(list) {
+		if len(rows) < r.o.Rows && (row.Node != rows[0].Node || row.Device != rows[0].Device) {
+			rows = append(rows, row)
+		}
+	}
+	return rows
 }
 
 func (r *round) key(t *Task, o option) predict.Key {
@@ -231,7 +274,7 @@ func (r *round) table(list []option) []Row {
 		}
 		o := &list[best]
 		d := &r.devices[o.dev]
-		row := Row{Node: d.agent.Node, Host: d.agent.Host, Device: d.Name, Alt: o.alt, Cost: o.cost, Avoid: o.avoid}
+		row := Row{Node: d.agent.Node, Host: d.agent.Host, Device: d.Name, Alt: o.alt, Cost: o.cost, Avoid: o.avoid > 0}
 		row.Cost.Wait = o.start
 		rows = append(rows, row)
 		last = best
@@ -251,4 +294,26 @@ func end(start, long time.Duration) time.Duration {
 		return never
 	}
 	return start + long
+}
+
+// MayRun says whether an agent could ever run a task, as far as its devices go.
+func (t *Task) MayRun(a *Agent) bool {
+	return slices.ContainsFunc(a.Devices, func(d Device) bool { return t.mayUse(a, &d) })
+}
+
+// Room is how many such tasks an agent could begin now, by its free slots.
+func (t *Task) Room(a *Agent) (n int64) {
+	for i := range a.Devices {
+		if d := &a.Devices[i]; t.mayUse(a, d) {
+			n += d.Free.Slots
+		}
+	}
+	return n
+}
+
+func (t *Task) mayUse(a *Agent, d *Device) bool {
+	if d.Simulated && !t.Simulated || t.Nodes != nil && !t.Nodes[a.Node] || t.Strict && !t.Nearest(a.Host) {
+		return false
+	}
+	return slices.ContainsFunc(t.Alternatives, func(x Alternative) bool { return x.runsOn(d) && !d.Quarantined })
 }

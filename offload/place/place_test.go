@@ -80,7 +80,7 @@ func TestPlace(t *testing.T) {
 		{"the same host if it is the only one", []Task{with(task(1, 0, mb), func(t *Task) { t.Avoid = []uint32{1} })},
 			[]Agent{agent(1, "a", 1)}, []string{"1.0→1"}},
 		{"only where the runtime is", []Task{on(task(1, 0, mb), "cuda"), task(2, 0, mb)}, []Agent{agent(1, "a", 4)}, []string{"2.0→1"}},
-		{"only on hosts that are named", []Task{with(task(1, 0, 100*mb, Held{"a", 100 * mb}), func(t *Task) { t.Hosts = []string{"b"} })},
+		{"only on hosts that are named", []Task{with(task(1, 0, 100*mb, Held{"a", 100 * mb}), func(t *Task) { t.Nodes = map[uint32]bool{2: true} })},
 			[]Agent{agent(1, "a", 1), agent(2, "b", 1)}, []string{"1.0→2"}},
 		{"strict: waits for the data's host however long", []Task{with(task(1, 0, mb, Held{"b", mb}), func(t *Task) { t.Strict = true })},
 			[]Agent{agent(1, "a", 1), agent(2, "b", 0, time.Hour)}, nil},

@@ -70,6 +70,15 @@ func (p profile) fit(need Amount, from, long time.Duration) time.Duration {
 	return start
 }
 
+// at is what is free at a time.
+func (p profile) at(t time.Duration) Amount {
+	k := len(p) - 1
+	for k > 0 && p[k].at > t {
+		k--
+	}
+	return p[k].free
+}
+
 // take uses need from start for so long.
 func (p *profile) take(need Amount, start, long time.Duration) {
 	if need == (Amount{}) {

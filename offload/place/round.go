@@ -89,6 +89,10 @@ func Look(tasks []Task, agents []Agent, most int, o Options) []Choice {
 		if !ok {
 			break
 		}
+		if r.tasks[i].Gang > 1 {
+			r.gang(i)
+			continue
+		}
 		batch = append(batch, i)
 	}
 	r.sparse(batch)

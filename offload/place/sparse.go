@@ -67,7 +67,7 @@ func (r *round) wish(task int, list []option) (w wish, ok bool) {
 		o := &list[k]
 		switch e := end(o.start, o.busy); {
 		case e == never:
-		case e < first || e == first && r.before(o.dev, list[best].dev):
+		case e < first || e == first && (o.alt < list[best].alt || o.alt == list[best].alt && r.before(o.dev, list[best].dev)):
 			best, first, second = k, e, first
 		case e < second:
 			second = e
@@ -194,7 +194,7 @@ type placeKey struct {
 // failed there.
 func (r *round) one(t *Task, dev int) option {
 	var buf [1]option
-	if list := r.consider(buf[:0], t, dev); len(list) > 0 && !list[0].avoid {
+	if list := r.consider(buf[:0], t, dev); len(list) > 0 && list[0].avoid == 0 {
 		return list[0]
 	}
 	return option{alt: -1}

@@ -26,17 +26,19 @@ type Task struct {
 	ID           ID
 	User         string // whose share it counts against
 	Alternatives []Alternative
-	Bytes        uint64        // of its inputs
-	Local        []Held        // where its inputs lie; a host at most once
-	Output       uint64        // bytes that it is expected to write
-	Avoid        []uint32      // agents on which it failed: only if no other could run it
-	Hosts        []string      // only these; nil: any
-	Simulated    bool          // simulated devices are allowed
-	Strict       bool          // only on hosts that hold as much of its input as any
-	Gang         int           // so many tasks of the job start together or not at all; 0: each for itself
-	Priority     int           // before the user's other jobs of lower priority
-	Share        float64       // weight among the user's jobs; 0: 1
-	Age          time.Duration // since a task of its job was last started, or the job began to wait
+	Bytes        uint64          // of its inputs
+	Local        []Held          // where its inputs lie; a host at most once
+	Output       uint64          // bytes that it is expected to write
+	Avoid        []uint32        // agents on which it failed: only if no other could run it
+	Shun         []string        // runtimes with which it failed, likewise
+	Nodes        map[uint32]bool // only these agents; nil: any
+	Ordered      bool            // the first of Alternatives are preferred
+	Simulated    bool            // simulated devices are allowed
+	Strict       bool            // only on hosts that hold as much of its input as any
+	Gang         int             // so many tasks of the job start together or not at all; 0: each for itself
+	Priority     int             // before the user's other jobs of lower priority
+	Share        float64         // weight among the user's jobs; 0: 1
+	Age          time.Duration   // since a task of its job was last started, or the job began to wait
 	Objective    Objective
 }
 
@@ -49,7 +51,8 @@ type Held struct {
 // Alternative is one way to run a task: a variant of its kernel.
 type Alternative struct {
 	Runtime string
-	Kernel  string // digest of the variant
+	Kernel  string // what its run times are learned under
+	Digest  string // of the variant's file; see Device.Differs
 	Class   string // only devices of this class; "": any that has the runtime
 	Need    Amount // zero: OneSlot
 	WarmUp  time.Duration
