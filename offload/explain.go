@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
 )
 
 // Explanation says of the tasks of a job where they run or would go, and what
@@ -75,10 +76,16 @@ func ahead(ctx context.Context, m Meta, job *wire.Job) (map[uint32]*wire.Task, e
 	return out, nil
 }
 
-// waitText says when the first of a pending job's tasks is expected to start; ""
-// if that is not known, or at once.
+// waitText says when the first of a pending job's tasks is expected to start, and
+// what keeps the tasks of one back that says where they may run; "" if that is not
+// known, or at once.
 func waitText(ctx context.Context, m Meta, job *wire.Job) (string, error) {
-	if job.State != StatePending {
+	if job.State == StateRunning {
+		spec, err := jobfile.Parse(job.Spec)
+		if err != nil || !spec.Bound() && !spec.Gang && spec.Locality != jobfile.Strict {
+			return "", nil
+		}
+	} else if job.State != StatePending {
 		return "", nil
 	}
 	waiting, err := ahead(ctx, m, job)
@@ -104,7 +111,7 @@ func waitText(ctx context.Context, m Meta, job *wire.Job) (string, error) {
 	switch {
 	case why != "" && least != 0:
 		return "; " + why + about, nil
-	case known:
+	case known && job.State == StatePending:
 		return "; " + isAreHosts(len(hosts)) + " busy" + about, nil
 	}
 	return "", nil

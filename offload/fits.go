@@ -72,7 +72,7 @@ func (e *expander) hosts(ctx context.Context, spec *jobfile.Spec) ([]*wire.NodeS
 		}
 	}
 	if len(out) == 0 && len(agents) > 0 {
-		return nil, problem(wire.Unsupported, e.job, line, "none of this cluster's %s that run tasks is one of the %s", count(len(agents), "host"), spec.Where())
+		return nil, problem(wire.Unsupported, e.job, line, "no host of this cluster that runs tasks is one of the %s", spec.Where())
 	}
 	return out, nil
 }
@@ -175,7 +175,7 @@ func (e *expander) fits(ctx context.Context, spec *jobfile.Spec, ref *wire.Kerne
 			}
 		}
 		if !found {
-			return problem(wire.Unsupported, e.job, spec.LocalityLine, "the data of task %d lies on %s, where nothing of the %s runs tasks (locality: strict)", x.N, list(names), spec.Where())
+			return problem(wire.Unsupported, e.job, spec.LocalityLine, "the data of task %d lies on %s, and no host that may run it holds as much (locality: strict)", x.N, list(names))
 		}
 	}
 	return nil

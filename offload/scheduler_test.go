@@ -20,11 +20,14 @@ type puppet struct {
 	node    uint32
 	running []*wire.RunningTask
 	ended   []*wire.EndedTask
+	devices []*wire.Device
+	speed   uint32
 }
 
 func (p *puppet) poll(ctx context.Context, slots, waitMs int) (*wire.PollReply, error) {
 	m, err := p.r.Call(ctx, wire.MethodPoll, &wire.Poll{
-		Node: p.node, Slots: uint32(slots), Runtimes: []string{"wasm"}, WaitMs: uint32(waitMs), Running: p.running, Ended: p.ended})
+		Node: p.node, Slots: uint32(slots), Runtimes: []string{"wasm"}, WaitMs: uint32(waitMs), Running: p.running, Ended: p.ended,
+		Devices: p.devices, Speed: p.speed})
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type mountFlags struct {
 	agent   bool
 	slots   int
 	output  string
+	labels  map[string]string
 	debug   string
 	exec    execFlags
 }
@@ -40,6 +41,7 @@ func (m *mountFlags) addBuffers(flags *pflag.FlagSet) {
 	flags.StringVar(&m.cache, "read-cache", "256MiB", "memory for data that was read")
 	flags.IntVar(&m.slots, "slots", 0, "tasks that run at once (0: one for each CPU)")
 	flags.StringVar(&m.output, "output-limit", "16GiB", "most that one task may write")
+	flags.StringToStringVar(&m.labels, "label", nil, "of the host, KEY=VALUE, for jobs that say where they may run: zone, rack, gpu, …")
 	m.exec.add(flags)
 }
 
@@ -61,6 +63,9 @@ func (m *mountFlags) args() []string {
 	args := []string{"--write-buffer", m.dirty, "--read-cache", m.cache, fmt.Sprintf("--agent=%t", m.agent), fmt.Sprintf("--slots=%d", m.slots), "--output-limit", m.output}
 	if len(m.options) > 0 {
 		args = append(args, "-o", strings.Join(m.options, ","))
+	}
+	for _, key := range sortedKeys(m.labels) {
+		args = append(args, "--label", key+"="+m.labels[key])
 	}
 	return append(args, m.exec.args()...)
 }

@@ -160,7 +160,7 @@ func (p *process) prepareAgent(ctx context.Context, m mountRole, files offload.F
 	}
 	n := &wire.Node{
 		Name: host + ":" + m.name, Kind: "agent", State: "up", Runtimes: []string{"wasm"},
-		Labels:   []*wire.Label{{Key: "host", Value: host}},
+		Labels:   append([]*wire.Label{{Key: "host", Value: host}}, wireLabels(m.flags.labels)...),
 		Endpoint: &wire.Endpoint{Host: transport.HostID(), Server: host + ":" + m.name},
 	}
 	programs := m.flags.exec.open(ctx, exe, filepath.Join(m.scratch, "exec"), log)
