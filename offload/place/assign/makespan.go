@@ -3,15 +3,17 @@ package assign
 import (
 	"cmp"
 	"math"
+	"math/rand/v2"
 	"slices"
 )
 
 // Makespan is a schedule whose last finish is near the least: the best of four
 // starts (sufferage, the longest row first, the shortest first, and the columns
 // that the prices of LowerBound prefer), each improved by moves and swaps away
-// from the column that finishes last, then by moves of pairs; up to a dozen rows
-// all schedules are searched. Each column's rows come longest first.
-// steps are those of LowerBound: 100 find good prices, fewer take less time.
+// from the column that finishes last, then by moves of pairs. The best of them is
+// then shaken, and improved anew, again and again; up to a dozen rows all schedules
+// are searched. Each column's rows come longest first. steps are those of
+// LowerBound, and four times as often it is shaken: 100 find good prices, fewer take less time.
 func (p Problem) Makespan(steps int) Schedule {
 	bound, prices := p.LowerBound(steps)
 	starts := []func() Schedule{
@@ -31,6 +33,7 @@ func (p Problem) Makespan(steps int) Schedule {
 			break
 		}
 	}
+	best, least = p.shake(best, least, bound, min(4*steps, shakeCells/max(1, len(p.Run)*len(p.Ready))))
 	if least > bound*(1+nearEnough) && len(p.Run) <= exactRows {
 		best = p.search(best, least, bound)
 	}
@@ -40,6 +43,75 @@ func (p Problem) Makespan(steps int) Schedule {
 
 // nearEnough to the bound, no better schedule is looked for.
 const nearEnough = 0.002
+
+// A schedule is shaken so often that shakeCells pairs of row and column are looked
+// at, about, unless it is within shakeNear of the bound; shakeRows rows of it are
+// moved each time.
+const (
+	shakeNear  = 0.01
+	shakeCells = 100_000
+	shakeRows  = 3
+)
+
+// shake is iterated local search (H. Lourenço, O. Martin and T. Stützle, in
+// "Handbook of Metaheuristics", 2003): some rows of the column that finishes last, and
+// of others, are moved to columns where they take little longer than at their best,
+// and what comes of it is kept if it is no worse. The numbers that choose are the
+// same for the same problem.
+func (p Problem) shake(best Schedule, least, bound float64, times int) (Schedule, float64) {
+	rnd := rand.New(rand.NewPCG(uint64(len(p.Run)), uint64(len(p.Ready))))
+	m := len(p.Ready)
+	if m < 2 || len(p.Run) < 2 {
+		return best, least
+	}
+	now, finish := best, least
+	for range times {
+		if least <= bound*(1+shakeNear) {
+			break
+		}
+		s := make(Schedule, m)
+		last := 0
+		for j := range s {
+			s[j] = slices.Clone(now[j])
+			if len(s[j]) > 0 && p.load(j, s[j]) > p.load(last, s[last]) {
+				last = j
+			}
+		}
+		from := last
+		for range shakeRows {
+			if len(s[from]) > 0 {
+				k := rnd.IntN(len(s[from]))
+				i := s[from][k]
+				if to := p.near(i, from, rnd); to != None {
+					s[from] = slices.Delete(s[from], k, k+1)
+					s[to] = append(s[to], i)
+				}
+			}
+			from = rnd.IntN(m)
+		}
+		s = p.balance(s)
+		f := p.Finish(s)
+		if f <= finish {
+			now, finish = s, f
+		}
+		if f < least {
+			best, least = s, f
+		}
+	}
+	return best, least
+}
+
+// near is a column for a row other than from: the better of two that are drawn.
+func (p Problem) near(i, from int, rnd *rand.Rand) int {
+	to := None
+	for range 2 {
+		j := rnd.IntN(len(p.Ready))
+		if j != from && !math.IsInf(p.Run[i][j], 1) && (to == None || p.Run[i][j] < p.Run[i][to]) {
+			to = j
+		}
+	}
+	return to
+}
 
 // exactRows is up to how many rows Makespan also searches all schedules, and
 // searchNodes how many of them it looks at.
