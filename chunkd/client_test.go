@@ -67,6 +67,40 @@ func TestWriteRead(t *testing.T) {
 	}
 }
 
+// TestLinks: a meter is told what came from which server over the network, and in how
+// much time; of what is read on the host it is not.
+func TestLinks(t *testing.T) {
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
+			data := randomBytes(seeded(t), 1<<20)
+			c := newCluster(t, 2, kind)
+			b := c.write(1, block.Policy{K: 2}, data)
+			var m traffic.Meter
+			got := make([]byte, len(data))
+			if err := c.fresh().ReadBlock(traffic.With(t.Context(), &m), b, got, 0); err != nil || !bytes.Equal(got, data) {
+				t.Fatal(err)
+			}
+			links := m.Links()
+			if kind != transport.QUIC {
+				if len(links) != 0 {
+					t.Errorf("links %v on one host", links)
+				}
+				return
+			}
+			total := int64(0)
+			for _, s := range b.Shards {
+				l := links[s.Server]
+				if total += l.Bytes; l.Bytes < 1<<19 || l.Took <= 0 {
+					t.Errorf("from server %d came %d bytes in %v", s.Server, l.Bytes, l.Took)
+				}
+			}
+			if uint64(total) != m.Remote() || len(links) != 2 {
+				t.Errorf("links %v, %d bytes in all", links, m.Remote())
+			}
+		})
+	}
+}
+
 // TestDegraded takes every set of m servers away, or damages what they hold.
 func TestDegraded(t *testing.T) {
 	for name, kind := range kinds {

@@ -129,6 +129,7 @@ func (f *fetcher) call(off int, into *slot) error {
 	info, known := f.c.cache.get(f.id)
 	buf := getBuffer(hi - lo)
 	defer putBuffer(buf)
+	began := time.Now()
 	resp, n, err := f.conn.CallBulk(f.ctx, wire.MethodGetShard, &wire.GetShard{
 		Block: f.id.block, Index: f.id.index, Off: uint32(lo), Len: uint32(hi - lo), Leaves: !known, Capability: f.token,
 	}, nil, *buf)
@@ -139,7 +140,7 @@ func (f *fetcher) call(off int, into *slot) error {
 	if !ok {
 		return wire.Errorf(wire.Internal, "read", f.id.String(), "the reply is a %T", resp)
 	}
-	f.meter(n + len(r.GetLeaves()))
+	f.meter(n+len(r.GetLeaves()), time.Since(began))
 	if !known {
 		if err := f.trust(r.GetLength(), r.GetLeaves()); err != nil {
 			return err
@@ -172,7 +173,7 @@ func (f *fetcher) callTail(off, lo, hi int, into *slot) error {
 	if !ok {
 		return wire.Errorf(wire.Internal, "read", f.id.String(), "the reply is a %T", resp)
 	}
-	f.meter(n + len(r.GetLeaves()) + len(r.GetState()))
+	f.meter(n+len(r.GetLeaves())+len(r.GetState()), 0)
 	if !known {
 		if err := f.trust(r.GetLength(), r.GetLeaves()); err != nil {
 			return err
@@ -189,8 +190,14 @@ func (f *fetcher) callTail(off, lo, hi int, into *slot) error {
 	})
 }
 
-// meter counts what the server sent.
-func (f *fetcher) meter(n int) { traffic.Of(f.ctx).Add(n, f.conn.Kind() == transport.QUIC) }
+// meter counts what the server sent, in so much time.
+func (f *fetcher) meter(n int, took time.Duration) {
+	m, remote := traffic.Of(f.ctx), f.conn.Kind() == transport.QUIC
+	m.Add(n, remote)
+	if remote {
+		m.Transfer(f.server, n, took)
+	}
+}
 
 // meterFile counts what is read from a server's file to verify a range.
 func meterFile(ctx context.Context, b *wire.Block, off, n int) {

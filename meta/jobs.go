@@ -50,12 +50,12 @@ func limited(cmd *wire.Command, jobs uint32) *wire.Command {
 // explain asks the scheduler why tasks of a job wait.
 func (s *Server) explain(ctx context.Context, op *wire.ExplainJob) (*wire.Answer, error) {
 	e, ok := s.cfg.Jobs.(interface {
-		Explain(ctx context.Context, job uint64) (*wire.JobsAnswer, error)
+		Explain(ctx context.Context, op *wire.ExplainJob) (*wire.JobsAnswer, error)
 	})
 	if !ok {
 		return nil, wire.Errorf(wire.Unsupported, "explain", "", "this cluster runs no jobs")
 	}
-	a, err := e.Explain(ctx, op.GetId())
+	a, err := e.Explain(ctx, op)
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,7 @@ type Agent struct {
 	workers worker.Config
 	reports *reports
 	devices *devices
+	speed   uint32 // of a processor, in percent; see speedOf. Run sets it first
 
 	mu      sync.Mutex
 	running map[attemptID]context.CancelCauseFunc // guarded by mu
@@ -178,6 +179,7 @@ func (a *Agent) Busy() int {
 // says so to meta, and returns once all workers have ended.
 func (a *Agent) Run(ctx context.Context) error {
 	a.sweep(ctx)
+	a.speed = speedOf(a.cfg.Dir)
 	dctx, stopDevices := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopDevices()
 	stopped := make(chan struct{})
@@ -239,7 +241,7 @@ func (a *Agent) leave(ctx context.Context) {
 func (a *Agent) poll(ctx context.Context) (reply *wire.PollReply, woken bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pollWait+10*time.Second)
 	defer cancel()
-	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), Devices: a.Devices(), WaitMs: uint32(pollWait.Milliseconds())}
+	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), Devices: a.Devices(), Speed: a.speed, WaitMs: uint32(pollWait.Milliseconds())}
 	a.mu.Lock()
 	most := a.cfg.Slots + a.pace.ahead(a.cfg.Slots)
 	q.Slots = uint32(max(0, min(most-a.active, 2*most-a.held)))

@@ -74,6 +74,9 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 	if !stale {
 		end.State, end.Reason, end.Failures, end.Memory, end.Ooms = t.State, t.Reason, t.Failures, t.Memory, t.Ooms
 		end.Timing, end.BytesIn, end.BytesOut, end.BytesLocal, end.BytesRemote = t.Timing, t.BytesIn, t.BytesOut, t.BytesLocal, t.BytesRemote
+		for server, l := range r.meter.Links() {
+			end.Transfers = append(end.Transfers, &wire.Transfer{Server: server, Bytes: uint64(l.Bytes), Ns: l.Took.Nanoseconds()})
+		}
 	}
 	return end
 }

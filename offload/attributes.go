@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -288,49 +287,4 @@ func paramsOf(value []byte) (*yaml.Node, error) {
 		add(out, k, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: v, Style: yaml.DoubleQuotedStyle})
 	}
 	return out, nil
-}
-
-// where says which hosts hold a file's bytes, and what a task over them would
-// have to fetch on each host that runs tasks.
-func (o *Overlay) where(ctx context.Context, t *Target) ([]byte, error) {
-	if !isFile(t.Inode.GetAttr().GetMode()) {
-		return nil, noAttr(attrWhere)
-	}
-	held, err := o.submit.Files.Where(ctx, t.Ino)
-	if err != nil {
-		return nil, err
-	}
-	ans, err := ask(ctx, o.meta, &wire.Query{Cred: rootCred, Op: &wire.Query_ListNodes{ListNodes: &wire.ListNodes{}}})
-	if err != nil {
-		return nil, err
-	}
-	return []byte(whereText(t.Inode.GetAttr().GetSize(), held, ans.GetNodes().GetNodes())), nil
-}
-
-// The rates behind the costs that where shows, in bytes a second.
-const (
-	networkRate = 100e6
-	processRate = 50e6
-)
-
-func whereText(size uint64, held map[uint32]uint64, nodes []*wire.NodeStatus) string {
-	nodes = slices.Clone(nodes)
-	slices.SortFunc(nodes, func(a, b *wire.NodeStatus) int { return strings.Compare(a.Node.Name, b.Node.Name) })
-	var b strings.Builder
-	near := map[string]uint64{}
-	for _, n := range nodes {
-		if bytes := held[n.Node.Id]; bytes > 0 {
-			fmt.Fprintf(&b, "holds %s bytes=%d\n", n.Node.Name, bytes)
-			near[n.Node.GetEndpoint().GetHost()] += bytes
-		}
-	}
-	for _, n := range nodes {
-		if n.Node.Kind != "agent" {
-			continue
-		}
-		local := min(near[n.Node.GetEndpoint().GetHost()], size)
-		seconds := float64(size)/processRate + float64(size-local)/networkRate
-		fmt.Fprintf(&b, "candidate %s local=%d remote=%d seconds=%.2f\n", n.Node.Name, local, size-local, seconds)
-	}
-	return b.String()
 }

@@ -3,6 +3,7 @@ package offload
 import (
 	"cmp"
 	"encoding/hex"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -22,7 +23,7 @@ type knowledge struct {
 	runs    predict.Predictor           // guarded by mu
 	kernels map[string]*kernelKnowledge // guarded by mu; by digest
 	hosts   map[uint32]*hostKnowledge   // guarded by mu; by node
-	warm    map[uint32]map[string]bool  // guarded by mu; kernels that have run on a node
+	warm    map[uint32]map[string]bool  // guarded by mu; kernels that have run on a node; each is never changed
 }
 
 type kernelKnowledge struct {
@@ -33,6 +34,51 @@ type kernelKnowledge struct {
 type hostKnowledge struct {
 	network predict.Rate
 	losses  predict.Losses
+	links   map[string]*predict.Rate // by the host that is fetched from
+	from    map[string]float64       // what links make of network; never changed
+}
+
+// maxLinks bounds how many hosts a host's links are told apart to.
+const maxLinks = 256
+
+// link takes over what came from a host. What a task waits for its input says how
+// fast all links together are (network); single transfers, several of which go on
+// at a time, how they compare.
+func (h *hostKnowledge) link(host string, bytes, seconds float64) {
+	if host == "" || bytes <= 0 || seconds <= 0 {
+		return
+	}
+	if h.links == nil {
+		h.links = map[string]*predict.Rate{}
+	}
+	r := h.links[host]
+	if r == nil {
+		if len(h.links) == maxLinks {
+			return
+		}
+		r = new(predict.Rate)
+		h.links[host] = r
+	}
+	r.Observe(bytes, seconds)
+}
+
+// compare makes from anew: the rate of each link is to the mean of all as that of
+// its transfers is, where the mean is that of as many bytes over each.
+func (h *hostKnowledge) compare() {
+	network := h.network.PerSecond()
+	if network == 0 || len(h.links) == 0 {
+		return
+	}
+	seconds := 0.0 // for a byte over each link
+	for _, r := range h.links {
+		seconds += 1 / r.PerSecond()
+	}
+	mean := float64(len(h.links)) / seconds
+	from := make(map[string]float64, len(h.links))
+	for host, r := range h.links {
+		from[host] = network * r.PerSecond() / mean
+	}
+	h.from = from
 }
 
 func newKnowledge(m place.Model) *knowledge {
@@ -56,6 +102,10 @@ type ended struct {
 	remote  uint64 // and what came over the network
 	timing  *wire.Timing
 	prior   predict.Prior
+	device  place.Device // its speed
+
+	transfers []*wire.Transfer
+	hosts     map[uint32]string // of the servers that they are from
 }
 
 // succeeded takes over an attempt.
@@ -74,8 +124,13 @@ func (k *knowledge) succeeded(e ended) {
 	if e.remote > 0 {
 		away = float64(e.remote) / float64(e.remote+e.local)
 		h.network.Observe(float64(e.remote), read.Seconds()*away)
+		for _, x := range e.transfers {
+			h.link(e.hosts[x.Server], float64(x.Bytes), float64(x.Ns)/1e9)
+		}
+		h.compare()
 	}
-	k.runs.Observe(predict.Key{Kernel: e.kernel, Class: e.class}, e.bytes, ran+time.Duration(float64(read)*(1-away)), e.prior)
+	run := ran + time.Duration(float64(read)*(1-away))
+	k.runs.Observe(predict.Key{Kernel: e.kernel, Class: e.class}, e.bytes, e.device.AtUnitSpeed(run), e.prior)
 	x := k.kernels[e.kernel]
 	if x == nil {
 		if len(k.kernels) >= maxKernels {
@@ -85,12 +140,14 @@ func (k *knowledge) succeeded(e ended) {
 		k.kernels[e.kernel] = x
 	}
 	x.output.Observe(float64(e.out)+1, float64(e.in)+1)
-	if k.warm[e.node] == nil {
-		k.warm[e.node] = map[string]bool{}
-	}
-	if !k.warm[e.node][e.kernel] {
+	if warm := k.warm[e.node]; !warm[e.kernel] {
 		x.warmUp.Observe(time.Duration(e.timing.GetWarmNs()).Seconds(), 1)
-		k.warm[e.node][e.kernel] = true
+		next := make(map[string]bool, len(warm)+1)
+		if len(warm) < maxKernels {
+			maps.Copy(next, warm)
+		}
+		next[e.kernel] = true
+		k.warm[e.node] = next
 	}
 }
 
@@ -134,12 +191,9 @@ func (k *knowledge) describe(a *place.Agent) {
 	if h == nil {
 		return
 	}
-	a.Network, a.Lost = h.network.PerSecond(), h.losses.Chance()
+	a.Network, a.From, a.Lost = h.network.PerSecond(), h.from, h.losses.Chance()
 	for i := range a.Devices {
-		a.Devices[i].Warm = make(map[string]bool, len(k.warm[a.Node]))
-		for kernel := range k.warm[a.Node] {
-			a.Devices[i].Warm[kernel] = true
-		}
+		a.Devices[i].Warm = k.warm[a.Node]
 	}
 }
 
@@ -163,6 +217,10 @@ func kernelKey(ref *wire.KernelRef) string {
 // observe takes over an attempt that has succeeded. mu is held.
 func (t *term) observe(j *jobState, x *wire.Task, e ended) {
 	e.node, e.kernel, e.class = x.Agent, variantKey(kernelOfTask(j.job, x.Phase), x.Runtime), t.classOf(x)
+	if a := t.agents[x.Agent]; a != nil && e.class == classCPU {
+		e.device.Speed = a.speed
+	}
+	e.hosts = t.hosts
 	e.prior = t.s.cfg.Model.Prior(place.Alternative{Kernel: e.kernel}, place.Device{})
 	t.s.known.succeeded(e)
 }

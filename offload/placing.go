@@ -219,7 +219,7 @@ func (t *term) offers(now time.Time) ([]place.Agent, map[uint32]*parked) {
 	wanted := t.wanted()
 	for node, a := range t.agents {
 		offer := t.programs[node]
-		d := place.Device{Name: classCPU, Class: classCPU, Runtimes: a.can(wanted, offer)}
+		d := place.Device{Name: classCPU, Class: classCPU, Speed: a.speed, Runtimes: a.can(wanted, offer)}
 		o := place.Agent{Node: node, Host: cmp.Or(t.hosts[node], fmt.Sprint("node ", node))}
 		offered(offer, &o, &d)
 		if k := polls[node]; k != nil {
@@ -265,12 +265,7 @@ func placementOf(c *place.Choice, alts []place.Alternative) *wire.Placement {
 	p := &wire.Placement{Waits: !c.Now, Probe: c.Probe}
 	chosen := false
 	row := func(node uint32, device string, alt int, cost place.Cost, avoid bool) *wire.Place {
-		us := func(d time.Duration) uint64 { return uint64(max(d, 0).Microseconds()) }
-		return &wire.Place{
-			Node: node, Device: device, Runtime: runtimeName(alts[alt].Runtime),
-			WaitUs: us(cost.Wait), FetchUs: us(cost.Fetch), WarmUs: us(cost.Warm), RunUs: us(cost.Run), WriteUs: us(cost.Write),
-			RedoUs: us(cost.Redo), P95Us: us(cost.P95), Missing: cost.Missing, Source: cost.Source.String(), Avoid: avoid,
-		}
+		return wirePlace(node, device, alts[alt].Runtime, cost, avoid)
 	}
 	for _, r := range c.Others {
 		x := row(r.Node, r.Device, r.Alt, r.Cost, r.Avoid)
@@ -286,6 +281,15 @@ func placementOf(c *place.Choice, alts []place.Alternative) *wire.Placement {
 		p.Places = append(p.Places, row(c.Node, c.Device, c.Alt, c.Cost, false))
 	}
 	return p
+}
+
+func wirePlace(node uint32, device, runtime string, cost place.Cost, avoid bool) *wire.Place {
+	us := func(d time.Duration) uint64 { return uint64(max(d, 0).Microseconds()) }
+	return &wire.Place{
+		Node: node, Device: device, Runtime: runtimeName(runtime),
+		WaitUs: us(cost.Wait), FetchUs: us(cost.Fetch), WarmUs: us(cost.Warm), RunUs: us(cost.Run), WriteUs: us(cost.Write),
+		RedoUs: us(cost.Redo), P95Us: us(cost.P95), Missing: cost.Missing, Source: cost.Source.String(), Avoid: avoid,
+	}
 }
 
 // took is how long the chosen place was to be taken.

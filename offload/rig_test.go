@@ -158,7 +158,7 @@ func (r *rig) Ask(ctx context.Context, q *wire.Query) (*wire.Answer, error) {
 		if s == nil {
 			return nil, wire.Errorf(wire.Unavailable, "explain", "", "nobody leads")
 		}
-		a, err := s.Explain(ctx, op.ExplainJob.Id)
+		a, err := s.Explain(ctx, op.ExplainJob)
 		return &wire.Answer{Op: &wire.Answer_Jobs{Jobs: a}}, err
 	}
 	a, err := r.st.Query(q)

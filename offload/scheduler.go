@@ -131,8 +131,13 @@ func (s *Scheduler) Poll(ctx context.Context, p *wire.Poll) (*wire.PollReply, er
 }
 
 // Explain answers for the tasks of a job that wait and are among the next of
-// all jobs: with where they would go as of now, and what that is chosen from.
-func (s *Scheduler) Explain(_ context.Context, job uint64) (*wire.JobsAnswer, error) {
+// all jobs: with where they would go as of now, and what that is chosen from. For
+// a sketch it answers where that would go.
+func (s *Scheduler) Explain(_ context.Context, op *wire.ExplainJob) (*wire.JobsAnswer, error) {
+	job := op.GetId()
+	if job == 0 && op.GetSketch() != nil {
+		return s.sketch(op.Sketch, time.Now())
+	}
 	s.mu.Lock()
 	t := s.term
 	s.mu.Unlock()

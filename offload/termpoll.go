@@ -28,7 +28,7 @@ func (t *term) poll(ctx context.Context, p *wire.Poll, now time.Time) (*wire.Pol
 		return nil, wire.Errorf(wire.Unavailable, "poll", "", "this server has only begun to lead")
 	}
 	a := t.agent(p.Node)
-	a.seen, a.runtimes, a.devices, a.slots = now, p.Runtimes, p.Devices, int(p.Slots)
+	a.seen, a.runtimes, a.devices, a.slots, a.speed = now, p.Runtimes, p.Devices, int(p.Slots), float64(p.Speed)/100
 	k := &parked{agent: a, free: int(p.Slots), running: map[attemptID]bool{}, reply: new(wire.PollReply), ready: make(chan struct{})}
 	for _, r := range p.Running {
 		id := attemptID{r.Job, r.N, r.Attempt}
@@ -84,7 +84,7 @@ func (t *term) learn(e *wire.EndedTask) {
 		delete(t.agent(x.attemptTask(e.Task.Attempt).Agent).tasks, attemptID{x.t.Job, x.t.N, e.Task.Attempt})
 	default:
 		if e.State == StateSucceeded {
-			t.observe(j, x.attemptTask(e.Task.Attempt), ended{bytes: x.bytes, in: e.BytesIn, out: e.BytesOut, local: e.BytesLocal, remote: e.BytesRemote, timing: e.Timing})
+			t.observe(j, x.attemptTask(e.Task.Attempt), ended{bytes: x.bytes, in: e.BytesIn, out: e.BytesOut, local: e.BytesLocal, remote: e.BytesRemote, timing: e.Timing, transfers: e.Transfers})
 		}
 		x.t.Memory, x.t.Ooms = e.Memory, e.Ooms
 		t.settle(j, x, e.Task.Attempt, e.State, e.Reason, e.Failures)

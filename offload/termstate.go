@@ -68,7 +68,8 @@ type agentState struct {
 	node     uint32
 	runtimes []string
 	devices  []*wire.Device
-	slots    int // in all, by its last poll
+	slots    int     // in all, by its last poll
+	speed    float64 // of its processors; 0: not measured
 	seen     time.Time
 	tasks    map[attemptID]*taskState // under way there
 }

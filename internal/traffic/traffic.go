@@ -5,12 +5,32 @@ package traffic
 
 import (
 	"context"
+	"maps"
+	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Meter counts bytes, digests included. All methods may be called
 // concurrently, and on a nil Meter, which counts nothing.
-type Meter struct{ local, remote atomic.Int64 }
+type Meter struct {
+	local, remote atomic.Int64
+
+	mu    sync.Mutex
+	links map[uint32]Link // guarded by mu: by chunk server
+}
+
+// Link is what came from one chunk server over the network: the bytes, and the time
+// of the requests for them, those at the same time each for itself.
+type Link struct {
+	Bytes int64
+	Took  time.Duration
+}
+
+const (
+	maxLinks     = 64       // so many servers are told apart
+	leastOfALink = 64 << 10 // bytes: smaller transfers say more of the delay than of the bandwidth
+)
 
 // Add notes n bytes; remote: they came over the network, not from a file or a
 // process of this host.
@@ -22,6 +42,34 @@ func (m *Meter) Add(n int, remote bool) {
 	default:
 		m.local.Add(int64(n))
 	}
+}
+
+// Transfer notes how long a request took that brought n bytes over the network. The
+// bytes themselves are Add's. Small ones do not count.
+func (m *Meter) Transfer(server uint32, n int, took time.Duration) {
+	if m == nil || n < leastOfALink || took <= 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l, known := m.links[server]
+	if !known && len(m.links) == maxLinks {
+		return
+	}
+	if m.links == nil {
+		m.links = map[uint32]Link{}
+	}
+	m.links[server] = Link{l.Bytes + int64(n), l.Took + took}
+}
+
+// Links are the transfers so far, by server. The map is the caller's.
+func (m *Meter) Links() map[uint32]Link {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.links)
 }
 
 // Local is how many bytes were read on this host.

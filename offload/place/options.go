@@ -256,10 +256,16 @@ func (r *round) look(t *Task, list []option) {
 	}
 }
 
-// table is the best Options.Rows of list as rows, the best first. The options
-// have been looked at.
+// table is the best Options.Rows of list as rows, the best first, without those
+// that never have room. The options have been looked at.
 func (r *round) table(list []option) []Row {
-	n := min(r.o.Rows, len(list))
+	possible := 0
+	for k := range list {
+		if list[k].start != never {
+			possible++
+		}
+	}
+	n := min(r.o.Rows, possible)
 	if n <= 0 {
 		return nil
 	}

@@ -102,6 +102,19 @@ func Look(tasks []Task, agents []Agent, most int, o Options) []Choice {
 	return r.plan.Choices
 }
 
+// Compare says what a task would cost at all places where it could run, the
+// soonest end first, up to Options.Rows of them.
+func Compare(t Task, agents []Agent, o Options) []Row {
+	r := newRound([]Task{t}, agents, o)
+	var list []option
+	for dev := range r.devices {
+		list = r.consider(list, &r.tasks[0], dev)
+	}
+	r.look(&r.tasks[0], list)
+	slices.SortStableFunc(list, func(a, b option) int { return cmp.Compare(end(a.start, a.busy), end(b.start, b.busy)) })
+	return r.table(list)
+}
+
 const (
 	// So many times the free slots are looked at: some of the tasks would rather
 	// wait for a device that is busy.
