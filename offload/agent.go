@@ -35,6 +35,7 @@ type AgentConfig struct {
 	Dir         string        // modules and compiled code; made if it is missing
 	OutputLimit int64         // bytes that one task may write; 0: jobfile.DefaultOutputLimit
 	Exec        *ExecConfig   // programs of the host; nil: none
+	FPGA        FPGAConfig    // bitstreams, and models of circuits
 	Mounted     func() string // where Files are mounted on this host now, "" if nowhere; nil: nowhere
 	Log         *slog.Logger
 }

@@ -73,6 +73,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 	end := &wire.EndedTask{Task: &wire.RunningTask{Job: id.job, N: id.n, Attempt: id.attempt}}
 	if !stale {
 		end.State, end.Reason, end.Failures, end.Memory, end.Ooms = t.State, t.Reason, t.Failures, t.Memory, t.Ooms
+		end.DeviceNs = modelled(t)
 		end.Timing, end.BytesIn, end.BytesOut, end.BytesLocal, end.BytesRemote = t.Timing, t.BytesIn, t.BytesOut, t.BytesLocal, t.BytesRemote
 		for server, l := range r.meter.Links() {
 			end.Transfers = append(end.Transfers, &wire.Transfer{Server: server, Bytes: uint64(l.Bytes), Ns: l.Took.Nanoseconds()})
@@ -213,7 +214,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 	}
 	defer inputs.close()
 
-	e, err := r.agent.engage(ctx, ref, v, r.task.Device, candidates(spec.Runtime, ref, phase == "reduce"))
+	e, err := r.agent.engage(ctx, ref, v, wish{r.task.Device, candidates(spec.Runtime, ref, phase == "reduce"), spec.Simulated})
 	if err != nil {
 		// A variant that is wrong here costs a retry, so that another host is tried.
 		r.lost = !errors.Is(err, errModule) && !errors.Is(err, trial.ErrDiffers)
@@ -238,7 +239,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 	}
 	exit, err := e.process.Run(rctx, &worker.Task{
 		Run: worker.Run{
-			Module: e.module, Digest: e.digest, Manifest: e.manifest, Memory: r.memory,
+			Module: e.module, Digest: e.digest, Manifest: e.manifest, Signature: e.signature, Memory: r.memory,
 			Args: r.args(ref, step),
 			Env:  r.env(step, phase),
 		},
@@ -250,6 +251,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 	r.agent.dismiss(e, r.job.Id, err == nil, blame(exit, err, timeout))
 	r.report.Runtime, r.report.Device, r.report.DeviceNs = e.runtime, e.label(), exit.Device
 	r.report.Exit, r.report.PeakMemory, r.report.CpuNs = int32(exit.Code), uint64(exit.PeakMemory), exit.CPU
+	r.report.Cycles = uint64(exit.Cycles)
 	r.report.BytesIn, r.report.BytesOut = uint64(inputs.read), uint64(out.size)
 	if err := r.judge(exit, err, timeout); err != nil {
 		return err

@@ -189,13 +189,13 @@ func TestGPUsInTurn(t *testing.T) {
 		d.all = append(d.all, &device{label: "cuda:" + id, runtime: "cuda", health: health{state: DeviceReady}})
 		d.all[len(d.all)-1].info.ID = id
 	}
-	x, err := d.acquire(t.Context(), "cuda", "")
+	x, err := d.acquire(t.Context(), "cuda", "", false)
 	if err != nil || x.info.ID != "GPU-2" || !pool["GPU-2"] {
 		t.Fatalf("%+v, %v, %v", x, err, pool)
 	}
 	got := make(chan *device)
 	go func() {
-		y, _ := d.acquire(t.Context(), "cuda", "cuda:GPU-1")
+		y, _ := d.acquire(t.Context(), "cuda", "cuda:GPU-1", false)
 		got <- y
 	}()
 	select {

@@ -25,13 +25,14 @@ const (
 const inUse = 2 * time.Second
 
 // deviceRuntimes are those that need a device.
-var deviceRuntimes = []string{jobfile.RuntimeOpenCL, jobfile.RuntimeCUDA, jobfile.RuntimeONNX}
+var deviceRuntimes = []string{jobfile.RuntimeOpenCL, jobfile.RuntimeCUDA, jobfile.RuntimeONNX, jobfile.RuntimeFPGA, jobfile.RuntimeRTL}
 
 // devices are the accelerators of a host. Each is proved by a known answer
 // before it is offered, and runs one task at a time in a worker of its own.
 type devices struct {
 	command []string // `quern worker`; nil: there are no devices
 	env     []string
+	sought  []string // runtimes whose devices are looked for
 	dir     string
 	first   time.Duration // see health
 	log     *slog.Logger
@@ -73,14 +74,16 @@ var errNoDevice = errors.New("this host offers no such device now")
 
 func newDevices(cfg AgentConfig) *devices {
 	d := &devices{
-		command: cfg.Devices, env: cfg.WorkerEnv, dir: cfg.Dir, first: cfg.ProbeAfter, log: cfg.Log,
+		command: cfg.Devices, env: append(slices.Clone(cfg.WorkerEnv), cfg.FPGA.env()...), dir: cfg.Dir, first: cfg.ProbeAfter, log: cfg.Log,
 		changed: func() {}, freed: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	if cfg.Exec != nil && cfg.Exec.Host != nil {
 		d.gpus = cfg.Exec.Host
 	}
 	if len(d.command) > 0 {
-		d.asked = slices.Clone(deviceRuntimes)
+		known := cfg.FPGA.known()
+		d.sought = slices.DeleteFunc(slices.Clone(deviceRuntimes), func(r string) bool { return jobfile.Signed(r) && known[r] == "" })
+		d.asked = slices.Clone(d.sought)
 	}
 	return d
 }
@@ -96,7 +99,7 @@ func (d *devices) run(ctx context.Context) {
 	if len(d.command) == 0 {
 		return
 	}
-	for _, r := range deviceRuntimes {
+	for _, r := range d.sought {
 		d.find(ctx, r)
 	}
 	for ctx.Err() == nil {
@@ -222,7 +225,7 @@ func (d *devices) report() (out []*wire.Device) {
 			Name: x.label, Runtime: x.runtime, Model: x.info.Name, Type: x.info.Type,
 			Class:  x.runtime + " " + x.info.Name + " " + x.info.Driver,
 			Driver: x.info.Platform + " " + x.info.Driver, Memory: uint64(x.info.Memory), Units: uint32(x.info.Units),
-			State: x.health.state, Reason: x.health.reason, Slots: 1,
+			State: x.health.state, Reason: x.health.reason, Slots: 1, Simulated: x.info.Simulated,
 		}
 		if w.State == "" {
 			w.State, w.Reason = DeviceUnproved, "it has not yet computed its known answer"
@@ -240,14 +243,15 @@ func (d *devices) report() (out []*wire.Device) {
 }
 
 // acquire returns a device of the runtime for one task, that with the label if
-// it is offered; release gives it back. It waits for one that is busy.
-func (d *devices) acquire(ctx context.Context, runtime, label string) (*device, error) {
+// it is offered, and a simulated one only if these are allowed; release gives it
+// back. It waits for one that is busy.
+func (d *devices) acquire(ctx context.Context, runtime, label string, simulated bool) (*device, error) {
 	for {
 		d.mu.Lock()
 		offered := false
 		named := slices.ContainsFunc(d.all, func(x *device) bool { return x.label == label && x.health.ready() })
 		for _, x := range d.all {
-			if x.runtime != runtime || !x.health.ready() || named && x.label != label {
+			if x.runtime != runtime || !x.health.ready() || named && x.label != label || x.info.Simulated && !simulated {
 				continue
 			}
 			offered = true

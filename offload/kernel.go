@@ -60,9 +60,13 @@ func bundleVariants(ref *wire.KernelRef, name string) error {
 	if err != nil {
 		return fmt.Errorf("the bundled kernel %s: %w", name, err)
 	}
-	ref.Manifest, ref.Runtimes = manifest, k.Runtimes()
-	for _, r := range ref.Runtimes {
-		ref.Rates = append(ref.Rates, uint64(k.Rate[r]))
+	ref.Manifest = manifest
+	for _, r := range k.Runtimes() {
+		if r == jobfile.RuntimeWasm || kernels.File(name, k.DeviceFile(r)) != nil {
+			ref.Runtimes, ref.Rates = append(ref.Runtimes, r), append(ref.Rates, uint64(k.Rate[r]))
+		} else {
+			ref.Unsigned = append(ref.Unsigned, r) // only its source comes with quern
+		}
 	}
 	for _, file := range k.Files() {
 		if data := kernels.File(name, file); data != nil {
@@ -80,6 +84,9 @@ func (e *expander) usable(prefer []string, preferLine int, ref *wire.KernelRef, 
 		return nil
 	case reduce:
 		return problem(wire.Invalid, e.job, line, "the reduce step needs a wasm variant, and kernel %s has %s", ref.Name, list(runtimesOf(ref)))
+	}
+	if unsigned := slices.DeleteFunc(slices.Clone(ref.Unsigned), func(r string) bool { return len(prefer) > 0 && !slices.Contains(prefer, r) }); len(unsigned) > 0 {
+		return problem(wire.Invalid, e.job, cmp.Or(preferLine, line), "the variant of kernel %s for %s lacks its file, or the signature beside that (.sig): an administrator builds and signs it", ref.Name, list(unsigned))
 	}
 	return problem(wire.Invalid, e.job, preferLine, "kernel %s has no variant for %s; it has %s", ref.Name, list(prefer), list(runtimesOf(ref)))
 }
@@ -172,12 +179,22 @@ func (e *expander) pinBundle(ctx context.Context, name, dir string, k *jobfile.K
 			return nil, err
 		}
 	}
-	ref.Manifest, ref.Runtimes = manifest, k.Runtimes()
-	for _, r := range ref.Runtimes {
-		ref.Rates = append(ref.Rates, uint64(k.Rate[r]))
+	ref.Manifest = manifest
+	var missing []string
+	for _, r := range k.Runtimes() {
+		lacks, err := e.lacks(ctx, dir, k, r)
+		switch {
+		case err != nil:
+			return nil, err
+		case lacks:
+			ref.Unsigned = append(ref.Unsigned, r)
+			missing = append(missing, k.DeviceFile(r), k.DeviceFile(r)+jobfile.SignatureSuffix)
+		default:
+			ref.Runtimes, ref.Rates = append(ref.Runtimes, r), append(ref.Rates, uint64(k.Rate[r]))
+		}
 	}
 	for _, file := range k.Files() {
-		if file == k.Wasm {
+		if file == k.Wasm || slices.Contains(missing, file) {
 			continue
 		}
 		p := path.Join(dir, file)
@@ -196,6 +213,23 @@ func (e *expander) pinBundle(ctx context.Context, name, dir string, k *jobfile.K
 		}
 	}
 	return ref, nil
+}
+
+// lacks says whether the variant for a runtime is one that has to be signed, and
+// has not been.
+func (e *expander) lacks(ctx context.Context, dir string, k *jobfile.Kernel, runtime string) (bool, error) {
+	if !jobfile.Signed(runtime) {
+		return false, nil
+	}
+	file := path.Join(dir, k.DeviceFile(runtime))
+	for _, p := range []string{file, file + jobfile.SignatureSuffix} {
+		if _, err := e.files.Stat(ctx, p); errors.Is(err, wire.NotFound) {
+			return true, nil
+		} else if err != nil {
+			return false, problem(wire.CodeOf(err), e.job, 0, "%s: %v", p, err)
+		}
+	}
+	return false, nil
 }
 
 // pin reads a module and takes its digest.

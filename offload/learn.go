@@ -29,6 +29,8 @@ type knowledge struct {
 type kernelKnowledge struct {
 	warmUp predict.Rate // seconds of a cold start
 	output predict.Rate // bytes written for one read
+	// circuit is what the circuit would do, by the cycles of its model.
+	circuit predict.Rate
 }
 
 type hostKnowledge struct {
@@ -101,6 +103,7 @@ type ended struct {
 	local   uint64 // of in, what came from the host itself
 	remote  uint64 // and what came over the network
 	timing  *wire.Timing
+	circuit time.Duration // see modelled
 	prior   predict.Prior
 	device  place.Device // its speed
 
@@ -140,6 +143,7 @@ func (k *knowledge) succeeded(e ended) {
 		k.kernels[e.kernel] = x
 	}
 	x.output.Observe(float64(e.out)+1, float64(e.in)+1)
+	x.circuit.Observe(float64(e.in), e.circuit.Seconds())
 	if warm := k.warm[e.node]; !warm[e.kernel] {
 		x.warmUp.Observe(time.Duration(e.timing.GetWarmNs()).Seconds(), 1)
 		next := make(map[string]bool, len(warm)+1)
@@ -208,6 +212,26 @@ func (k *knowledge) expect(kernel string) (warmUp time.Duration, output float64)
 	return 0, 0
 }
 
+// circuit is how many bytes a second the circuit of a kernel takes, by the cycles
+// that its model has taken (variantKey of its rtl variant); 0: it has not run.
+func (k *knowledge) circuit(kernel string) float64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if x := k.kernels[kernel]; x != nil {
+		return x.circuit.PerSecond()
+	}
+	return 0
+}
+
+// modelled is how long the circuit would have taken whose model a task has run, in
+// nanoseconds; 0: it has run something else.
+func modelled(x *wire.Task) int64 {
+	if x.Cycles == 0 {
+		return 0
+	}
+	return x.DeviceNs
+}
+
 // kernelKey is what run times of a kernel are learned under. All kernels of the
 // binary are one module, so the name counts, too.
 func kernelKey(ref *wire.KernelRef) string {
@@ -245,6 +269,6 @@ func (t *term) remember(j *jobState, tasks []*wire.Task) {
 	}
 	slices.SortFunc(list, func(a, b *wire.Task) int { return cmp.Or(cmp.Compare(a.EndedNs, b.EndedNs), cmp.Compare(a.N, b.N)) })
 	for _, x := range list[max(0, len(list)-recordsKept):] {
-		t.observe(j, x, ended{bytes: inputsSize(x), in: x.BytesIn, out: x.BytesOut, local: x.BytesLocal, remote: x.BytesRemote, timing: x.Timing})
+		t.observe(j, x, ended{bytes: inputsSize(x), in: x.BytesIn, out: x.BytesOut, local: x.BytesLocal, remote: x.BytesRemote, timing: x.Timing, circuit: time.Duration(modelled(x))})
 	}
 }

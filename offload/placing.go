@@ -39,6 +39,12 @@ func (t *term) alternatives(j *jobState, phase string) []place.Alternative {
 	out := slices.Clone(j.alternatives(phase))
 	for i := range out {
 		out[i].WarmUp, _ = t.s.known.expect(out[i].Kernel)
+		if out[i].Runtime == jobfile.RuntimeFPGA {
+			// What the model of the same circuit has taken is better than a promise.
+			if rate := t.s.known.circuit(variantKey(kernelOfTask(j.job, phase), jobfile.RuntimeRTL)); rate > 0 {
+				out[i].Hint.Rate = rate
+			}
+		}
 	}
 	return out
 }

@@ -93,7 +93,8 @@ func provenanceText(j *wire.Job, tasks []*wire.Task) string {
 func usageText(j *wire.Job, tasks []*wire.Task, now time.Time) string {
 	var b strings.Builder
 	var in, out, peak, attempts, local, remote, remembered uint64
-	var cpu, busy time.Duration
+	var cpu, busy, device time.Duration
+	var cycles uint64
 	for _, t := range tasks {
 		in += t.BytesIn
 		out += t.BytesOut
@@ -105,11 +106,14 @@ func usageText(j *wire.Job, tasks []*wire.Task, now time.Time) string {
 		peak = max(peak, t.PeakMemory)
 		attempts += uint64(t.Attempt)
 		cpu += time.Duration(t.CpuNs)
+		device += time.Duration(t.DeviceNs)
+		cycles += t.Cycles
 		busy += elapsed(t.StartedNs, t.EndedNs, now)
 	}
 	fmt.Fprintf(&b, "tasks %d\ndone %d\nremembered %d\nattempts %d\n", j.Tasks, j.TasksDone, remembered, attempts)
 	fmt.Fprintf(&b, "wall_seconds %.3f\ntask_seconds %.3f\ncpu_seconds %.3f\n", elapsed(j.SubmittedNs, j.EndedNs, now).Seconds(), busy.Seconds(), cpu.Seconds())
 	fmt.Fprintf(&b, "bytes_in %d\nbytes_local %d\nbytes_remote %d\nbytes_out %d\npeak_memory %d\n", in, local, remote, out, peak)
+	deviceUsage(&b, device, cycles)
 	return b.String()
 }
 
@@ -134,10 +138,24 @@ func taskText(what string, t *wire.Task, now time.Time) string {
 	case "stderr":
 		return string(t.StderrTail)
 	case "usage":
-		return fmt.Sprintf("task_seconds %.3f\ncpu_seconds %.3f\nbytes_in %d\nbytes_local %d\nbytes_remote %d\nbytes_out %d\npeak_memory %d\n",
+		var b strings.Builder
+		fmt.Fprintf(&b, "task_seconds %.3f\ncpu_seconds %.3f\nbytes_in %d\nbytes_local %d\nbytes_remote %d\nbytes_out %d\npeak_memory %d\n",
 			elapsed(t.StartedNs, t.EndedNs, now).Seconds(), time.Duration(t.CpuNs).Seconds(), t.BytesIn, t.BytesLocal, t.BytesRemote, t.BytesOut, t.PeakMemory)
+		deviceUsage(&b, time.Duration(t.DeviceNs), t.Cycles)
+		return b.String()
 	}
 	return ""
+}
+
+// deviceUsage adds what was used of devices: the time that kernels ran there, or on
+// a simulated one the time that its cycles would take.
+func deviceUsage(b *strings.Builder, device time.Duration, cycles uint64) {
+	if device > 0 {
+		fmt.Fprintf(b, "device_seconds %.6f\n", device.Seconds())
+	}
+	if cycles > 0 {
+		fmt.Fprintf(b, "cycles %d\n", cycles)
+	}
 }
 
 // hostText is what the file called what says of a host.

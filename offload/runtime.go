@@ -9,7 +9,7 @@ import (
 
 // runtimesOf are those that a kernel has a variant for.
 func runtimesOf(ref *wire.KernelRef) []string {
-	if len(ref.GetRuntimes()) == 0 {
+	if len(ref.GetRuntimes()) == 0 && len(ref.GetUnsigned()) == 0 {
 		return []string{jobfile.RuntimeWasm}
 	}
 	return ref.Runtimes

@@ -18,11 +18,13 @@ import (
 
 // variant is one way to run a kernel, with its file on this host.
 type variant struct {
-	runtime  string
-	module   string
-	digest   []byte
-	manifest []byte // of what runs on a device
-	file     *wire.KernelFile
+	runtime string
+	module  string
+	digest  []byte
+	// Of what runs on a device:
+	manifest  []byte
+	signature []byte // where one is needed
+	file      *wire.KernelFile
 }
 
 // engaged is a worker that is about to run a variant.
@@ -60,33 +62,50 @@ func (a *Agent) variant(ctx context.Context, ref *wire.KernelRef, runtime string
 		a.modules.Lock()
 		defer a.modules.Unlock()
 		module, err := a.fetchFile(ctx, ref, f)
-		return variant{runtime, module, f.Digest, ref.Manifest, f}, err
+		v := variant{runtime: runtime, module: module, digest: f.Digest, manifest: ref.Manifest, file: f}
+		if err == nil && jobfile.Signed(runtime) {
+			v.signature, err = a.signature(ctx, ref, f.Name)
+		}
+		return v, err
 	}
 	return variant{}, fmt.Errorf("%w: %s has no file %s", errModule, ref.Name, k.DeviceFile(runtime))
 }
 
-// engage finds a worker for a variant. Where the variant is wrong on this
-// host's device, and the job may use another, that one is engaged. label names
-// the device that the scheduler chose.
-func (a *Agent) engage(ctx context.Context, ref *wire.KernelRef, v variant, label string, others []string) (*engaged, error) {
+// wish is what a job says of the worker for its task.
+type wish struct {
+	label     string   // of the device that the scheduler chose
+	others    []string // runtimes that it may use, too
+	simulated bool     // so may a simulated device be
+}
+
+// engage finds a worker for a variant. Where the variant is of no use on this
+// host, and the job may use that for wasm, this one is engaged.
+func (a *Agent) engage(ctx context.Context, ref *wire.KernelRef, v variant, w wish) (*engaged, error) {
+	e, err := a.engageOn(ctx, ref, v, w)
+	if !unusable(err) || !slices.Contains(w.others, jobfile.RuntimeWasm) {
+		return e, err
+	}
+	a.log.Warn("variant not used", "kernel", ref.Name, "runtime", v.runtime, "err", err)
+	if v, err = a.variant(ctx, ref, jobfile.RuntimeWasm); err != nil {
+		return nil, err
+	}
+	return a.engageOn(ctx, ref, v, w)
+}
+
+func (a *Agent) engageOn(ctx context.Context, ref *wire.KernelRef, v variant, w wish) (*engaged, error) {
 	if v.runtime == jobfile.RuntimeWasm {
 		p, err := a.take(ctx)
 		return &engaged{v, p, nil}, err
 	}
-	x, err := a.devices.acquire(ctx, v.runtime, label)
+	if err := a.vouched(ref, v); err != nil {
+		return nil, err
+	}
+	x, err := a.devices.acquire(ctx, v.runtime, w.label, w.simulated)
 	if err != nil {
 		return nil, err
 	}
 	if err = trusted(ref, v.file, x); err == nil {
 		err = a.check(ctx, ref, v, x)
-	}
-	if errors.Is(err, trial.ErrDiffers) && slices.Contains(others, jobfile.RuntimeWasm) {
-		a.devices.release(x)
-		a.log.Warn("variant not used", "kernel", ref.Name, "device", x.label, "err", err)
-		if v, err = a.variant(ctx, ref, jobfile.RuntimeWasm); err != nil {
-			return nil, err
-		}
-		return a.engage(ctx, ref, v, "", nil)
 	}
 	var p *worker.Process
 	if err == nil {
@@ -188,7 +207,9 @@ func (a *Agent) compare(ctx context.Context, ref *wire.KernelRef, v variant, x *
 	if err != nil {
 		return err
 	}
-	got, _, err := trial.RunOn(ctx, p, trial.Task(b, v.runtime, v.module, v.digest, in))
+	task := trial.Task(b, v.runtime, v.module, v.digest, in)
+	task.Run.Signature = v.signature
+	got, _, err := trial.RunOn(ctx, p, task)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUntested, err)
 	}

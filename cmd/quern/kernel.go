@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"quernfs/offload/jobfile"
 	"quernfs/offload/kernels"
+	"quernfs/offload/sign"
 	"quernfs/offload/trial"
 )
 
@@ -24,7 +26,7 @@ func newKernel() *cobra.Command {
 host: of a bundled one by its name, of one of your own by its directory (with a /
 in it), which may be one below .compute/kernels of a mount.`,
 	}
-	kernel.AddCommand(newKernelLs(), newKernelTest(), newKernelBench())
+	kernel.AddCommand(newKernelLs(), newKernelTest(), newKernelBench(), newKernelBuildRTL(), newKernelKeygen(), newKernelSign())
 	return kernel
 }
 
@@ -47,7 +49,7 @@ func newKernelLs() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				all = append(all, kernelInfo{k.Name, kernels.Version, b.Kernel.Runtimes(), k.About})
+				all = append(all, kernelInfo{k.Name, kernels.Version, b.Complete(), k.About})
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), all)
@@ -70,6 +72,7 @@ type trialFlags struct {
 	params []string
 	size   string
 	seed   uint64
+	keys   string
 	json   bool
 }
 
@@ -79,6 +82,7 @@ func (f *trialFlags) add(cmd *cobra.Command, size string) {
 	cmd.Flags().StringArrayVar(&f.params, "param", nil, "parameter of the kernel, NAME=VALUE; may be repeated")
 	cmd.Flags().StringVar(&f.size, "size", size, "size of a random input")
 	cmd.Flags().Uint64Var(&f.seed, "seed", 1, "seed of a random input")
+	cmd.Flags().StringVar(&f.keys, "fpga-keys", "", "file of the keys that this host trusts: bitstreams, and models of circuits, that one of them has signed are run, too")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
 }
 
@@ -204,7 +208,15 @@ func tryKernel(ctx context.Context, out io.Writer, name string, f *trialFlags, r
 		return err
 	}
 	defer os.RemoveAll(dir)
-	h := &trial.Bench{Command: []string{exe, "worker"}, Env: trial.Environ(os.Environ()), Dir: dir}
+	env := trial.Environ(os.Environ())
+	if f.keys != "" {
+		keys, err := filepath.Abs(f.keys)
+		if err != nil {
+			return err
+		}
+		env = append(env, sign.KeysEnv+"="+keys)
+	}
+	h := &trial.Bench{Command: []string{exe, "worker"}, Env: env, Dir: dir}
 	variants, absent := h.Variants(ctx, b)
 	if len(variants) == 0 {
 		return fmt.Errorf("this host can run no variant of %s: %w", b.Name, errors.Join(absent...))

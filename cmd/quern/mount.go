@@ -26,6 +26,7 @@ type mountFlags struct {
 	labels  map[string]string
 	debug   string
 	exec    execFlags
+	fpga    fpgaFlags
 }
 
 func (m *mountFlags) add(flags *pflag.FlagSet, agent bool) {
@@ -43,6 +44,7 @@ func (m *mountFlags) addBuffers(flags *pflag.FlagSet) {
 	flags.StringVar(&m.output, "output-limit", "16GiB", "most that one task may write")
 	flags.StringToStringVar(&m.labels, "label", nil, "of the host, KEY=VALUE, for jobs that say where they may run: zone, rack, gpu, …")
 	m.exec.add(flags)
+	m.fpga.add(flags)
 }
 
 // outputLimit is how many bytes one task may write.
@@ -67,7 +69,7 @@ func (m *mountFlags) args() []string {
 	for _, key := range sortedKeys(m.labels) {
 		args = append(args, "--label", key+"="+m.labels[key])
 	}
-	return append(args, m.exec.args()...)
+	return append(append(args, m.exec.args()...), m.fpga.args()...)
 }
 
 func newMount() *cobra.Command {

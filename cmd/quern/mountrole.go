@@ -163,6 +163,10 @@ func (p *process) prepareAgent(ctx context.Context, m mountRole, files offload.F
 		Labels:   append([]*wire.Label{{Key: "host", Value: host}}, wireLabels(m.flags.labels)...),
 		Endpoint: &wire.Endpoint{Host: transport.HostID(), Server: host + ":" + m.name},
 	}
+	fpga, err := m.flags.fpga.config()
+	if err != nil {
+		return 0, nil, err
+	}
 	programs := m.flags.exec.open(ctx, exe, filepath.Join(m.scratch, "exec"), log)
 	if n.Exec = programs.Offer(); n.Exec != nil {
 		n.Runtimes = append(n.Runtimes, "exec")
@@ -174,7 +178,7 @@ func (p *process) prepareAgent(ctx context.Context, m mountRole, files offload.F
 	agent, err := offload.NewAgent(offload.AgentConfig{
 		Node: id, Host: host, Files: files, Meta: c, Worker: []string{exe, "worker", "wasm"},
 		Devices: []string{exe, "worker"}, WorkerEnv: trial.Environ(os.Environ()),
-		Slots: slots, OutputLimit: limit, Dir: m.scratch, Exec: programs, Mounted: mounted, Log: log,
+		Slots: slots, OutputLimit: limit, Dir: m.scratch, Exec: programs, FPGA: fpga, Mounted: mounted, Log: log,
 	})
 	if err != nil {
 		return 0, nil, err

@@ -33,6 +33,6 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	return fmt.Sprintf("%s is not loaded: %v; an administrator signs it with: quern kernel sign DIR/", e.File, e.Err)
+	return fmt.Sprintf("%s is not loaded: %v", e.File, e.Err)
 }
 func (e *Error) Unwrap() error { return e.Err }

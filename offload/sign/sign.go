@@ -33,7 +33,7 @@ type Keys []Key
 
 // The reasons why a file is not to be used; Verify wraps them in a sentence.
 var (
-	ErrUnsigned  = errors.New("it is not signed")
+	ErrUnsigned  = errors.New("it is not signed (quern kernel sign)")
 	ErrUntrusted = errors.New("nobody whom this host trusts has signed it")
 	ErrWrong     = errors.New("its signature is wrong")
 )

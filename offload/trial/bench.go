@@ -210,6 +210,6 @@ func Environ(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
 		return name != "LD_LIBRARY_PATH" && name != "OCL_ICD_VENDORS" && name != "OPENCL_VENDOR_PATH" &&
-			name != "CUDA_VISIBLE_DEVICES" && name != "QUERN_ONNXRUNTIME" && !strings.HasPrefix(name, "POCL_")
+			name != "CUDA_VISIBLE_DEVICES" && name != "QUERN_ONNXRUNTIME" && name != "QUERN_FPGA_ANY" && !strings.HasPrefix(name, "POCL_")
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"quernfs/offload/jobfile"
 	"quernfs/offload/kernels"
@@ -113,6 +114,11 @@ func (b *Bundle) made(file string) bool {
 		}
 	}
 	return false
+}
+
+// Complete are the runtimes for which all that runs is there.
+func (b *Bundle) Complete() []string {
+	return slices.DeleteFunc(b.Kernel.Runtimes(), func(r string) bool { return b.lacks(r) != nil })
 }
 
 // lacks is why the variant for a runtime is not complete: nil if it is.
