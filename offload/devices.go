@@ -237,7 +237,7 @@ func (d *devices) report() (out []*wire.Device) {
 		out = append(out, w)
 	}
 	for _, r := range d.asked {
-		out = append(out, &wire.Device{Name: r, Runtime: r, State: DeviceUnproved, Reason: "its devices are being looked for"})
+		out = append(out, &wire.Device{Name: r, Runtime: r, Simulated: jobfile.Simulated(r), State: DeviceUnproved, Reason: "its devices are being looked for"})
 	}
 	return out
 }

@@ -98,7 +98,7 @@ func Start(ctx context.Context, cfg Config) (*Process, error) {
 	if cfg.CacheDir != "" {
 		args = append(args[:len(args):len(args)], "--cache", cfg.CacheDir)
 	}
-	p := &Process{link: newLink(conn), conn: conn, tail: NewTail(4 << 10), ended: make(chan struct{})}
+	p := &Process{link: newLink(conn), conn: conn, tail: NewTail(64 << 10), ended: make(chan struct{})}
 	cmd := exec.Command(cfg.Command[0], args...)
 	cmd.Env = cfg.environ()
 	cmd.Dir = "/"
@@ -151,10 +151,26 @@ func Start(ctx context.Context, cfg Config) (*Process, error) {
 // how tells how an ended worker ended.
 func (p *Process) how() string {
 	<-p.ended
-	if text := strings.TrimSpace(p.tail.String()); text != "" {
+	if text := lastWords(p.tail.String()); text != "" {
 		return p.state + ": " + text
 	}
 	return p.state
+}
+
+// lastWords are what a process that has crashed has said of it: of the dump that
+// Go's runtime makes, the line that tells why.
+func lastWords(text string) string {
+	for line := range strings.Lines(text) {
+		for _, begin := range []string{"SIG", "fatal error: ", "panic: "} {
+			if strings.HasPrefix(line, begin) {
+				return strings.TrimSpace(line)
+			}
+		}
+	}
+	if text = strings.TrimSpace(text); len(text) > 4<<10 {
+		text = strings.ToValidUTF8(text[len(text)-4<<10:], "?")
+	}
+	return text
 }
 
 // Pid is the worker's process id.
