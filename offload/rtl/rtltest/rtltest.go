@@ -71,23 +71,22 @@ func Model(t testing.TB, d rtl.Design) []byte {
 // signed, and the line that trusts who has signed it.
 func Threshold(t testing.TB) (files map[string][]byte, trusted string) {
 	t.Helper()
-	files = map[string][]byte{}
-	for _, name := range []string{"kernel.yaml", "k.cl", "threshold.v", "test.in", "test.out"} {
-		if files[name] = kernels.File("threshold", name); files[name] == nil {
-			t.Fatal("the kernel threshold has no file ", name)
+	manifest := kernels.Manifest("threshold")
+	k, err := jobfile.ParseKernel(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = map[string][]byte{"kernel.yaml": manifest}
+	for _, name := range append(k.Files(), k.RTL.Source...) {
+		if data := kernels.File("threshold", name); data != nil {
+			files[name] = data
 		}
 	}
-	wasm, _, err := kernels.Module()
-	if err != nil {
+	if files["k.wasm"], _, err = kernels.Module(); err != nil {
 		t.Fatal(err)
 	}
-	files["k.wasm"] = wasm
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "threshold.v"), files["threshold.v"], 0o600); err != nil {
-		t.Fatal(err)
-	}
-	k, err := jobfile.ParseKernel(files["kernel.yaml"])
-	if err != nil {
 		t.Fatal(err)
 	}
 	files["k.so"] = Model(t, rtl.DesignOf(k.RTL, dir))
