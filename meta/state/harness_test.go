@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,7 +68,21 @@ func (r *rig) do(c *wire.Command) *wire.Result {
 	if err != nil {
 		r.tb.Fatal(err)
 	}
+	r.checkJobs()
 	return results[0]
+}
+
+// checkJobs: the open jobs that are remembered are those that are stored.
+func (r *rig) checkJobs() {
+	r.tb.Helper()
+	got, err1 := r.s.Jobs()
+	want, err2 := r.s.storedJobs()
+	if err1 != nil || err2 != nil {
+		r.tb.Fatal(err1, err2)
+	}
+	if !slices.EqualFunc(got, want, func(a, b *wire.Job) bool { return proto.Equal(a, b) }) {
+		r.tb.Fatalf("open jobs: %v, stored are %v", got, want)
+	}
 }
 
 // leader applies a command of the leader's own.

@@ -137,6 +137,7 @@ func (t *tx) removeJob(op *wire.RemoveJob) *wire.Result {
 	}
 	t.reindex(t.job(j.Id), nil)
 	t.del(jobKey(nil, j.Id))
+	t.jobs[j.Id] = nil
 	t.del(jobNameKey(nil, j.Name))
 	return &wire.Result{}
 }

@@ -179,10 +179,11 @@ func (t *tx) replaceTask(old, task *wire.Task) {
 }
 
 // putJob also keeps the indices of jobs that have not ended, and of those that
-// are to be removed.
+// are to be removed. j is not changed after that.
 func (t *tx) putJob(j *wire.Job) {
 	t.reindex(t.job(j.Id), j)
 	t.set(jobKey(nil, j.Id), j)
+	t.jobs[j.Id] = j
 }
 
 func (t *tx) event(j *wire.Job, text string) {

@@ -273,19 +273,6 @@ func (s *State) Policy() (*wire.Policy, error) {
 	return root.Policy, nil
 }
 
-// Jobs returns the jobs that have not ended, by number.
-func (s *State) Jobs() (jobs []*wire.Job, err error) {
-	err = s.read(func(v *view) {
-		v.prefix([]byte{kJob, jActive}, func(key, _ []byte) bool {
-			if j := v.job(num64(key[2:])); j != nil {
-				jobs = append(jobs, j)
-			}
-			return true
-		})
-	})
-	return jobs, err
-}
-
 // Job returns one job.
 func (s *State) Job(id uint64) (j *wire.Job, err error) {
 	err = s.read(func(v *view) { j = v.job(id) })

@@ -47,6 +47,8 @@ type State struct {
 	tx     tx
 	broken error // an Apply that failed half-way; nothing can be applied after it
 
+	openJobs openJobs
+
 	pos atomic.Pointer[position]
 }
 
@@ -154,7 +156,7 @@ func (s *State) load(cfg Config) error {
 	n := cmp.Or(cfg.Records, 8192)
 	s.tx = tx{
 		vkey: bytes.Clone(cfg.Key), inodes: newRecords[wire.Inode](n), blocks: newRecords[wire.Block](n),
-		sessions: v.sessions(), changes: map[uint64]struct{}{}, counts: v.counters(), refs: map[uint64]delta{},
+		sessions: v.sessions(), changes: map[uint64]struct{}{}, jobs: map[uint64]*wire.Job{}, counts: v.counters(), refs: map[uint64]delta{},
 	}
 	s.tx.stored = s.tx.counts
 	return v.err
@@ -214,6 +216,8 @@ func (s *State) Apply(entries []Entry) ([]*wire.Result, error) {
 		return nil, s.broken
 	}
 	s.pos.Store(&last)
+	s.openJobs.committed(t.jobs)
+	clear(t.jobs)
 	return results, nil
 }
 

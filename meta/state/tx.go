@@ -23,7 +23,8 @@ type tx struct {
 	inodes   records[wire.Inode]
 	blocks   records[wire.Block]
 	sessions map[uint64]*session
-	changes  map[uint64]struct{} // sessions whose record is not in the batch yet
+	changes  map[uint64]struct{}  // sessions whose record is not in the batch yet
+	jobs     map[uint64]*wire.Job // that the batch puts; nil: removes
 	counts   counters
 	stored   counters // as in the batch or database
 
