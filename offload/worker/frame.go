@@ -68,7 +68,8 @@ type link struct {
 	buf []byte
 	out []byte // frames that are not written yet
 	// since is when a frame was received last. For hold from then on frames may
-	// wait for others, until this end receives: so a short run takes one write.
+	// wait for others, until this end receives: so a short run takes one write. What
+	// goes to the standard error does not wait, for the worker may be about to crash.
 	since time.Time
 }
 
@@ -95,7 +96,7 @@ func (l *link) send(k kind, parts ...[]byte) error {
 	for _, p := range parts {
 		l.out = append(l.out, p...)
 	}
-	if len(l.out) < holdMost && time.Since(l.since) < hold {
+	if k != kindErr && len(l.out) < holdMost && time.Since(l.since) < hold {
 		return nil
 	}
 	return l.flush()

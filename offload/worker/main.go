@@ -154,7 +154,10 @@ func serveRun(e runner, l *link, r *Run) (last bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return exit.Last, l.send(kindExit, body)
+	if err := l.send(kindExit, body); err != nil {
+		return false, err
+	}
+	return exit.Last, l.flush()
 }
 
 // port is the worker's way out during one run. After an error of the link
