@@ -56,6 +56,7 @@ type jobInfo struct {
 	User      uint32     `json:"uid"`
 	Priority  int32      `json:"priority"`
 	Paused    bool       `json:"paused"`
+	Rule      string     `json:"rule,omitempty"`
 	Submitted time.Time  `json:"submitted"`
 	Ended     time.Time  `json:"ended,omitzero"`
 	TaskList  []taskInfo `json:"task_list,omitempty"`
@@ -81,7 +82,7 @@ func jobOf(j *wire.Job, tasks []*wire.Task) jobInfo {
 	info := jobInfo{
 		ID: j.GetId(), Name: j.GetName(), Kernel: j.GetKernel(), State: j.GetState(), Reason: j.GetReason(),
 		Tasks: j.GetTasks(), Done: j.GetTasksDone(), Failed: j.GetTasksFailed(), Submitted: time.Unix(0, j.GetSubmittedNs()).UTC(),
-		User: j.GetCred().GetUid(), Priority: j.GetPriority(), Paused: j.GetPaused(),
+		User: j.GetCred().GetUid(), Priority: j.GetPriority(), Paused: j.GetPaused(), Rule: j.GetRule(),
 	}
 	if j.GetEndedNs() != 0 {
 		info.Ended = time.Unix(0, j.GetEndedNs()).UTC()

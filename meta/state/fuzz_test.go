@@ -37,6 +37,12 @@ func FuzzApply(f *testing.F) {
 	seed(&wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: &wire.Job{Name: "j"}, Tasks: []*wire.Task{{}, nil}}}},
 		&wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: &wire.Task{Job: 1, Attempt: 1, State: "succeeded"}, OutIno: 3}}},
 		&wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{Id: 1, State: "cancelled"}}})
+	seed(name,
+		&wire.Command{Op: &wire.Command_PutRefusal{PutRefusal: &wire.PutRefusal{Name: "j", Ino: ino, Text: "line 1"}}},
+		&wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{About: []uint64{ino}, Tasks: []*wire.Task{{}}, Job: &wire.Job{Name: "j",
+			Notify: &wire.Entry{Parent: 1, Name: "n"}, Source: &wire.Source{Parent: 1, Name: "f", Ino: ino, Drop: wire.Drop_ALWAYS}}}}},
+		&wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: &wire.Task{Job: 1, Attempt: 1, State: "succeeded"}, SourceSessions: []uint64{1}}}},
+		&wire.Command{Op: &wire.Command_ClearRefusal{ClearRefusal: &wire.ClearRefusal{Name: "j", Ino: ino}}})
 	seed(&wire.Command{Session: 1, Op: &wire.Command_ReserveInodes{ReserveInodes: &wire.ReserveInodes{Count: 3}}},
 		&wire.Command{Op: &wire.Command_SetXattr{SetXattr: &wire.SetXattr{Ino: 1, Name: PolicyXattr, Value: []byte("4+2")}}},
 		&wire.Command{Op: &wire.Command_SetXattr{SetXattr: &wire.SetXattr{Ino: 1, Name: acl.Default, Value: parseACL(f, "u:rwx,g:rx,o:r").Encode()}}},
@@ -81,6 +87,7 @@ func FuzzQuery(f *testing.F) {
 		{Op: &wire.Query_GetExtents{GetExtents: &wire.GetExtents{Ino: 1}}},
 		{Op: &wire.Query_GetBlocks{GetBlocks: &wire.GetBlocks{Ids: []uint64{1}}}},
 		{Op: &wire.Query_ListJobs{ListJobs: &wire.ListJobs{}}},
+		{Op: &wire.Query_ListRefusals{ListRefusals: &wire.ListRefusals{Ino: 1}}},
 		{Op: &wire.Query_Access{Access: &wire.Access{Ino: 1, Mask: 7}}},
 	} {
 		b, err := proto.Marshal(q)
