@@ -91,7 +91,11 @@ func (t *tx) submitJob(op *wire.SubmitJob) *wire.Result {
 	j.SubmittedNs, j.StartedNs, j.EndedNs = t.now, 0, 0
 	j.Tasks, j.TasksDone, j.TasksFailed, j.NextTask = 0, 0, 0, 0
 	j.Events = nil
-	t.event(j, "submitted")
+	if j.Rule != "" {
+		t.event(j, "submitted by the rule "+j.Rule)
+	} else {
+		t.event(j, "submitted")
+	}
 	j.OutDir = t.makeOutput(outputs, j)
 	t.addTasks(j, op.Tasks)
 	t.putJob(j)

@@ -26,6 +26,9 @@ func (t *tx) settleSource(j *wire.Job, open []uint64) string {
 	if drop, why := t.decide(j); !drop {
 		return stays(why)
 	}
+	if j.OutParent != 0 && j.IfExists == wire.IfExists_SKIP {
+		return stays("a result of it may have been left out (if_exists: skip)")
+	}
 	for _, a := range j.After {
 		if other := t.job(a.Job); other == nil || other.State != stateSucceeded {
 			return stays("the job " + a.Name + " has not succeeded")

@@ -172,6 +172,16 @@ func TestSourceStaysUnlessItsJobSucceeds(t *testing.T) {
 	if _, err := r.s.Inode(ino); err == nil {
 		t.Error("the inode outlives its last reader")
 	}
+	// Where a result may have been left out, the file is all there is.
+	s := drop()
+	dir, _, job = landed(t, r, "skip", s)
+	j := mustJob(t, r, job)
+	res := submitJob(r, &wire.Job{Name: "skipping", Source: j.Source, OutParent: dir, IfExists: wire.IfExists_SKIP, Cred: j.Cred}, 1, 0)
+	expect(t, "begin", task(r, res.Value, 0, 1, "running", 0), "ok")
+	expect(t, "skipped", succeed(r, res.Value, 1, 0), "ok")
+	if !there(r, dir, "skip") || !strings.Contains(lastEvent(t, r, res.Value), "if_exists: skip") {
+		t.Errorf("with results left out: %s", lastEvent(t, r, res.Value))
+	}
 	// Of several tasks it is the last that removes it.
 	dir, _, job = landed(t, r, "two", drop())
 	expect(t, "another task", updateJob(r, &wire.UpdateJob{Id: job, Tasks: []*wire.Task{{Phase: "map"}}}), "ok")

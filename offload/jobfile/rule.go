@@ -83,7 +83,7 @@ func ParseRule(data []byte) (*Rule, error) {
 		return nil, err
 	}
 	r := &Rule{Close: true, Rename: true, Then: Then{Drop: Never}}
-	version := false
+	version, thenLine := false, 0
 	err = fields(root, map[string]func(*yaml.Node) error{
 		"version": func(n *yaml.Node) error {
 			version = true
@@ -106,6 +106,7 @@ func ParseRule(data []byte) (*Rule, error) {
 			return err
 		},
 		"then": func(n *yaml.Node) (err error) {
+			thenLine = n.Line
 			r.Then, err = then(n)
 			return err
 		},
@@ -119,6 +120,8 @@ func ParseRule(data []byte) (*Rule, error) {
 		return nil, Errorf(0, "the rule matches nothing: give \"match: {path: /DIRECTORY}\"")
 	case r.Job == nil:
 		return nil, Errorf(0, "the rule has no job: give \"job:\" and what it runs, such as {kernel: wordcount}")
+	case r.Then.Drop != Never && r.Job.IfExists == Skip:
+		return nil, Errorf(thenLine, "then removes the file once its results are there, but with \"if_exists: skip\" they may be left out: use fail or replace")
 	}
 	return r, nil
 }

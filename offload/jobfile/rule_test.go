@@ -144,6 +144,7 @@ func TestParseRuleRefuses(t *testing.T) {
 		"version: 1\nmatch: {path: /a}\njob:\n  kernel: k\n\n  memory: 1\n": `line 6: memory must be a size from 1MiB to 4GiB such as 256MiB, not the number 1`,
 		"version: 1\nmatch: {path: /a}\njob: {output: x}\n":                 `the job names no kernel: give "kernel: NAME", "wasm: /PATH" or "exec: {argv: [PROGRAM, …]}"`,
 
+		"version: 1\nmatch: {path: /a}\nthen: drop\njob: {kernel: k, output: '/b/{file}', if_exists: skip}\n": `line 3: then removes the file once its results are there, but with "if_exists: skip" they may be left out: use fail or replace`,
 		head + "then: burn\n":                             `line 4: ` + thenMust + `"burn"`,
 		head + "then: [keep]\n":                           `line 4: ` + thenMust + `a list`,
 		head + "then: {}\n":                               `line 4: ` + thenMust + `a mapping`,
