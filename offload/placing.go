@@ -202,6 +202,9 @@ func (j *jobState) fill(hosts map[uint32]string) {
 func (j *jobState) placeTask(x *taskState, hosts map[uint32]string) place.Task {
 	p := place.Task{ID: place.ID{Job: x.t.Job, N: x.t.N}, Bytes: x.bytes}
 	p.Avoid, p.Shun = avoid(x.t)
+	if x.hung != 0 {
+		p.Avoid = append(p.Avoid, x.hung)
+	}
 	if j.spec != nil && j.spec.Locality == jobfile.Any {
 		return p
 	}

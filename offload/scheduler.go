@@ -31,10 +31,11 @@ type View = interface {
 
 // SchedulerConfig is useful when zero.
 type SchedulerConfig struct {
-	LostAfter time.Duration // since an agent's last poll; 0: 15 s
-	LateAfter time.Duration // a task is not late before it has run for so long; 0: 1 s
-	Model     place.Model   // zero: place.Default
-	Log       *slog.Logger
+	LostAfter  time.Duration // since an agent's last poll; 0: 15 s
+	LateAfter  time.Duration // a task is not late before it has run for so long; 0: 1 s
+	StuckAfter time.Duration // a task does not seem to hang before it has run for so long; 0: a minute
+	Model      place.Model   // zero: place.Default
+	Log        *slog.Logger
 }
 
 // Scheduler gives tasks to agents while this server leads. The state machine
@@ -56,6 +57,9 @@ func NewScheduler(cfg SchedulerConfig) *Scheduler {
 	}
 	if cfg.LateAfter <= 0 {
 		cfg.LateAfter = time.Second
+	}
+	if cfg.StuckAfter <= 0 {
+		cfg.StuckAfter = stuckAfter
 	}
 	if cfg.Model == (place.Model{}) {
 		cfg.Model = place.Default

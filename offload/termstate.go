@@ -44,6 +44,7 @@ type taskState struct {
 	started time.Time     // of the running attempt, as this term knows it
 	expect  time.Duration // how long that was predicted to take
 	second  *secondState  // beside it; nil: none
+	hung    uint32        // the agent of an attempt that was taken back since it may have hung; 0: none
 }
 
 func (x *taskState) id() attemptID { return attemptID{x.t.Job, x.t.N, x.t.Attempt} }

@@ -59,6 +59,7 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 		x    *taskState
 		next *wire.Task
 		lost bool // it was not the task's fault
+		hang bool // it may hang where it runs
 	}
 	var losses []loss
 	take := func(j *jobState, x *taskState, attempt uint32, fault bool, reason string) {
@@ -72,7 +73,7 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 			retries = j.spec.Retries
 		}
 		next.State, next.Reason = afterFailure(next.Attempt, next.Failures, retries, fault, reason)
-		losses = append(losses, loss{j, x, next, !fault})
+		losses = append(losses, loss{j, x, next, !fault, false})
 	}
 	t.mu.Lock()
 	for node, a := range t.agents {
@@ -88,6 +89,11 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 				take(j, x, id.attempt, false, fmt.Sprintf("host %s has not been heard of for %s", host, silent.Round(time.Second)))
 			case j.spec != nil && now.Sub(started) > j.spec.Timeout+overtime:
 				take(j, x, id.attempt, true, fmt.Sprintf("time-out: it runs for longer than %s", j.spec.Timeout))
+			case now.Sub(started) > t.s.cfg.StuckAfter:
+				if limit := t.limit(j, x); limit > 0 && now.Sub(started) > limit {
+					take(j, x, id.attempt, false, fmt.Sprintf("it has run for %s, and 95 of 100 like it end within %s: it may hang", short(now.Sub(started)), short(PlaceLate(x.t.Placement.Places[x.t.Placement.Chosen]))))
+					losses[len(losses)-1].hang = true
+				}
 			}
 		}
 		if lost && len(a.tasks) == 0 {
@@ -107,7 +113,10 @@ func (t *term) lose(ctx context.Context, now time.Time) error {
 			l.j.stale = true
 		} else {
 			if l.x.runs(next.Attempt) {
-				if l.lost {
+				switch {
+				case l.hang:
+					l.x.hung = next.Agent
+				case l.lost:
 					t.s.known.lost(next.Agent)
 				}
 				t.settle(l.j, l.x, next.Attempt, next.State, next.Reason, next.Failures)
