@@ -9,6 +9,7 @@ import (
 
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
+	"quernfs/offload/place"
 )
 
 // label gives a node labels.
@@ -340,5 +341,39 @@ func TestSubmitPlacement(t *testing.T) {
 		if code := wire.CodeOf(err); c.want != "" && code != wire.Unsupported && !strings.Contains(c.want, "too large") {
 			t.Errorf("%q: %v", c.spec, code)
 		}
+	}
+}
+
+// TestPattern: what the job file says reaches placement.
+func TestPattern(t *testing.T) {
+	spec, err := jobfile.Parse([]byte("version: 1\nkernel: k\ninputs: /x\nruntime: [opencl, wasm]\nshare: 3\npriority: 5\nobjective: makespan\ngang: true\nreduce: {}\n" +
+		"placement: {locality: strict, hosts: a*, simulated: true}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tm := newTerm(NewScheduler(SchedulerConfig{}), nil)
+	tm.nodes = []*wire.NodeStatus{{Node: &wire.Node{Id: 1, Name: "a1", Kind: "agent"}}, {Node: &wire.Node{Id: 2, Name: "b", Kind: "agent"}}, {Node: &wire.Node{Id: 3, Name: "a2", Kind: "chunkd"}}}
+	job := &wire.Job{Id: 7, Cred: &wire.Cred{Uid: 42}, Priority: 5, Kernels: []*wire.KernelRef{twoVariants, twoVariants}}
+	j := &jobState{spec: spec, job: job, pending: []uint32{0, 1, 2}}
+	for n, bytes := range []uint64{10, 30, 20} {
+		j.tasks = append(j.tasks, &taskState{bytes: bytes, t: &wire.Task{Job: 7, N: uint32(n), Phase: "map"}})
+	}
+	p := tm.pattern(j, "map")
+	if p.User != "42" || p.Priority != 5 || p.Share != 3 || p.Objective != place.Makespan || p.Gang != 3 || !p.Strict || !p.Simulated || !p.Ordered || len(p.Nodes) != 1 || !p.Nodes[1] {
+		t.Errorf("%+v", p)
+	}
+	if a := p.Alternatives; len(a) != 2 || a[0].Runtime != "opencl" || a[0].Digest != "\x02" || a[1].Runtime != "wasm" || a[1].Digest != "" {
+		t.Errorf("%+v", a)
+	}
+	if p := tm.pattern(j, "reduce"); p.Gang != 0 || len(p.Alternatives) != 1 || p.Alternatives[0].Runtime != "wasm" || !p.Nodes[1] {
+		t.Errorf("the reduce step: %+v", p)
+	}
+	j.fill(nil)
+	var order []uint32
+	for _, x := range j.queue.Pick(nil, 9, nil, 0) {
+		order = append(order, x.ID.N)
+	}
+	if !slices.Equal(order, []uint32{1, 2, 0}) {
+		t.Errorf("where the last end counts the tasks come in the order %v", order)
 	}
 }

@@ -37,10 +37,21 @@ func agent(node uint32, host string, free int64, busy ...time.Duration) Agent {
 	return Agent{Node: node, Host: host, Devices: []Device{d}}
 }
 
-// starts is where the tasks start, as TASK→NODE.
+// gpu gives an agent a device for cuda, besides.
+func gpu(a Agent) Agent {
+	a.Devices = append(a.Devices, Device{Name: "cuda:0", Class: "gpu", Runtimes: []string{"cuda"}, Capacity: Amount{Slots: 1}, Free: Amount{Slots: 1}})
+	return a
+}
+
+// starts is where the tasks start, as TASK→NODE, and with what if that is not the
+// first alternative.
 func starts(p Plan) (out []string) {
 	for _, c := range p.Starts() {
-		out = append(out, fmt.Sprintf("%d.%d→%d", c.Task.Job, c.Task.N, c.Node))
+		s := fmt.Sprintf("%d.%d→%d", c.Task.Job, c.Task.N, c.Node)
+		if c.Alt > 0 {
+			s += " wasm"
+		}
+		out = append(out, s)
 	}
 	slices.Sort(out)
 	return out
@@ -82,6 +93,14 @@ func TestPlace(t *testing.T) {
 		{"only where the runtime is", []Task{on(task(1, 0, mb), "cuda"), task(2, 0, mb)}, []Agent{agent(1, "a", 4)}, []string{"2.0→1"}},
 		{"only on hosts that are named", []Task{with(task(1, 0, 100*mb, Held{"a", 100 * mb}), func(t *Task) { t.Nodes = map[uint32]bool{2: true} })},
 			[]Agent{agent(1, "a", 1), agent(2, "b", 1)}, []string{"1.0→2"}},
+		{"a slower host is expected to take longer", []Task{task(1, 0, 100*mb)},
+			[]Agent{device(agent(1, "a", 1), func(d *Device) { d.Speed = 0.5 }), agent(2, "b", 1)}, []string{"1.0→2"}},
+		{"not where the variant differs", []Task{with(task(1, 0, mb), func(t *Task) { t.Alternatives[0].Digest = "x" })},
+			[]Agent{device(agent(1, "a", 1), func(d *Device) { d.Differs = map[string]bool{"x": true} }), agent(2, "b", 1)}, []string{"1.0→2"}},
+		{"with another runtime after a failure", []Task{with(task(1, 0, mb), func(t *Task) {
+			t.Alternatives = []Alternative{{Runtime: "cuda", Kernel: "c", Hint: predict.Hint{Fixed: time.Second}}, {Runtime: "wasm", Kernel: "k", Hint: predict.Hint{Fixed: time.Minute}}}
+			t.Avoid, t.Shun = []uint32{1}, []string{"cuda"}
+		})}, []Agent{gpu(agent(1, "a", 1))}, []string{"1.0→1 wasm"}},
 		{"strict: waits for the data's host however long", []Task{with(task(1, 0, mb, Held{"b", mb}), func(t *Task) { t.Strict = true })},
 			[]Agent{agent(1, "a", 1), agent(2, "b", 0, time.Hour)}, nil},
 		{"not on a simulated device", []Task{task(1, 0, mb)},
@@ -203,6 +222,55 @@ func TestMany(t *testing.T) {
 				t.Fatalf("%+v has no table", c)
 			}
 		}
+	}
+}
+
+// TestGangMany: in a cluster too large for a matrix a gang starts at once wherever
+// there is room, on its bytes' hosts first, or not at all; and only on agents that it
+// may use, if they are few.
+func TestGangMany(t *testing.T) {
+	var agents []Agent
+	for i := range 300 {
+		agents = append(agents, agent(uint32(i+1), fmt.Sprint("h", i), int64(i%3/2), time.Minute)) // each third has a slot free
+	}
+	gang := func(n int) (tasks []Task) {
+		for i := range n {
+			host := fmt.Sprint("h", 3*(i%10)+2)
+			x := task(1, uint32(i), 100*mb, Held{host, 100 * mb})
+			x.Gang = n
+			tasks = append(tasks, x)
+		}
+		return tasks
+	}
+	for n, want := range map[int]int{2: 2, 60: 60, 100: 100, 101: 0} {
+		plan := Place(gang(n), agents, Options{Model: Default, Rows: 2})
+		if got := plan.Starts(); len(got) != want {
+			t.Errorf("%d of a gang of %d start", len(got), n)
+		}
+		used := map[uint32]int{}
+		for _, c := range plan.Starts() {
+			if used[c.Node]++; used[c.Node] > 1 {
+				t.Errorf("node %d is used twice", c.Node)
+			}
+		}
+		for i := range min(10, want) {
+			if used[uint32(3*i+3)] != 1 {
+				t.Errorf("a gang of %d leaves host %d, which has bytes of it, alone", n, 3*i+2)
+			}
+		}
+	}
+	few := gang(2)
+	for i := range few {
+		few[i].Nodes = map[uint32]bool{30: true, 33: true, 34: true}
+	}
+	got := starts(Place(few, agents, Options{Model: Default}))
+	if want := []string{"1.0→30", "1.1→33"}; !slices.Equal(got, want) {
+		t.Errorf("on few agents: %v, want %v", got, want)
+	}
+	one := task(2, 0, mb)
+	one.Nodes = map[uint32]bool{34: true, 36: true}
+	if got := starts(Place([]Task{one}, agents, Options{Model: Default})); !slices.Equal(got, []string{"2.0→36"}) {
+		t.Errorf("on two agents: %v", got)
 	}
 }
 
