@@ -4,7 +4,7 @@ GO ?= go
 BIN := bin/quern
 PACKAGES = $(shell $(GO) list ./... | grep -v /integration)
 
-.PHONY: all build onnx check test demo bench proto clean tools
+.PHONY: all build onnx cuda check test demo bench proto clean tools
 
 all: build
 
@@ -16,6 +16,13 @@ build:
 # onnxruntime when it runs.
 onnx:
 	CGO_ENABLED=1 $(GO) build -o $(BIN)-onnx ./cmd/quern-onnx
+
+# The worker for NVIDIA's GPUs: it needs a C compiler and a toolkit of CUDA 11 or
+# 12 (its cuda.h, and a libcuda to link with), and the driver when it runs.
+CUDA ?= /usr/local/cuda
+cuda:
+	CGO_ENABLED=1 CGO_CFLAGS="-O2 -g -I$(CUDA)/include" $(GO) build -tags cuda \
+		-ldflags '-extldflags "-L$(CUDA)/lib64/stubs -L$(CUDA)/lib64"' -o $(BIN)-cuda ./cmd/quern-cuda
 
 # What is quick enough to run after each change.
 check:

@@ -130,7 +130,7 @@ func TestKernelCommands(t *testing.T) {
 	for _, k := range all {
 		found[k.Name] = strings.Join(k.Runtimes, ",")
 	}
-	if found["wordcount"] != "wasm" || found["matmul"] != "wasm,opencl" {
+	if found["wordcount"] != "wasm" || found["matmul"] != "wasm,opencl,cuda" {
 		t.Errorf("quern kernel ls: %v", found)
 	}
 	if out := mustQuern(t, "kernel", "ls"); !strings.Contains(out, "matmul") || !strings.Contains(out, "RUNTIMES") {

@@ -120,7 +120,11 @@
 //	kernels   the kernels inside the binary, and their sources
 //	worker    the worker process, its frames, and its keeper
 //	opencl    a binding of OpenCL
+//	recipe    the recipe of a kernel carried out on a device
 //	clworker  the worker process for one device of OpenCL (cmd/quern-opencl)
+//	cudaworker  the worker process for one GPU of NVIDIA's (cmd/quern-cuda)
+//	cudastub  quern-cuda and a driver for it, where there is no GPU: for tests
+//	ptx       kernels in PTX: what they take; ptx/interp executes them, for tests
 //	onnxworker  the worker process for models (cmd/quern-onnx)
 //	trial     variants of a kernel compared
 //	client    for programs: the files of /.compute
