@@ -8,10 +8,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/cudastub"
+	"quernfs/offload/sandbox"
+	"quernfs/offload/worker"
 )
 
 // cudaProgram builds quern-cuda for the stub of a driver.
@@ -169,51 +172,106 @@ func TestCUDAWrong(t *testing.T) {
 }
 
 // gpuTable stands for the GPUs of a host.
-type gpuTable map[string]bool // in use
+type gpuTable struct {
+	mu    sync.Mutex
+	inUse map[string]bool
+}
 
-func (g gpuTable) TakeGPU(uuid string) bool {
-	was := g[uuid]
-	g[uuid] = true
+func (g *gpuTable) TakeGPU(uuid string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	was := g.inUse[uuid]
+	g.inUse[uuid] = true
 	return !was
 }
 
-func (g gpuTable) GiveGPU(uuid string) { g[uuid] = false }
+func (g *gpuTable) GiveGPU(uuid string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inUse[uuid] = false
+}
+
+func (g *gpuTable) TakeGPUs(n int, _ uint64) (got []sandbox.GPU, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for uuid, used := range g.inUse {
+		if !used && len(got) < n {
+			got = append(got, sandbox.GPU{UUID: uuid})
+		}
+	}
+	if len(got) < n {
+		return nil, false
+	}
+	for _, x := range got {
+		g.inUse[x.UUID] = true
+	}
+	return got, true
+}
+
+func (g *gpuTable) GiveGPUs(got []sandbox.GPU) {
+	for _, x := range got {
+		g.GiveGPU(x.UUID)
+	}
+}
 
 // TestGPUsInTurn: a GPU that a program has is not given to a kernel, and the
-// other way round.
+// other way round; either waits for the other.
 func TestGPUsInTurn(t *testing.T) {
-	pool := gpuTable{"GPU-1": true}
-	d := newDevices(AgentConfig{})
-	d.gpus = pool
-	for _, id := range []string{"GPU-1", "GPU-2"} {
-		d.all = append(d.all, &device{label: "cuda:" + id, runtime: "cuda", health: health{state: DeviceReady}})
-		d.all[len(d.all)-1].info.ID = id
-	}
-	x, err := d.acquire(t.Context(), "cuda", "", false)
-	if err != nil || x.info.ID != "GPU-2" || !pool["GPU-2"] {
-		t.Fatalf("%+v, %v, %v", x, err, pool)
-	}
-	got := make(chan *device)
-	go func() {
-		y, _ := d.acquire(t.Context(), "cuda", "cuda:GPU-1", false)
-		got <- y
-	}()
-	select {
-	case y := <-got:
-		t.Fatalf("%+v is given while a program has it", y)
-	case <-time.After(20 * time.Millisecond):
-	}
-	d.mu.Lock()
-	pool.GiveGPU("GPU-1") // as a program at its end
-	d.mu.Unlock()
-	d.wake()
-	if y := <-got; y == nil || y.info.ID != "GPU-1" || !pool["GPU-1"] {
-		t.Errorf("%+v, %v", y, pool)
-	}
-	d.release(x)
-	if pool["GPU-2"] || x.taken {
-		t.Errorf("not given back: %v", pool)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		pool := &gpuTable{inUse: map[string]bool{"GPU-1": false, "GPU-2": false}}
+		d := newDevices(AgentConfig{})
+		d.gpus = pool
+		for _, id := range []string{"GPU-1", "GPU-2"} {
+			d.all = append(d.all, &device{label: "cuda:" + id, runtime: "cuda", info: worker.Device{ID: id}, health: health{state: DeviceReady}})
+		}
+		program, err := d.programGPUs(t.Context(), 1, 0)
+		if err != nil || len(program) != 1 {
+			t.Fatal(program, err)
+		}
+		kernel := make(chan *device, 1)
+		acquire := func() {
+			x, err := d.acquire(t.Context(), "cuda", "cuda:"+program[0].UUID, false)
+			if err != nil {
+				t.Error(err)
+			}
+			kernel <- x
+		}
+		go acquire()
+		synctest.Wait()
+		if len(kernel) > 0 {
+			t.Fatal("a kernel has the GPU of a program")
+		}
+		if _, err := d.programGPUs(t.Context(), 2, 0); !errors.Is(err, errGPUs) {
+			t.Errorf("two GPUs where one is free: %v", err)
+		}
+		d.giveGPUs(program)
+		x := <-kernel
+		if x.info.ID != program[0].UUID || !x.taken {
+			t.Fatalf("%+v", x)
+		}
+		both := make(chan []sandbox.GPU, 1)
+		go func() {
+			got, err := d.programGPUs(t.Context(), 2, 0)
+			if err != nil {
+				t.Error(err)
+			}
+			both <- got
+		}()
+		synctest.Wait()
+		if len(both) > 0 {
+			t.Fatal("a program has the GPU of a kernel")
+		}
+		go acquire() // after the program
+		synctest.Wait()
+		d.release(x)
+		got := <-both
+		synctest.Wait()
+		if len(got) != 2 || x.taken || len(kernel) > 0 {
+			t.Fatalf("%v, and %d kernels went before", got, len(kernel))
+		}
+		d.giveGPUs(got)
+		d.release(<-kernel)
+	})
 }
 
 // TestHelperEnviron: the driver of CUDA is told of one GPU, whatever was visible.

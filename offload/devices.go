@@ -42,6 +42,7 @@ type devices struct {
 	mu    sync.Mutex
 	all   []*device     // guarded by mu
 	asked []string      // guarded by mu: runtimes whose devices are being looked for
+	queue int           // guarded by mu: programs that wait for GPUs
 	freed chan struct{} // guarded by mu: closed, and made anew, when a device is free or offered no more
 	kick  chan struct{} // capacity 1: a device has been quarantined
 }
@@ -60,13 +61,6 @@ type device struct {
 	process *worker.Process  // nil: none runs
 	idle    time.Time        // since when it has had nothing to do
 	checked map[string]error // by digest of a variant: nil, or that its results are wrong here
-}
-
-// gpus says who uses the GPUs of this host, which programs do, too. See
-// sandbox.Host.
-type gpus interface {
-	TakeGPU(uuid string) bool
-	GiveGPU(uuid string)
 }
 
 // errNoDevice is a runtime for which this host offers no device now.
@@ -279,8 +273,8 @@ func (d *devices) occupy(x *device) bool {
 		return false
 	}
 	if x.runtime == jobfile.RuntimeCUDA && d.gpus != nil {
-		if !d.gpus.TakeGPU(x.info.ID) {
-			return false // a program does
+		if d.queue > 0 || !d.gpus.TakeGPU(x.info.ID) {
+			return false // a program does, or is next
 		}
 		x.taken = true
 	}

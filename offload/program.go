@@ -27,12 +27,11 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 	if refused := needOf(spec, x, r.job.Cred).refuse(cfg.Offer()); refused != nil {
 		return fmt.Errorf("the host %s cannot run %s any more: %s", r.agent.cfg.Host, x.Argv[0], refused.why)
 	}
-	gpus, err := r.agent.devices.programGPUs(ctx, cfg.Host, spec.Resources.GPU, uint64(spec.Resources.GPUMemory))
+	gpus, err := r.agent.devices.programGPUs(ctx, spec.Resources.GPU, uint64(spec.Resources.GPUMemory))
 	if err != nil {
 		return err
 	}
-	defer r.agent.devices.wake()
-	defer cfg.Host.GiveGPUs(gpus)
+	defer r.agent.devices.giveGPUs(gpus)
 	dir, err := cfg.Host.NewDir()
 	if err != nil {
 		return err

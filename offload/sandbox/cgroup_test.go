@@ -227,6 +227,13 @@ func TestGPUs(t *testing.T) {
 	if _, ok := h.TakeGPUs(2, 0); ok {
 		t.Error("one that is in use was given away")
 	}
+	if h.TakeGPU("GPU-bb") || !h.TakeGPU("GPU-aa") || h.TakeGPU("GPU-aa") || !h.TakeGPU("GPU-of-nobody") {
+		t.Error("one by name: what is in use is given, or what is free is not")
+	}
+	if _, ok := h.TakeGPUs(1, 0); ok {
+		t.Error("one that was taken by name was given away")
+	}
+	h.GiveGPU("GPU-aa")
 	h.GiveGPUs(got)
 	if _, ok := h.TakeGPUs(2, 0); !ok {
 		t.Error("those given back are not free")

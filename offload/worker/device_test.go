@@ -29,6 +29,7 @@ func TestProbe(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ script, want string }{
 		"status":    {good + "; echo why >&2; exit 3", "why (exit status 3)"},
+		"library":   {"echo no GPU here; echo more; exit 3", "probing opencl: no GPU here (exit status 3)"},
 		"nothing":   {"true", "makes no sense"},
 		"other":     {`echo '{"runtime":"cuda"}'`, `about "cuda"`},
 		"nameless":  {`echo '{"runtime":"opencl","devices":[{"name":"x"}]}'`, `called ""`},

@@ -154,10 +154,10 @@ func serveRun(e runner, l *link, r *Run) (last bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if err := l.send(kindExit, body); err != nil {
+	if err := l.send(kindExit, body); err != nil || !exit.Last {
 		return false, err
 	}
-	return exit.Last, l.flush()
+	return true, l.flush() // nothing is received any more that would
 }
 
 // port is the worker's way out during one run. After an error of the link

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"testing"
 )
@@ -12,6 +13,9 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("QUERN_TEST_ROLE") {
 	case "worker":
 		os.Exit(Main(os.Args[1:]))
+	case "last":
+		_ = Serve(func(*Run, io.Reader, io.Writer, io.Writer) Exit { return Exit{Code: 1, Last: true} })
+		os.Exit(0)
 	case "keeper":
 		os.Exit(orphan())
 	}

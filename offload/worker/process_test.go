@@ -280,3 +280,22 @@ func TestContents(t *testing.T) {
 		t.Errorf("a module that does not read: %+v, %v", exit, err)
 	}
 }
+
+// TestLastRun: a worker that says that a run was its last ends by itself, and is
+// given no other.
+func TestLastRun(t *testing.T) {
+	p, err := Start(t.Context(), Config{Command: []string{os.Args[0]}, Env: []string{"QUERN_TEST_ROLE=last"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	exit, err := p.Run(t.Context(), &Task{Stdout: io.Discard, Stderr: io.Discard})
+	if err != nil || exit.Code != 1 || !exit.Last || p.Usable() {
+		t.Errorf("%+v, %v, usable %v", exit, err, p.Usable())
+	}
+	select {
+	case <-p.ended:
+	case <-time.After(10 * time.Second):
+		t.Error("it lives on")
+	}
+}
