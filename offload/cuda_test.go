@@ -155,6 +155,29 @@ func TestCUDADriver(t *testing.T) {
 	}
 }
 
+// TestCUDAQuarantine: after crashes under two different jobs a GPU gets no tasks
+// until it has computed its known answer again.
+func TestCUDAQuarantine(t *testing.T) {
+	r := newRig(t)
+	r.lead(SchedulerConfig{})
+	r.writeTwice()
+	r.write("/f", floats(5, -6))
+	devices := r.startCUDAAgent("QUERN_STUB_LAUNCH=twice:crash")
+	r.untilDevice(devices, DeviceReady)
+	seen := r.watch(devices)
+	for _, name := range []string{"a", "b"} {
+		id := r.submit(name, "version: 1\nkernel: twice\nretries: 0\ninputs: [/f]\n")
+		if job, tasks := r.wait(id); job.State != StateFailed || !strings.Contains(tasks[0].Reason, "segmentation fault") {
+			t.Errorf("%s: %s", job.State, tasks[0].Reason)
+		}
+	}
+	r.until("the device is quarantined", func() bool { return strings.Contains(seen(), "jobs 1 and 2 failed on it") })
+	id := r.submit("after", "version: 1\nkernel: threshold\nruntime: cuda\ninputs: [/f]\n")
+	if job, _ := r.wait(id); job.State != StateSucceeded || r.outputs(id)["output"] != floats(5, 0) {
+		t.Errorf("%s %s", job.State, job.Reason)
+	}
+}
+
 // TestCUDAWrong: a GPU that does not compute the known answer is not offered.
 func TestCUDAWrong(t *testing.T) {
 	r := newRig(t)

@@ -9,7 +9,7 @@ import (
 
 // parseCUDA reads the variant for CUDA: a file of PTX, and a recipe as for
 // OpenCL, or that of the opencl variant (nil: there is none) where all there is
-// is a file. One source in OpenCL C gives both (package ptxgen). Blocks of CUDA
+// is a file. One source in OpenCL C gives both (package kernels/build). Blocks of CUDA
 // have a size that the caller chooses, so every pass has local sizes.
 func parseCUDA(n *yaml.Node, opencl *OpenCL) (*OpenCL, error) {
 	if err := mapping(n, "cuda", "{file: k.ptx}"); err != nil {

@@ -1,5 +1,6 @@
-// Package build makes WASI modules out of Go sources, reproducibly: the same
-// sources and toolchain give the same bytes wherever they lie.
+// Package build makes WASI modules out of Go sources, and PTX out of OpenCL C,
+// reproducibly: the same sources and toolchain give the same bytes wherever they
+// lie.
 package build
 
 import (
