@@ -290,6 +290,18 @@ func TestUnproved(t *testing.T) {
 	}
 }
 
+const bitManifest = `version: 1
+compare: {as: float32}
+test: {input: test.in, output: test.out, params: {threshold: 0.25}}
+fpga:
+  file: k.aocx
+  params: {threshold: {type: float}}
+  input: [{stream: in, type: float}]
+  buffers: {out: {type: float, count: in.n}}
+  run: [{entry: threshold_filter, args: [in, out, in.n, param.threshold], global: [in.n], local: [64]}]
+  output: {raw: out}
+`
+
 // TestBitstream: a bitstream runs on a device of OpenCL, which here is none but
 // takes what PoCL has compiled before for one, and so is a simulated one.
 func TestBitstream(t *testing.T) {
@@ -322,9 +334,7 @@ func TestBitstream(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	manifest, _, _ := strings.Cut(string(bundle.Manifest), "\nrtl:\n")
-	manifest = strings.NewReplacer("wasm: k.wasm\nargs: [threshold]\n", "", "\nopencl:\n  file: k.cl\n", "\nfpga:\n  file: k.aocx\n").Replace(manifest) + "\n"
-	files["kernel.yaml"], files["k.aocx"] = []byte(manifest), program[32:]
+	files["kernel.yaml"], files["k.aocx"] = []byte(bitManifest), program[32:]
 	files["k.aocx.sig"] = signature(files["k.aocx"], files["kernel.yaml"])
 	dir, keys := t.TempDir(), filepath.Join(t.TempDir(), "keys")
 	rtltest.Write(t, dir, files)
@@ -340,9 +350,11 @@ func TestBitstream(t *testing.T) {
 		c.Devices, c.WorkerEnv, c.FPGA = agent.cfg.Devices, env, FPGAConfig{Keys: keys, Known: dir}
 	})
 	all := r.lastAgent().Devices
-	r.until("the FPGA is offered", func() bool {
-		return slices.ContainsFunc(all(), func(d *wire.Device) bool { return d.Runtime == "fpga" && d.State == DeviceReady && d.Simulated })
-	})
+	if !offeredSoon(all, func(all []*wire.Device) bool {
+		return slices.ContainsFunc(all, func(d *wire.Device) bool { return d.Runtime == "fpga" && d.State == DeviceReady && d.Simulated })
+	}) {
+		t.Fatalf("the FPGA is not offered: %v", all())
+	}
 	id := r.submit("job", "version: 1\nkernel: bits\nparams: {threshold: 1}\ninputs: [/f]\nplacement: {simulated: true}\n")
 	if job, tasks := r.wait(id); job.State != StateSucceeded || tasks[0].Runtime != "fpga" || r.outputs(id)["output"] != floats(5, 0) {
 		t.Errorf("%s by %s: %s", job.State, tasks[0].Runtime, tasks[0].Reason)

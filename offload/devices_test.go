@@ -69,14 +69,21 @@ func (r *rig) lastAgent() *Agent {
 // the first time may take long.
 func (r *rig) untilDevice(devices func() []*wire.Device, state string) {
 	r.t.Helper()
+	if !offeredSoon(devices, func(all []*wire.Device) bool { return len(all) > 0 && all[0].State == state }) {
+		r.t.Fatalf("the device is not %s: %v", state, devices())
+	}
+}
+
+// offeredSoon waits until what an agent says of its devices is right.
+func offeredSoon(devices func() []*wire.Device, right func([]*wire.Device) bool) bool {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
 	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); <-ticker.C {
-		if all := devices(); len(all) > 0 && all[0].State == state {
-			return
+		if right(devices()) {
+			return true
 		}
 	}
-	r.t.Fatalf("the device is not %s: %v", state, devices())
+	return false
 }
 
 func floats(values ...float32) string {

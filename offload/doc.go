@@ -44,6 +44,9 @@
 //   - A device is offered once it has computed a known answer, and a variant of
 //     a kernel is used on it once its result was found to be the reference's,
 //     where there is one.
+//   - What runs as it is, a bitstream or the model of a circuit, is loaded only if
+//     somebody whom the host trusts has signed it; and a simulated device is given
+//     only to a job that allows one.
 //   - A kernel cannot harm more than its attempt: it runs in a worker process
 //     with a memory limit, sees its inputs only, and is stopped by SIGKILL.
 //   - A program (exec) runs as the job's owner, in a sandbox, and only where an
@@ -125,6 +128,9 @@
 //	cudaworker  the worker process for one GPU of NVIDIA's (cmd/quern-cuda)
 //	cudastub  quern-cuda and a driver for it, where there is no GPU: for tests
 //	ptx       kernels in PTX: what they take; ptx/interp executes them, for tests
+//	sign      who vouches for bitstreams and models of circuits    (pure)
+//	rtl       models of circuits, made by Verilator
+//	rtlworker the worker process for a simulated device (cmd/quern-opencl)
 //	onnxworker  the worker process for models (cmd/quern-onnx)
 //	trial     variants of a kernel compared
 //	client    for programs: the files of /.compute

@@ -19,6 +19,10 @@ need tar tar
 # A loader of OpenCL drivers, and a driver that computes on the processor.
 ldconfig -p 2>/dev/null | grep -q 'libOpenCL\.so\.1' || missing="$missing ocl-icd-libopencl1"
 ls /etc/OpenCL/vendors/*.icd >/dev/null 2>&1 || missing="$missing pocl-opencl-icd"
+# Models of circuits.
+need verilator verilator
+need g++ g++
+need make make
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 	echo "installing:$missing"

@@ -251,6 +251,9 @@ func (m *mountFlags) parse() (cfg fs.Config, o fs.MountOptions, err error) {
 	if err := m.exec.check(); err != nil {
 		return cfg, o, err
 	}
+	if _, err := m.fpga.config(); err != nil {
+		return cfg, o, err
+	}
 	o.AllowOther = os.Geteuid() == 0
 	for _, option := range m.options {
 		switch strings.TrimSpace(option) {
