@@ -371,7 +371,7 @@ func TestCircuitRate(t *testing.T) {
 		t.Errorf("before it has run: %g", rate)
 	}
 	// A second on the host, in which the circuit would have been done in 10 ms.
-	k.succeeded(ended{kernel: key, in: 1e6, bytes: 1e6, timing: &wire.Timing{RunNs: 1e9}, circuit: 10 * time.Millisecond})
+	k.succeeded(ended{kernel: key, in: 1e6, bytes: 1e6, timing: &wire.Timing{RunNs: 1e9}, modelled: 10 * time.Millisecond})
 	if rate := k.circuit(key); rate != 1e8 {
 		t.Errorf("%g bytes a second", rate)
 	}

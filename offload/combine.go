@@ -73,7 +73,7 @@ func (r *attemptRun) combine(ctx context.Context, spec *jobfile.Spec, part *os.F
 		r.lost = !errors.Is(err, errModule)
 		return err
 	}
-	e, err := r.agent.engage(ctx, ref, v, wish{label: classCPU, others: candidates(nil, ref, true)})
+	e, err := r.agent.engage(ctx, ref, v, wish{})
 	if err != nil {
 		r.lost = !errors.Is(err, errModule) && !errors.Is(err, trial.ErrDiffers)
 		return err

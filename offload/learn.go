@@ -95,17 +95,17 @@ const maxKernels = 4096
 
 // ended is an attempt that has succeeded, as its agent has timed it.
 type ended struct {
-	node    uint32
-	kernel  string // digest
-	class   string
-	bytes   uint64 // of the inputs
-	in, out uint64 // bytes read and written
-	local   uint64 // of in, what came from the host itself
-	remote  uint64 // and what came over the network
-	timing  *wire.Timing
-	circuit time.Duration // see modelled
-	prior   predict.Prior
-	device  place.Device // its speed
+	node     uint32
+	kernel   string // digest
+	class    string
+	bytes    uint64 // of the inputs
+	in, out  uint64 // bytes read and written
+	local    uint64 // of in, what came from the host itself
+	remote   uint64 // and what came over the network
+	timing   *wire.Timing
+	modelled time.Duration // see func modelled
+	prior    predict.Prior
+	device   place.Device // its speed
 
 	transfers []*wire.Transfer
 	hosts     map[uint32]string // of the servers that they are from
@@ -143,7 +143,7 @@ func (k *knowledge) succeeded(e ended) {
 		k.kernels[e.kernel] = x
 	}
 	x.output.Observe(float64(e.out)+1, float64(e.in)+1)
-	x.circuit.Observe(float64(e.in), e.circuit.Seconds())
+	x.circuit.Observe(float64(e.in), e.modelled.Seconds())
 	if warm := k.warm[e.node]; !warm[e.kernel] {
 		x.warmUp.Observe(time.Duration(e.timing.GetWarmNs()).Seconds(), 1)
 		next := make(map[string]bool, len(warm)+1)
@@ -269,6 +269,6 @@ func (t *term) remember(j *jobState, tasks []*wire.Task) {
 	}
 	slices.SortFunc(list, func(a, b *wire.Task) int { return cmp.Or(cmp.Compare(a.EndedNs, b.EndedNs), cmp.Compare(a.N, b.N)) })
 	for _, x := range list[max(0, len(list)-recordsKept):] {
-		t.observe(j, x, ended{bytes: inputsSize(x), in: x.BytesIn, out: x.BytesOut, local: x.BytesLocal, remote: x.BytesRemote, timing: x.Timing, circuit: time.Duration(modelled(x))})
+		t.observe(j, x, ended{bytes: inputsSize(x), in: x.BytesIn, out: x.BytesOut, local: x.BytesLocal, remote: x.BytesRemote, timing: x.Timing, modelled: time.Duration(modelled(x))})
 	}
 }

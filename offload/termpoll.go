@@ -84,7 +84,7 @@ func (t *term) learn(e *wire.EndedTask) {
 		delete(t.agent(x.attemptTask(e.Task.Attempt).Agent).tasks, attemptID{x.t.Job, x.t.N, e.Task.Attempt})
 	default:
 		if e.State == StateSucceeded {
-			t.observe(j, x.attemptTask(e.Task.Attempt), ended{bytes: x.bytes, in: e.BytesIn, out: e.BytesOut, local: e.BytesLocal, remote: e.BytesRemote, timing: e.Timing, transfers: e.Transfers, circuit: time.Duration(e.DeviceNs)})
+			t.observe(j, x.attemptTask(e.Task.Attempt), ended{bytes: x.bytes, in: e.BytesIn, out: e.BytesOut, local: e.BytesLocal, remote: e.BytesRemote, timing: e.Timing, transfers: e.Transfers, modelled: time.Duration(e.DeviceNs)})
 		}
 		x.t.Memory, x.t.Ooms = e.Memory, e.Ooms
 		t.settle(j, x, e.Task.Attempt, e.State, e.Reason, e.Failures)
