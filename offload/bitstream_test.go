@@ -242,12 +242,12 @@ func TestBadModels(t *testing.T) {
 	r.write("/f", floats(5, -6))
 	r.untilDevice(s.devices, DeviceReady)
 	seen := r.watch(s.devices)
-	const rest = "retries: 0\ntimeout: 2s\ninputs: [/f]\nplacement: {simulated: true}\n"
-	for _, c := range []struct{ kernel, reason string }{{"loops", "time-out: stopped after 2s"}, {"crashes", "the worker process ended: exit status 2: SIGABRT: abort"}} {
+	const rest = "retries: 0\ninputs: [/f]\nplacement: {simulated: true}\n"
+	for _, c := range []struct{ kernel, more, reason string }{{"loops", "timeout: 2s\n", "time-out: stopped after 2s"}, {"crashes", "", "the worker process ended: exit status 2: SIGABRT: abort"}} {
 		if reason := seen(); reason != "" {
 			t.Errorf("one job alone has put the device into quarantine: %s", reason)
 		}
-		id := r.submit(c.kernel, "version: 1\nkernel: "+c.kernel+"\n"+rest)
+		id := r.submit(c.kernel, "version: 1\nkernel: "+c.kernel+"\n"+c.more+rest)
 		if job, tasks := r.wait(id); job.State != StateFailed || !strings.Contains(tasks[0].Reason, c.reason) {
 			t.Errorf("%s: %s: %s", c.kernel, job.State, tasks[0].Reason)
 		}
