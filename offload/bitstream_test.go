@@ -379,3 +379,44 @@ func TestCircuitRate(t *testing.T) {
 		t.Errorf("the circuit itself has not run: %g", rate)
 	}
 }
+
+// TestCircuitHint: where only the model of a circuit has run, a task for the FPGA is
+// predicted by the cycles of the model, not by the promise of the manifest.
+func TestCircuitHint(t *testing.T) {
+	r := newRig(t)
+	r.lead(SchedulerConfig{})
+	ref := &wire.KernelRef{Name: "circuit@1", Digest: []byte{1}, Runtimes: []string{"fpga", "rtl"}, Rates: []uint64{1 << 30, 0},
+		Manifest: []byte(bitManifest), Files: []*wire.KernelFile{{Name: "k.aocx", Digest: []byte{2}}}}
+	p := &puppet{r: r, node: r.addNode("agent", "a", "h"), devices: []*wire.Device{
+		{Name: "rtl:0", Class: "rtl model", Runtime: "rtl", State: DeviceReady, Slots: 1, Simulated: true},
+		{Name: "fpga:0", Class: "fpga model", Runtime: "fpga", State: DeviceReady, Slots: 1},
+	}}
+	predicted := func(name string) *wire.Place {
+		t.Helper()
+		placed(r, name, 1, "runtime: fpga\n", ref)
+		s := p.get(1)[0]
+		if err := p.end(s, StateFailed, 1); err != nil { // it teaches nothing
+			t.Fatal(err)
+		}
+		x := s.Task.Placement.Places[s.Task.Placement.Chosen]
+		if x.Runtime != "fpga" || x.Device != "fpga:0" {
+			t.Fatalf("it runs with %s on %s", x.Runtime, x.Device)
+		}
+		return x
+	}
+	// Tasks have 1 MiB, and each is thought to need 20 ms beside.
+	if x := predicted("before"); x.RunUs < 20_900 || x.RunUs > 21_100 {
+		t.Errorf("by the manifest it takes %d µs, from %s", x.RunUs, x.Source)
+	}
+	placed(r, "model", 1, "runtime: rtl\nplacement: {simulated: true}\n", ref)
+	s := p.get(1)[0]
+	done := p.ended
+	if err := p.end(s, StateSucceeded, 0); err != nil {
+		t.Fatal(err)
+	}
+	e := p.ended[len(done)]
+	e.BytesIn, e.DeviceNs, e.Timing = 1<<20, 20e6, &wire.Timing{RunNs: 5e9}
+	if x := predicted("after"); x.RunUs < 39_000 || x.RunUs > 41_000 {
+		t.Errorf("by the cycles of the model it takes %d µs, from %s", x.RunUs, x.Source)
+	}
+}
