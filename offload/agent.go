@@ -312,13 +312,13 @@ func (a *Agent) start(ctx context.Context, s *wire.Assignment) {
 		began := time.Now()
 		// The slot is free as soon as the task has run: what follows waits for meta.
 		free := sync.OnceFunc(func() {
-			if taken {
-				<-a.slots
-			}
 			a.mu.Lock()
 			defer a.mu.Unlock()
+			if taken {
+				<-a.slots
+				a.pace.note(time.Since(began))
+			}
 			a.active -= slot
-			a.pace.note(time.Since(began))
 			a.askSoon()
 		})
 		end := a.attempt(tctx, s, free)
