@@ -47,6 +47,11 @@
 //   - What runs as it is, a bitstream or the model of a circuit, is loaded only if
 //     somebody whom the host trusts has signed it; and a simulated device is given
 //     only to a job that allows one.
+//   - Host, device and variant are chosen together, by when a task is expected to
+//     end (placing.go), of those that the job file allows. What no host could ever
+//     do is refused at submission (fits.go); what has to wait says for what (why.go).
+//   - What runs far longer than was learned is begun anew, and no honest task fails
+//     by that (termstuck.go).
 //   - A kernel cannot harm more than its attempt: it runs in a worker process
 //     with a memory limit, sees its inputs only, and is stopped by SIGKILL.
 //   - A program (exec) runs as the job's owner, in a sandbox, and only where an

@@ -19,6 +19,7 @@ type explainInfo struct {
 	ID    uint64            `json:"id"`
 	Name  string            `json:"name"`
 	State string            `json:"state"`
+	Why   string            `json:"why,omitempty"` // tasks wait, besides for hosts that are busy
 	Tasks []explainTaskInfo `json:"tasks"`
 }
 
@@ -60,7 +61,7 @@ func placeOf(e *offload.Explanation, p *wire.Place) placeInfo {
 }
 
 func explainOf(e *offload.Explanation, only int64) explainInfo {
-	info := explainInfo{ID: e.Job.GetId(), Name: e.Job.GetName(), State: e.Job.GetState(), Tasks: []explainTaskInfo{}}
+	info := explainInfo{ID: e.Job.GetId(), Name: e.Job.GetName(), State: e.Job.GetState(), Why: e.Why, Tasks: []explainTaskInfo{}}
 	for _, x := range e.Tasks {
 		if only >= 0 && only != int64(x.GetN()) {
 			continue

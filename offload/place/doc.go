@@ -10,10 +10,19 @@
 // wait: until the device and its host have room, as far as is planned. missing
 // bytes: those of the input that do not lie on the host. warm-up: 0 if the kernel
 // is there already. run: what package predict says for the kernel, the class of
-// the device and the bytes. redo: what is expected to be lost with attempts that
+// the device and the bytes, over the speed of the device within its class. redo: what is expected to be lost with attempts that
 // are lost. Medians are added up; the 95th percentile of run is there for time-outs
 // and speculation. There are no locality time-outs: a task whose best device is busy
 // waits for it exactly if it is expected to end sooner so.
+//
+// # Variants
+//
+// A task has an alternative for each variant of its kernel. Host, device and variant
+// are one choice: of the alternatives that a device can run the best counts there,
+// and the places compete. Where the user has ordered them, a later one has to be
+// expected to end preferPercent sooner for each place in the order. What failed,
+// and runtimes with which the task failed, come last; a variant that differs on a
+// device is no option there.
 //
 // # A round
 //
@@ -38,7 +47,8 @@
 // A round looks at twice as many tasks as there are free slots. In clusters of
 // more than 64 devices a task is compared on the hosts that hold some of its
 // input and on the soonest two of each class; so a round takes time in proportion
-// to the tasks it looks at, not to tasks times devices.
+// to the tasks it looks at, not to tasks times devices. A gang is spread over
+// wherever its first task could run.
 //
 // # Packages
 //

@@ -124,6 +124,6 @@ func dataLocal(tasks []place.Task, agents []place.Agent, o place.Options) []plac
 func cheapest(tasks []place.Task, agents []place.Agent, o place.Options) []place.Choice {
 	return first(tasks, agents, o, func(t *place.Task, alt *place.Alternative, s *spot) (float64, bool) {
 		fit := o.Fit(predict.Key{Kernel: alt.Kernel, Class: s.dev.Class})
-		return fit.Predict(t.Bytes, o.Model.Prior(*alt, *s.dev)).Median.Seconds(), true
+		return fit.Predict(t.Bytes, o.Model.Prior(*alt, *s.dev)).Median.Seconds() / s.dev.Speed, true
 	})
 }

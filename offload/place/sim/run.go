@@ -119,7 +119,7 @@ func newCluster(w *Workload, p Policy) *cluster {
 				slots := place.Amount{Slots: int64(d.Slots)}
 				a.Devices = append(a.Devices, place.Device{
 					Name: fmt.Sprint(d.Class, ":", k), Class: d.Class, Runtimes: []string{d.Class}, Capacity: slots, Free: slots,
-					Process: float64(d.Process), Warm: map[string]bool{},
+					Process: float64(d.Process), Speed: d.Speed, Warm: map[string]bool{},
 				})
 			}
 			c.agents = append(c.agents, a)
@@ -162,7 +162,7 @@ func (c *cluster) happen(e event) {
 	d.Warm[alt.Kernel] = true
 	c.finished = append(c.finished, finish{math.Abs(a.said.Seconds()-a.run.Seconds()) / a.run.Seconds()})
 	c.starts = append(c.starts, start{t.User, a.begun - a.job.arrived, c.now - a.job.arrived})
-	c.learned.Observe(predict.Key{Kernel: alt.Kernel, Class: d.Class}, t.Bytes, a.run, place.Default.Prior(alt, *d))
+	c.learned.Observe(predict.Key{Kernel: alt.Kernel, Class: d.Class}, t.Bytes, d.AtUnitSpeed(a.run), place.Default.Prior(alt, *d))
 }
 
 // arrive makes the tasks of a job.
@@ -262,6 +262,9 @@ func (c *cluster) decide() {
 			for _, p := range j.waiting.Pick(picked[:0], most, idle, 2) {
 				t := *p
 				t.Age = c.now - j.served
+				if t.Strict = j.spec.Locality == "strict"; j.spec.Locality == "any" {
+					t.Local = nil
+				}
 				if t.Gang > 0 {
 					t.Gang = j.waiting.Len() // those that were lost start again together
 				}
@@ -322,11 +325,13 @@ func (c *cluster) start(choice *place.Choice) {
 	if speed.Rate > 0 {
 		run += float64(t.Bytes) / float64(speed.Rate)
 	}
+	run /= d.Speed
 	run *= math.Exp(j.kernel.Scatter * c.rnd.NormFloat64())
 	if c.rnd.Float64() < j.kernel.Stragglers {
 		run *= 5
 	}
 	said := c.learned.Fit(predict.Key{Kernel: alt.Kernel, Class: d.Class}).Predict(t.Bytes, place.Default.Prior(alt, *d)).Median
+	said = seconds(said.Seconds() / d.Speed)
 
 	x := &attempt{job: j, n: n, agent: agent, dev: dev, alt: choice.Alt, begun: c.now, run: max(seconds(run), time.Millisecond), said: said, need: alt.Need}
 	took := rest + x.run

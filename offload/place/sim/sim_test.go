@@ -113,6 +113,52 @@ func TestDay(t *testing.T) {
 	}
 }
 
+// TestSpeed: hosts of one class but of various speed are told apart by what was
+// measured of their processors, so that predictions learned on all of them are right
+// for each; without that they are not.
+func TestSpeed(t *testing.T) {
+	const text = `
+version: 1
+hosts: [{count: 2, class: cpu, slots: 2, speed: 0.25}, {count: 2, class: cpu, slots: 2}, {count: 1, class: cpu, slots: 2, speed: 2}]
+kernels: {k: {scatter: 0.05, classes: {cpu: {rate: 20MB}}}}
+jobs: [{kernel: k, tasks: 200, bytes: 40MB, spread: 2}]
+`
+	w, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Run(w, Policies[0])
+	t.Logf("makespan %.0f s, errors %.3f", r.Makespan, r.Errors)
+	if r.Left != 0 || r.Errors[3] > 0.1 {
+		t.Errorf("%d tasks left; the error of the last quarter is %.3f", r.Left, r.Errors[3])
+	}
+	for _, other := range Policies[1:] {
+		if o := Run(w, other); o.Left == 0 && o.Makespan < r.Makespan {
+			t.Errorf("%s ends after %.0f s", other.Name, o.Makespan)
+		}
+	}
+}
+
+// TestLocality: strict tasks move nothing, and with any as if there were no local
+// bytes more is moved than by default.
+func TestLocality(t *testing.T) {
+	moved := map[string]uint64{}
+	for _, locality := range []string{"strict", "prefer", "any"} {
+		w, err := Parse([]byte("version: 1\nhosts: [{count: 4, class: cpu}]\nkernels: {k: {classes: {cpu: {rate: 20MB}}}}\n" +
+			"jobs: [{kernel: k, tasks: 60, bytes: 40MB, skew: true, locality: " + locality + "}]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Run(w, Policies[0])
+		if moved[locality] = r.Moved; r.Left != 0 {
+			t.Errorf("%s: %d tasks left", locality, r.Left)
+		}
+	}
+	if moved["strict"] != 0 || moved["prefer"] == 0 || moved["any"] < moved["prefer"] {
+		t.Errorf("moved %v", moved)
+	}
+}
+
 func TestDeterministic(t *testing.T) {
 	w, err := Builtin("even")
 	if err != nil {
@@ -131,6 +177,8 @@ func TestParse(t *testing.T) {
 		{"version: 1", "the hosts have 0 devices; 1 to 10000 are needed"},
 		{"version: 1\nhosts: [{slots: 1}]", "hosts 1: a device needs a class, and 1 to 1024 slots"},
 		{head, "there are no jobs"},
+		{"version: 1\nhosts: [{class: cpu, speed: 1000}]", "hosts 1: a speed is 0.01 to 100"},
+		{head + "kernels: {k: {classes: {cpu: {rate: 1MB}}}}\njobs: [{kernel: k, locality: near}]", "job 1: locality is prefer, strict or any"},
 		{head + "jobs: [{kernel: x}]", `job 1: there is no kernel "x"`},
 		{head + "kernels: {k: {classes: {gpu: {rate: 1MB}}}}", "kernel k runs on no class that a host has"},
 		{head + "kernels: {k: {classes: {cpu: {}}}}", "kernel k on cpu: a rate or a fixed time is needed"},

@@ -34,15 +34,17 @@ type Hosts struct {
 	Store   Size     `yaml:"store"`   // bytes a second of output; 0: 100 MB
 	Memory  Size     `yaml:"memory"`  // 0: no limit
 	Process Size     `yaml:"process"` // bytes a second, as a bandwidth test measured it; 0: not measured
+	Speed   float64  `yaml:"speed"`   // of the first device, where 1 is that of its class; 0: 1
 	Lost    float64  `yaml:"lost"`    // chance that an attempt is lost
 	Also    []Device `yaml:"also"`    // further devices
 }
 
 // Device is a device besides the first.
 type Device struct {
-	Class   string `yaml:"class"`
-	Slots   int    `yaml:"slots"`
-	Process Size   `yaml:"process"`
+	Class   string  `yaml:"class"`
+	Slots   int     `yaml:"slots"`
+	Process Size    `yaml:"process"`
+	Speed   float64 `yaml:"speed"` // where 1 is that of its class; 0: 1
 }
 
 // Kernel says how long tasks really run.
@@ -78,6 +80,7 @@ type Job struct {
 	Makespan bool    `yaml:"makespan"`
 	Priority int     `yaml:"priority"`
 	Share    float64 `yaml:"share"`
+	Locality string  `yaml:"locality"` // prefer, strict or any, as in a job file; "": prefer
 }
 
 // Limits of a workload.
@@ -153,7 +156,7 @@ func (w *Workload) check() error {
 		if h.Count == 0 {
 			h.Count = 1
 		}
-		h.Also = append([]Device{{h.Class, h.Slots, h.Process}}, h.Also...)
+		h.Also = append([]Device{{h.Class, h.Slots, h.Process, h.Speed}}, h.Also...)
 		for k := range h.Also {
 			d := &h.Also[k]
 			if d.Slots == 0 {
@@ -161,6 +164,12 @@ func (w *Workload) check() error {
 			}
 			if d.Class == "" || d.Slots < 1 || d.Slots > 1024 {
 				return fmt.Errorf("hosts %d: a device needs a class, and 1 to 1024 slots", i+1)
+			}
+			if d.Speed == 0 {
+				d.Speed = 1
+			}
+			if !(d.Speed >= 0.01 && d.Speed <= 100) {
+				return fmt.Errorf("hosts %d: a speed is 0.01 to 100", i+1)
 			}
 			classes[d.Class] = true
 		}
@@ -210,6 +219,9 @@ func (w *Workload) check() error {
 		}
 		if j.Spread == 0 {
 			j.Spread = 1
+		}
+		if !slices.Contains([]string{"", "prefer", "strict", "any"}, j.Locality) {
+			return fmt.Errorf("job %d: locality is prefer, strict or any", i+1)
 		}
 		if j.Tasks < 0 || j.Times < 0 || j.Tasks > maxTasks || j.Times > maxTasks || j.Held < 0 || j.Held > 64 ||
 			j.Spread < 1 || j.Spread > 1000 || j.At < 0 || j.Every < 0 || j.Share < 0 || j.Times > 1 && j.Every <= 0 {
