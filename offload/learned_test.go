@@ -23,7 +23,8 @@ func TestMeasureSpeed(t *testing.T) {
 		{[]time.Duration{9 * speedReference, speedReference / 2, 2 * speedReference}, 200},
 		{[]time.Duration{speedReference * 100 / 97}, 95},
 		{[]time.Duration{time.Hour}, leastSpeed},
-		{[]time.Duration{0}, mostSpeed},
+		{[]time.Duration{1}, mostSpeed},
+		{[]time.Duration{0}, 100},
 	} {
 		n := 0
 		work := func() time.Duration { n++; return c.runs[(n-1)%len(c.runs)] }

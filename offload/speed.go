@@ -5,15 +5,18 @@ import (
 	"hash/fnv"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // How fast a host's processors are is measured once, so that run times learned on
 // one host serve another: one of them runs a fixed piece of work, which touches
-// memory, branches and multiplies, a few times; the shortest counts, since what else
-// runs on the host only makes it longer.
+// memory, branches and multiplies, a few times; the shortest processor time counts,
+// since what else runs on the host only makes it longer.
 
 const (
 	// speedReference is how long the work takes on a processor of speed 100, about
@@ -49,13 +52,27 @@ func measureSpeed(work func() time.Duration) uint32 {
 	for range speedRuns - 1 {
 		least = min(least, work())
 	}
-	percent := 100 * float64(speedReference) / float64(max(least, 1))
+	if least <= 0 {
+		return 100 // there is no such clock here
+	}
+	percent := 100 * float64(speedReference) / float64(least)
 	return uint32(min(max(speedStep*int(percent/speedStep+0.5), leastSpeed), mostSpeed))
+}
+
+// threadTime is the processor time that this thread has used.
+func threadTime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
 }
 
 // speedWork sorts and hashes 32,768 numbers that are always the same.
 func speedWork() time.Duration {
-	began := time.Now()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	began := threadTime()
 	list := make([]uint32, 32<<10)
 	x := uint32(1)
 	for i := range list {
@@ -75,9 +92,9 @@ func speedWork() time.Duration {
 		}
 	}
 	if h.Sum64() == 0 {
-		return time.Since(began) + 1 // so that the work has a use
+		return threadTime() - began + 1 // so that the work has a use
 	}
-	return time.Since(began)
+	return threadTime() - began
 }
 
 // processorModel is one word for the processors of this host; "unknown" where it
