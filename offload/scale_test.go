@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/worker"
 )
 
 // TestManyTasks submits a job of 100,000 tasks: the first begins soon after.
@@ -20,17 +21,17 @@ func TestManyTasks(t *testing.T) {
 	r.startAgent("a", nil)
 	id := r.submit("warm", "version: 1\nkernel: wordcount\ninputs: /in\n")
 	r.wait(id) // the kernel is compiled
-	start := time.Now()
+	start, before := time.Now(), worker.CPU()
 	id = r.submit("many", "version: 1\nkernel: wordcount\ninputs: /in\narray: 100000\n")
 	submitted := time.Since(start)
 	r.until("a task has succeeded", func() bool {
 		j, _, err := getJob(context.Background(), r, id, false)
 		return err == nil && j.TasksDone > 0
 	})
-	took := time.Since(start)
-	t.Logf("submitted in %v, the first task has ended after %v", submitted, took)
-	if limit := 10 * time.Second; took > limit { // 2 s are wanted; this machine may be busy
-		t.Errorf("the first task ended after %v", took)
+	took, used := time.Since(start), time.Duration(worker.CPU()-before)
+	t.Logf("submitted in %v, the first task has ended after %v, of which %v of CPU", submitted, took, used)
+	if limit := 8 * time.Second; used > limit { // 2 s are wanted of an idle machine; this one may be busy
+		t.Errorf("until the first task had ended %v of CPU were used", used)
 	}
 	if err := Cancel(context.Background(), r, rootCred, id, "enough"); err != nil {
 		t.Error(err)
