@@ -39,7 +39,7 @@ func (e *expander) resolve(ctx context.Context, s jobfile.Step) (*wire.KernelRef
 		return ref, err
 	}
 	if k, ok := kernels.Find(name, version); ok {
-		_, digest, err := kernels.Module()
+		_, digest, err := k.Module()
 		if err != nil {
 			return nil, err
 		}

@@ -55,8 +55,8 @@ func (a *Agent) fetch(ctx context.Context, ref *wire.KernelRef) (string, error) 
 		return "", fmt.Errorf("%w: it has no digest", errModule)
 	}
 	return a.keep(ref.Digest, ".wasm", func() ([]byte, error) {
-		wasm, digest, err := kernels.Module()
-		if err != nil || bytes.Equal(digest, ref.Digest) {
+		wasm, err := kernels.ByDigest(ref.Digest)
+		if wasm != nil || err != nil {
 			return wasm, err
 		}
 		if ref.Ino == 0 {

@@ -1,14 +1,17 @@
-// Package kernels holds the kernels that come inside the quern binary: one
-// WASI module, built from src with Go's own wasip1 port, that looks at its
-// first argument.
+// Package kernels holds the kernels that come inside the quern binary: two
+// WASI modules, built with Go's own wasip1 port, that look at their first
+// argument. One, from src, is small, so that tasks start soon; the other, from
+// media, has the kernels that need libraries: compression, tables, pictures.
 //
-// bundled.wasm.gz is generated and committed, so that `go build` needs nothing
-// but Go: run `go generate ./offload/kernels` after a change in src. The build
-// is reproducible; a test compares, with the toolchain named in bundled.go.txt.
+// bundled.wasm.gz and media.wasm.gz are generated and committed, so that `go
+// build` needs nothing but Go: run `go generate ./offload/kernels` after a change
+// in src, media, squeeze, table or picture. The build is reproducible; a test
+// compares, with the toolchain named in bundled.go.txt.
 //
-// Some have variants for OpenCL and CUDA, too: bundled/NAME has a manifest, as a
-// bundle in /.compute/kernels would, the source, and the PTX that genptx makes of
-// it, which is committed like the module. File has them.
+// Some have more: bundled/NAME has a manifest, as a bundle in /.compute/kernels
+// would, and what that names, such as the files of a test, the source of variants
+// for OpenCL and CUDA, and the PTX that genptx makes of it, which is committed
+// like the modules. File has them.
 //
 // # Arrays
 //
@@ -36,6 +39,9 @@ import (
 //go:embed bundled.wasm.gz
 var packed []byte
 
+//go:embed media.wasm.gz
+var packedMedia []byte
+
 //go:embed bundled
 var bundles embed.FS
 
@@ -61,17 +67,25 @@ type Kernel struct {
 	Name  string
 	About string   // one line
 	Args  []string // put before the job's own
+	media bool     // it is in that module
 }
 
 // Bundled lists the kernels, sorted by name.
 var Bundled = []Kernel{
-	{"grep", "lines that match a regular expression, as PATH:LINE:TEXT; args: [PATTERN]", []string{"grep"}},
-	{"histogram", "how often each value of a byte occurs; with reduce: {} in all inputs together", []string{"histogram"}},
-	{"kmeans", "one step of k-means: an array of centroids, then one of points, give the new centroids; split: none", []string{"kmeans"}},
-	{"matmul", "the product of two matrices, arrays one after the other; split: none", []string{"matmul"}},
-	{"sha256sum", "the SHA-256 of every input, as the command of that name prints it", []string{"sha256sum"}},
-	{"threshold", "little-endian float32 numbers, those below a threshold set to 0; params: {threshold: X}", []string{"threshold"}},
-	{"wordcount", "the most frequent words; needs reduce: {}; params: {top: N, words: space or identifiers}", []string{"wordcount"}},
+	{"cat", "the inputs, one after the other", []string{"cat"}, true},
+	{"csv", "records of CSV files that fit a condition, or aggregates of groups of them; params: {where: …, select: …, by: …, aggregate: …}", []string{"csv"}, true},
+	{"grep", "lines that match a regular expression, as PATH:LINE:TEXT; args: [PATTERN]", []string{"grep"}, false},
+	{"gunzip", "what gzip has compressed; split: file or none", []string{"gunzip"}, true},
+	{"gzip", "the inputs compressed; parts, put together by reduce: {}, are a file of gzip; params: {level: 1 to 9}", []string{"gzip"}, true},
+	{"histogram", "how often each value of a byte occurs; with reduce: {} in all inputs together", []string{"histogram"}, false},
+	{"kmeans", "one step of k-means: an array of centroids, then one of points, give the new centroids; split: none", []string{"kmeans"}, false},
+	{"matmul", "the product of two matrices, arrays one after the other; split: none", []string{"matmul"}, false},
+	{"resize", "JPEG and PNG pictures made smaller; params: {width: 256, height: 256}", []string{"resize"}, true},
+	{"sha256sum", "the SHA-256 of every input, as the command of that name prints it", []string{"sha256sum"}, false},
+	{"threshold", "little-endian float32 numbers, those below a threshold set to 0; params: {threshold: X}", []string{"threshold"}, false},
+	{"unzstd", "what zstd has compressed; split: file or none", []string{"unzstd"}, true},
+	{"wordcount", "the most frequent words; needs reduce: {}; params: {top: N, words: space or identifiers}", []string{"wordcount"}, false},
+	{"zstd", "the inputs compressed; parts, put together by reduce: {}, are a file of zstd; params: {level: 1 to 22}", []string{"zstd"}, true},
 }
 
 // Find returns the bundled kernel of that name and version ("": any).
@@ -89,21 +103,43 @@ type module struct {
 	digest [sha256.Size]byte
 }
 
-var unpacked = sync.OnceValues(func() (module, error) {
-	z, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return module{}, fmt.Errorf("bundled kernels: %w", err)
-	}
-	wasm, err := io.ReadAll(z)
-	if err != nil {
-		return module{}, fmt.Errorf("bundled kernels: %w", err)
-	}
-	return module{wasm, sha256.Sum256(wasm)}, nil
-})
+// unpack is a module that has been compressed, made once.
+func unpack(packed []byte) func() (module, error) {
+	return sync.OnceValues(func() (module, error) {
+		z, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			return module{}, fmt.Errorf("bundled kernels: %w", err)
+		}
+		wasm, err := io.ReadAll(z)
+		if err != nil {
+			return module{}, fmt.Errorf("bundled kernels: %w", err)
+		}
+		return module{wasm, sha256.Sum256(wasm)}, nil
+	})
+}
 
-// Module returns the WebAssembly module of all bundled kernels, and its
-// SHA-256. Nobody may change the bytes.
-func Module() (wasm, digest []byte, err error) {
+var unpacked, unpackedMedia = unpack(packed), unpack(packedMedia)
+
+// Module returns the WebAssembly module of the kernel, and its SHA-256. Several
+// kernels share one. Nobody may change the bytes.
+func (k Kernel) Module() (wasm, digest []byte, err error) {
 	m, err := unpacked()
+	if k.media {
+		m, err = unpackedMedia()
+	}
 	return m.wasm, m.digest[:], err
+}
+
+// Module returns the module of the kernels that need no library, and its
+// SHA-256.
+func Module() (wasm, digest []byte, err error) { return Kernel{}.Module() }
+
+// ByDigest returns the module of this SHA-256; nil: there is no such.
+func ByDigest(digest []byte) ([]byte, error) {
+	for _, k := range []Kernel{{}, {media: true}} {
+		if wasm, d, err := k.Module(); err != nil || bytes.Equal(d, digest) {
+			return wasm, err
+		}
+	}
+	return nil, nil
 }

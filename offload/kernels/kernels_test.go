@@ -23,9 +23,18 @@ func TestFind(t *testing.T) {
 			t.Errorf("%s is found in a version that does not exist", k.Name)
 		}
 	}
-	wasm, digest, err := Module()
-	if err != nil || len(digest) != 32 || !bytes.HasPrefix(wasm, []byte("\x00asm")) {
-		t.Errorf("module of %d bytes, digest %x, %v", len(wasm), digest, err)
+	for _, k := range []string{"grep", "gzip"} {
+		k, _ := Find(k, "")
+		wasm, digest, err := k.Module()
+		if err != nil || len(digest) != 32 || !bytes.HasPrefix(wasm, []byte("\x00asm")) {
+			t.Errorf("module of %d bytes, digest %x, %v", len(wasm), digest, err)
+		}
+		if same, err := ByDigest(digest); err != nil || !bytes.Equal(same, wasm) {
+			t.Errorf("by its digest there is a module of %d bytes, %v", len(same), err)
+		}
+	}
+	if wasm, err := ByDigest(make([]byte, 32)); wasm != nil || err != nil {
+		t.Error("there is a module of a digest that is no module's")
 	}
 }
 
@@ -49,11 +58,17 @@ func TestReproducible(t *testing.T) {
 	if strings.TrimSpace(string(made)) != version {
 		t.Skipf("bundled.wasm.gz was made by %s, here is %s", strings.TrimSpace(string(made)), version)
 	}
-	got, err := build.Bundle("src")
-	if err != nil {
-		t.Fatal(err)
+	for dir, want := range map[string][]byte{"src": packed, "media": packedMedia} {
+		got, err := build.Bundle(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("the module of %s is not what its sources give: run go generate ./offload/kernels", dir)
+		}
 	}
-	if !bytes.Equal(got, packed) {
-		t.Error("bundled.wasm.gz is not what src gives: run go generate ./offload/kernels")
+	// Both are in every quern.
+	if len(packed) > 1200<<10 || len(packedMedia) > 2500<<10 {
+		t.Errorf("the modules have %d and %d bytes: what made them so large?", len(packed), len(packedMedia))
 	}
 }

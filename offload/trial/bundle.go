@@ -138,7 +138,9 @@ func (b *Bundle) lacks(runtime string) error {
 // File returns a file of the bundle and its digest.
 func (b *Bundle) File(name string) (data, digest []byte, err error) {
 	if data = b.files[name]; data == nil && name == b.Kernel.Wasm {
-		return kernels.Module()
+		if k, ok := kernels.Find(b.Name, ""); ok {
+			return k.Module()
+		}
 	}
 	if data == nil {
 		return nil, nil, fmt.Errorf("kernel %s has no file %s", b.Name, name)

@@ -1,5 +1,5 @@
-// Command gen builds ../src into bundled.wasm.gz. It runs in the directory of
-// package kernels (see go:generate there).
+// Command gen builds ../src and ../media into the modules that package kernels
+// embeds. It runs in the directory of that package (see go:generate there).
 package main
 
 import (
@@ -10,18 +10,25 @@ import (
 )
 
 func main() {
-	packed, err := build.Bundle("src")
-	if err == nil {
-		err = os.WriteFile("bundled.wasm.gz", packed, 0o644)
-	}
-	if err == nil {
-		var version string
-		if version, err = build.Toolchain(); err == nil {
-			err = os.WriteFile("bundled.go.txt", []byte(version+"\n"), 0o644)
-		}
-	}
-	if err != nil {
+	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)
 	}
+}
+
+func run() error {
+	for dir, file := range map[string]string{"src": "bundled.wasm.gz", "media": "media.wasm.gz"} {
+		packed, err := build.Bundle(dir)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, packed, 0o644); err != nil {
+			return err
+		}
+	}
+	version, err := build.Toolchain()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile("bundled.go.txt", []byte(version+"\n"), 0o644)
 }

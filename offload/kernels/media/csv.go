@@ -1,0 +1,32 @@
+//go:build wasip1
+
+package main
+
+import (
+	"bufio"
+
+	"quernfs/offload/kernels/table"
+)
+
+// csv filters or aggregates files of comma-separated values.
+func csv(out *bufio.Writer, phase string) error {
+	q, err := table.Parse(table.Params{
+		Where: param("WHERE"), Select: param("SELECT"), Aggregate: param("AGGREGATE"), By: param("BY"),
+		Delimiter: param("DELIMITER"), Columns: param("COLUMNS"), Header: param("HEADER"), Invalid: param("INVALID"),
+	})
+	if err != nil {
+		return err
+	}
+	p := table.Single
+	switch phase {
+	case "map":
+		p = table.Map
+	case "reduce":
+		p = table.Reduce
+	}
+	r := q.Start(p, out)
+	if err := eachFile(r.File); err != nil {
+		return err
+	}
+	return r.End()
+}
