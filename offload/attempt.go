@@ -141,6 +141,7 @@ type attemptRun struct {
 
 	outputLimit int64   // bytes that it may write
 	find        *finder // looks at the results; nil: nothing is asked
+	header      int     // lines of a file that each part of it begins with
 }
 
 // run does everything up to the report.
@@ -154,11 +155,13 @@ func (r *attemptRun) run(ctx context.Context) error {
 		return errors.New("the job names no kernel")
 	}
 	step, ref, phase := stepOf(spec, r.task.Phase), r.job.Kernels[0], "single"
+	r.header = headerLines(spec, ref)
 	switch {
 	case r.task.Phase == "reduce":
 		if spec.Reduce == nil {
 			return errors.New("the job has no reduce step")
 		}
+		r.header = 0
 		ref, phase = r.job.Kernels[len(r.job.Kernels)-1], "reduce"
 	case spec.Reduce != nil:
 		phase = "map"
@@ -343,7 +346,7 @@ func lastLine(stderr []byte) string {
 func (r *attemptRun) env(step jobfile.Step, phase string) []string {
 	return append(step.Env(),
 		fmt.Sprintf("QUERN_JOB=%d", r.job.Id), fmt.Sprintf("QUERN_TASK=%d", r.task.N),
-		fmt.Sprintf("QUERN_ATTEMPT=%d", r.task.Attempt), "QUERN_PHASE="+phase)
+		fmt.Sprintf("QUERN_ATTEMPT=%d", r.task.Attempt), fmt.Sprintf("QUERN_HEADER=%d", r.header), "QUERN_PHASE="+phase)
 }
 
 // args puts the kernel's and the job's arguments together; {inputs} becomes

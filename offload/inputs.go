@@ -27,6 +27,7 @@ type taskInputs struct {
 	open  []openInput // the oldest first
 	read  int64       // bytes
 	took  time.Duration
+	last  *rangeView // that was read last: it lends its window to the next
 }
 
 type openInput struct {
@@ -48,11 +49,11 @@ func (r *attemptRun) inputs(ctx context.Context) (*taskInputs, error) {
 			t = part
 		}
 		if len(t.Ranges) > 0 {
-			w, err := in.view(ctx, i, t)
+			w, err := in.views(ctx, i, t, r.header)
 			if err != nil {
 				return nil, err
 			}
-			in.list = append(in.list, w)
+			in.list = append(in.list, w...)
 			continue
 		}
 		in.list = append(in.list, worker.Input{
@@ -73,28 +74,52 @@ func (r *attemptRun) inputs(ctx context.Context) (*taskInputs, error) {
 	return in, nil
 }
 
-// view is an input of which the task sees ranges only.
-func (in *taskInputs) view(ctx context.Context, i int, t *wire.TaskInput) (worker.Input, error) {
+// views are what the task sees of an input of which it gets ranges: a file that
+// consists of these, or, where they are to begin with the input's header, a file
+// for each.
+func (in *taskInputs) views(ctx context.Context, i int, t *wire.TaskInput, header int) ([]worker.Input, error) {
 	f, err := in.file(ctx, i, t)
 	if err != nil {
-		return worker.Input{}, err
+		return nil, err
 	}
-	v, err := viewRanges(ctx, f, t)
+	if header == 0 || !t.Records {
+		v, err := viewRanges(ctx, f, t)
+		if err != nil {
+			return nil, fmt.Errorf("looking for lines in %s: %w", t.Path, err)
+		}
+		return []worker.Input{in.view(i, t, t.Path, v)}, nil
+	}
+	all, err := viewParts(ctx, f, t, header)
 	if err != nil {
-		return worker.Input{}, fmt.Errorf("looking for lines in %s: %w", t.Path, err)
+		return nil, fmt.Errorf("looking for lines in %s: %w", t.Path, err)
 	}
+	var out []worker.Input
+	for k, v := range all {
+		out = append(out, in.view(i, t, rangeName(t, k), v))
+	}
+	return out, nil
+}
+
+// view is an input of which the task sees v only.
+func (in *taskInputs) view(i int, t *wire.TaskInput, name string, v *rangeView) worker.Input {
 	return worker.Input{
-		Path: t.Path, Size: v.size,
+		Path: name, Size: v.size,
 		ReadAt: func(ctx context.Context, p []byte, off int64) (int, error) {
 			f, err := in.file(ctx, i, t)
 			if err != nil {
 				return 0, err
 			}
+			if in.last != v {
+				if in.last != nil {
+					v.window, in.last.window = in.last.window[:0], nil
+				}
+				in.last = v
+			}
 			n, err := v.readAt(ctx, f, p, off)
 			in.read += int64(n)
 			return n, err
 		},
-	}, nil
+	}
 }
 
 // part finds the output of a map task.

@@ -91,6 +91,39 @@ func (e *expander) usable(prefer []string, preferLine int, ref *wire.KernelRef, 
 	return problem(wire.Invalid, e.job, preferLine, "kernel %s has no variant for %s; it has %s", ref.Name, list(prefer), list(runtimesOf(ref)))
 }
 
+// splits refuses a way to cut inputs that the kernel of the map step cannot work
+// with.
+func (e *expander) splits(spec *jobfile.Spec, ref *wire.KernelRef) error {
+	if len(ref.Manifest) == 0 {
+		return nil
+	}
+	k, err := jobfile.ParseKernel(ref.Manifest)
+	if err != nil {
+		return problem(wire.Invalid, e.job, spec.Map.KernelLine, "the manifest of %s: %v", ref.Name, err)
+	}
+	if k.Splits == nil || slices.Contains(k.Splits, spec.Split) {
+		return nil
+	}
+	var names []string
+	for _, s := range k.Splits {
+		names = append(names, string(s))
+	}
+	return problem(wire.Invalid, e.job, max(spec.SplitLine, spec.Map.KernelLine), "kernel %s does not work with split: %s; it does with %s", ref.Name, spec.Split, list(names))
+}
+
+// headerLines is how many lines of a file each part of it begins with, that is
+// cut at lines.
+func headerLines(spec *jobfile.Spec, ref *wire.KernelRef) int {
+	if spec.Header >= 0 || len(ref.GetManifest()) == 0 {
+		return max(spec.Header, 0)
+	}
+	k, err := jobfile.ParseKernel(ref.Manifest)
+	if err != nil {
+		return 0
+	}
+	return k.Header
+}
+
 func (e *expander) kernelHint(ctx context.Context, name string) string {
 	var names []string
 	for _, k := range kernels.Bundled {
@@ -148,7 +181,7 @@ func (e *expander) registered(ctx context.Context, name, version string, line in
 		return nil, problem(wire.Invalid, e.job, line, "%s: %v", manifest, err)
 	}
 	full := name + "@" + version
-	if k.Wasm != "" && len(k.Runtimes()) == 1 && k.Test == nil {
+	if k.Wasm != "" && len(k.Runtimes()) == 1 && k.Test == nil && k.Header == 0 && k.Splits == nil {
 		return e.pinned(ctx, full, dir, k, line)
 	}
 	return e.pinBundle(ctx, full, dir, k, data, line)

@@ -41,6 +41,10 @@ func memoise(spec *jobfile.Spec, job *wire.Job, uid uint32, tasks []*wire.Task) 
 		if spec.Array > 0 {
 			number(h, uint64(t.N))
 		}
+		if n := headerLines(spec, job.Kernels[0]); n > 0 || spec.Header == 0 {
+			word(h, "header")
+			number(h, uint64(n))
+		}
 		for _, in := range t.Inputs {
 			word(h, in.Path)
 			number(h, in.Ino, in.Size, uint64(in.MtimeNs), uint64(len(in.Ranges)))

@@ -42,6 +42,9 @@ func (s *Submitter) prepare(ctx context.Context, cred *wire.Cred, name string, s
 	if err := e.usable(spec.Runtime, spec.RuntimeLine, first, false, spec.Map.KernelLine); err != nil {
 		return nil, err
 	}
+	if err := e.splits(spec, first); err != nil {
+		return nil, err
+	}
 	job := &wire.Job{Kernel: first.Name, Kernels: []*wire.KernelRef{first}}
 	if spec.Reduce != nil {
 		second := first

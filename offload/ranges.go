@@ -47,12 +47,37 @@ const (
 	memLine = 64 << 10
 )
 
+// found is what of a range a task sees: the lines that end in it.
+type found struct {
+	start, end int64
+	head       []byte // of the line that began before the range; nil: there is none, or it is long
+}
+
 // viewRanges finds out what a task sees of a file.
 func viewRanges(ctx context.Context, f File, t *wire.TaskInput) (*rangeView, error) {
-	type found struct {
-		start, end int64
-		head       []byte // of the line that began before the range
+	all, err := findLines(ctx, f, t)
+	if err != nil {
+		return nil, err
 	}
+	v := &rangeView{}
+	for i, x := range all {
+		v.addFound(x, int64(t.Ranges[i].Off))
+	}
+	return v, nil
+}
+
+// addFound adds what was found of the range that begins at off.
+func (v *rangeView) addFound(x found, off int64) {
+	if len(x.head) > 0 {
+		v.add(stretch{len: int64(len(x.head)), mem: x.head})
+		x.start = off
+	}
+	v.add(stretch{off: x.start, len: x.end - x.start})
+}
+
+// findLines finds out which lines end in the ranges; or, where these are not of
+// lines, gives the ranges themselves.
+func findLines(ctx context.Context, f File, t *wire.TaskInput) ([]found, error) {
 	all := make([]found, len(t.Ranges))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
@@ -79,19 +104,7 @@ func viewRanges(ctx context.Context, f File, t *wire.TaskInput) (*rangeView, err
 			return err
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	v := &rangeView{}
-	for i, x := range all {
-		off := int64(t.Ranges[i].Off)
-		if len(x.head) > 0 {
-			v.add(stretch{len: int64(len(x.head)), mem: x.head})
-			x.start = off
-		}
-		v.add(stretch{off: x.start, len: x.end - x.start})
-	}
-	return v, nil
+	return all, g.Wait()
 }
 
 func (v *rangeView) add(s stretch) {

@@ -37,6 +37,8 @@ var Runtimes = []string{RuntimeWasm, RuntimeOpenCL, RuntimeCUDA, RuntimeONNX, Ru
 //	rate: {wasm: 200MB, opencl: 2GB}          # bytes a second, a hint for placement
 //	compare: {as: bytes}                      # how results of variants are compared; see Compare
 //	test: {input: in.bin, output: out.bin, params: {}}   # see Trial
+//	splits: [file, none]         # the only ones that make sense; none given: all
+//	header: 1                    # lines; see Spec.Header
 type Kernel struct {
 	About   string
 	Wasm    string // "": it has no such variant
@@ -48,7 +50,9 @@ type Kernel struct {
 	RTL     *RTL             // nil: it has no such variant
 	Rate    map[string]int64 // by runtime: bytes a second
 	Compare Compare
-	Test    *Trial // nil: none
+	Test    *Trial  // nil: none
+	Splits  []Split // nil: all
+	Header  int     // lines at the beginning of a file that are its header
 }
 
 // Compare says when two results are the same.
@@ -185,6 +189,14 @@ func ParseKernel(data []byte) (*Kernel, error) {
 		},
 		"test": func(n *yaml.Node) (err error) {
 			k.Test, err = parseTrial(n)
+			return err
+		},
+		"splits": func(n *yaml.Node) (err error) {
+			k.Splits, err = parseSplits(n)
+			return err
+		},
+		"header": func(n *yaml.Node) (err error) {
+			k.Header, err = whole(n, "header", 0, MaxHeader)
 			return err
 		},
 	})

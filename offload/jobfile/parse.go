@@ -38,6 +38,7 @@ func Parse(data []byte) (*Spec, error) {
 func parse(root *yaml.Node, of error) (*Spec, error) {
 	s := &Spec{
 		Split:   SplitFile,
+		Header:  -1,
 		Output:  DefaultOutput,
 		Timeout: DefaultTimeout,
 		Retries: DefaultRetries,
@@ -216,6 +217,9 @@ func params(n *yaml.Node, field string) ([]Param, error) {
 			return nil, Errorf(k.Line, "%s has %q twice", field, k.Value)
 		}
 		if reserved[upper] {
+			if upper == "HEADER" {
+				return nil, Errorf(k.Line, "header is a field of the job file itself, not one of %s", field)
+			}
 			return nil, Errorf(k.Line, "the name %q in %s is taken: the agent itself sets QUERN_%s", k.Value, field, upper)
 		}
 		seen[upper] = true
@@ -230,7 +234,7 @@ func params(n *yaml.Node, field string) ([]Param, error) {
 }
 
 // reserved are the variables that every task gets (see docs/compute.md).
-var reserved = map[string]bool{"JOB": true, "TASK": true, "PHASE": true, "ATTEMPT": true}
+var reserved = map[string]bool{"HEADER": true, "JOB": true, "TASK": true, "PHASE": true, "ATTEMPT": true}
 
 func inputs(n *yaml.Node) ([]Input, error) { return patterns(n, "inputs") }
 

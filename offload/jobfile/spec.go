@@ -59,7 +59,10 @@ type Spec struct {
 	Inputs []Input
 	Split  Split
 	// TaskBytes is how many bytes of input one task gets, about; 0: as the split has it.
-	TaskBytes     int64
+	TaskBytes int64
+	// Header is how many lines at the beginning of a file are its header, which
+	// every part of it that is cut at lines begins with; -1: as the kernel has it.
+	Header        int
 	Combine       *Step // what runs over the output of each map task, where it ran; nil: nothing
 	Reduce        *Step // nil: none
 	Output        string
@@ -77,7 +80,7 @@ type Spec struct {
 	Life
 	Placement
 
-	NameLine, OutputLine, RuntimeLine, NotifyLine int
+	NameLine, OutputLine, RuntimeLine, NotifyLine, SplitLine int
 
 	Resources Resources
 }

@@ -35,6 +35,28 @@ func (s Split) Ranges() (ranges, records bool) {
 	return false, false
 }
 
+// MaxHeader is how many lines a header may have.
+const MaxHeader = 100
+
+// parseSplits reads the splits that a kernel allows.
+func parseSplits(n *yaml.Node) ([]Split, error) {
+	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
+		return nil, Errorf(n.Line, "splits must be a list such as [file, none], not %s", describe(n))
+	}
+	var out []Split
+	for _, c := range n.Content {
+		v, err := text(c, "splits")
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(splits, Split(v)) {
+			return nil, Errorf(c.Line, "splits must be of file, none, shard, block, lines and bytes, not %q", shorten(v))
+		}
+		out = append(out, Split(v))
+	}
+	return out, nil
+}
+
 // Bounds of task_bytes.
 const (
 	MinTaskBytes = 4 << 10
@@ -44,7 +66,12 @@ const (
 // splitFields are the fields that say how the inputs become tasks.
 func splitFields(s *Spec) map[string]func(*yaml.Node) error {
 	return map[string]func(*yaml.Node) error{
+		"header": func(n *yaml.Node) (err error) {
+			s.Header, err = whole(n, "header", 0, MaxHeader)
+			return err
+		},
 		"split": func(n *yaml.Node) error {
+			s.SplitLine = n.Line
 			v, err := text(n, "split")
 			if err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 
 	"quernfs/offload/jobfile"
 	"quernfs/offload/kernels"
+	"quernfs/offload/kernels/squeeze"
 	"quernfs/offload/worker"
 )
 
@@ -168,11 +169,26 @@ func (b *Bundle) Sample(size int, seed uint64) (*Input, error) {
 		}
 		return in, nil
 	}
+	return b.Random(size, seed)
+}
+
+// Random makes a random input of about size bytes for a bundled kernel.
+func (b *Bundle) Random(size int, seed uint64) (*Input, error) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	switch b.Name {
-	case "histogram", "sha256sum":
+	case "histogram", "sha256sum", "cat":
 		return &Input{Data: noise(rnd, size)}, nil
-	case "wordcount":
+	case "csv":
+		params := []jobfile.Param{{Key: "where", Value: "price > 5"}, {Key: "by", Value: "shop"}, {Key: "aggregate", Value: "count, sum(price), mean(qty)"}}
+		return &Input{Data: sales(rnd, size), Params: params}, nil
+	case "gunzip":
+		return squeezed(squeeze.Gzip, text(rnd, size))
+	case "unzstd":
+		return squeezed(squeeze.Zstd, text(rnd, size))
+	case "resize":
+		data, err := photo(rnd, size)
+		return &Input{Data: data, Params: []jobfile.Param{{Key: "width", Value: "256"}, {Key: "height", Value: "256"}}}, err
+	case "wordcount", "gzip", "zstd":
 		return &Input{Data: text(rnd, size)}, nil
 	case "grep":
 		return &Input{Data: text(rnd, size), Args: []string{"qu.*ck"}}, nil
