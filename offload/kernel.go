@@ -38,7 +38,9 @@ func (e *expander) resolve(ctx context.Context, s jobfile.Step) (*wire.KernelRef
 	if ref != nil || err != nil {
 		return ref, err
 	}
-	if k, ok := kernels.Find(name, version); ok {
+	if k, ok := kernels.Find(name, version); ok && name == classifyName {
+		return e.classify(ctx, s)
+	} else if ok {
 		_, digest, err := k.Module()
 		if err != nil {
 			return nil, err

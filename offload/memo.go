@@ -79,6 +79,7 @@ func stepDigest(ref *wire.KernelRef, step jobfile.Step, phase string, uid uint32
 	word(h, "quern task v1")
 	h.Write(ref.Digest)
 	word(h, ref.Name) // the module's first argument
+	word(h, string(ref.Manifest))
 	word(h, phase)
 	number(h, uint64(uid), uint64(len(ref.Args)), uint64(len(step.Args)), uint64(len(step.Params)))
 	for _, a := range ref.Args {

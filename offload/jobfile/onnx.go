@@ -1,14 +1,6 @@
 package jobfile
 
-import (
-	"math"
-	"slices"
-	"strconv"
-	"strings"
-	"unicode"
-
-	"gopkg.in/yaml.v3"
-)
+import "gopkg.in/yaml.v3"
 
 // ONNX is the variant of a kernel that is a model: a file, and how bytes become
 // tensors and tensors bytes.
@@ -27,12 +19,16 @@ import (
 //
 // The output is raw, the output tensors' float32 one after the other, or labels:
 // for each record the line "NUMBER LABEL SCORE", of the largest element of its
-// part of the output.
+// part of the output. With classify the standard input is not read, but the
+// files; see Classify.
 type ONNX struct {
 	File   string
 	Input  ONNXInput
 	Output ONNXOutput
-	Batch  int // records
+	// Classify, if it is not nil, takes the place of Input and Output, which then
+	// have names at most.
+	Classify *Classify
+	Batch    int // records; 0: as the size of one has it
 }
 
 // ONNXInput says what a record is.
@@ -84,7 +80,7 @@ func parseONNX(n *yaml.Node) (*ONNX, error) {
 	if err := mapping(n, "onnx", "{file: model.onnx, input: {shape: [8, 8]}}"); err != nil {
 		return nil, err
 	}
-	m := &ONNX{File: "model.onnx", Input: ONNXInput{Type: "float32", Scale: 1}, Batch: 256}
+	m := &ONNX{File: "model.onnx", Input: ONNXInput{Type: "float32", Scale: 1}}
 	err := fields(n, map[string]func(*yaml.Node) error{
 		"file": func(n *yaml.Node) (err error) {
 			m.File, err = bundleFile(n, "onnx.file", ".onnx")
@@ -92,6 +88,10 @@ func parseONNX(n *yaml.Node) (*ONNX, error) {
 		},
 		"input":  func(n *yaml.Node) error { return m.Input.parse(n) },
 		"output": func(n *yaml.Node) error { return m.Output.parse(n) },
+		"classify": func(n *yaml.Node) (err error) {
+			m.Classify, err = parseClassify(n)
+			return err
+		},
 		"batch": func(n *yaml.Node) (err error) {
 			m.Batch, err = whole(n, "onnx.batch", 1, maxBatch)
 			return err
@@ -100,9 +100,17 @@ func parseONNX(n *yaml.Node) (*ONNX, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case m.Classify != nil && (m.Input.Shape != nil || m.Output.Labels):
+		return nil, Errorf(n.Line, "onnx.classify says what goes in and out: onnx.input and onnx.output may have names only")
+	case m.Classify != nil:
+		return m, nil
 	case m.Input.Shape == nil:
 		return nil, Errorf(n.Line, "onnx needs an input with a shape, such as input: {shape: [8, 8]}")
-	case m.Batch > maxTensor/m.Input.Elements():
+	}
+	if m.Batch == 0 {
+		m.Batch = 256
+	}
+	if m.Batch > maxTensor/m.Input.Elements() {
 		return nil, Errorf(n.Line, "onnx.batch: %d records of %d elements are more than %d at once", m.Batch, m.Input.Elements(), maxTensor)
 	}
 	return m, nil
@@ -118,30 +126,13 @@ func (in *ONNXInput) parse(n *yaml.Node) error {
 			return err
 		},
 		"type": func(n *yaml.Node) error { return oneOf(n, "onnx.input.type", &in.Type, "float32", "uint8") },
-		"shape": func(n *yaml.Node) error {
-			if n.Kind != yaml.SequenceNode || len(n.Content) == 0 || len(n.Content) > maxDims {
-				return Errorf(n.Line, "onnx.input.shape must be a list of 1 to %d numbers such as [8, 8], not %s", maxDims, describe(n))
-			}
-			size := 1
-			for _, c := range n.Content {
-				d, err := whole(c, "onnx.input.shape", 1, maxRecord)
-				if err != nil {
-					return err
-				}
-				if size *= d; size > maxRecord {
-					return Errorf(c.Line, "onnx.input.shape: a record of more than %d elements", maxRecord)
-				}
-				in.Shape = append(in.Shape, d)
-			}
-			return nil
+		"shape": func(n *yaml.Node) (err error) {
+			in.Shape, err = parseShape(n, "onnx.input.shape")
+			return err
 		},
-		"scale": func(n *yaml.Node) error {
-			v, err := strconv.ParseFloat(n.Value, 32)
-			if n.Kind != yaml.ScalarNode || err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
-				return Errorf(n.Line, "onnx.input.scale must be a number, not %s", describe(n))
-			}
-			in.Scale = v
-			return nil
+		"scale": func(n *yaml.Node) (err error) {
+			in.Scale, err = finite(n, "onnx.input.scale")
+			return err
 		},
 	})
 }
@@ -158,13 +149,8 @@ func (o *ONNXOutput) parse(n *yaml.Node) error {
 		},
 		"as": func(n *yaml.Node) error { return oneOf(n, "onnx.output.as", &as, "raw", "labels") },
 		"labels": func(n *yaml.Node) (err error) {
-			if o.Names, err = words(n, "onnx.output.labels", maxLabels); err != nil {
-				return err
-			}
-			if i := slices.IndexFunc(o.Names, func(s string) bool { return s == "" || strings.ContainsFunc(s, unicode.IsControl) }); i >= 0 {
-				return Errorf(n.Line, "onnx.output.labels: %q cannot be a label", shorten(o.Names[i]))
-			}
-			return nil
+			o.Names, err = parseLabels(n, "onnx.output.labels")
+			return err
 		},
 	})
 	o.Labels = as == "labels"

@@ -39,7 +39,7 @@ func TestParse(t *testing.T) {
 		Map: Step{Kernel: "wordcount@1", KernelLine: 3, Args: []string{"--top", "20", "7"},
 			Params: []Param{{"Stop", "the"}, {"top", "20"}}},
 		Inputs: []Input{{"/src/**/*.go", 5}, {"/README.md", 6}},
-		Split:  SplitNone,
+		Split:  SplitNone, SplitLine: 7, Header: -1,
 		Reduce: &Step{Kernel: "merge", KernelLine: 11, Args: []string{"x"}},
 		Output: "result.txt", Timeout: 90 * time.Second, Retries: 0, Memory: 3 << 29,
 		Life: Life{IfExists: Replace}, Placement: Placement{Locality: Prefer}, OutputLine: 13,
@@ -59,7 +59,7 @@ func TestParseDefaults(t *testing.T) {
 	}
 	want := &Spec{
 		Map: Step{Wasm: "/k.wasm", KernelLine: 2}, Inputs: []Input{{"/a/b", 3}},
-		Split: SplitFile, Output: "output", Timeout: 10 * time.Minute, Retries: 2, Memory: 256 << 20,
+		Split: SplitFile, Header: -1, Output: "output", Timeout: 10 * time.Minute, Retries: 2, Memory: 256 << 20,
 		Life: Life{IfExists: Replace}, Placement: Placement{Locality: Prefer},
 	}
 	if !reflect.DeepEqual(got, want) {

@@ -73,6 +73,7 @@ type Kernel struct {
 // Bundled lists the kernels, sorted by name.
 var Bundled = []Kernel{
 	{"cat", "the inputs, one after the other", []string{"cat"}, true},
+	{"classify", "the classes that a model (ONNX) finds in pictures, or in arrays; params: {model: /PATH.onnx}", nil, false},
 	{"csv", "records of CSV files that fit a condition, or aggregates of groups of them; params: {where: …, select: …, by: …, aggregate: …}", []string{"csv"}, true},
 	{"grep", "lines that match a regular expression, as PATH:LINE:TEXT; args: [PATTERN]", []string{"grep"}, false},
 	{"gunzip", "what gzip has compressed; split: file or none", []string{"gunzip"}, true},

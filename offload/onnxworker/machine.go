@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"slices"
 
@@ -25,6 +26,7 @@ type machine struct {
 type model struct {
 	key     string
 	session *ort.DynamicAdvancedSession
+	dims    []int64 // of its input; what is below 1 may be anything
 }
 
 // keep is how many models stay in memory.
@@ -37,11 +39,11 @@ func (m *machine) close() {
 	m.ready = nil
 }
 
-// run carries out one run: the function that worker.Serve calls.
-func (m *machine) run(r *worker.Run, stdin io.Reader, stdout, stderr io.Writer) worker.Exit {
+// run carries out one run: the function that worker.ServeFiles calls.
+func (m *machine) run(r *worker.Run, files fs.FS, stdin io.Reader, stdout, stderr io.Writer) worker.Exit {
 	before := worker.CPU()
 	exit := worker.Exit{}
-	if err := m.do(r, stdin, stdout); err != nil {
+	if err := m.do(r, files, stdin, stdout, stderr); err != nil {
 		fmt.Fprintln(stderr, err)
 		exit.Code = 1
 	}
@@ -49,7 +51,7 @@ func (m *machine) run(r *worker.Run, stdin io.Reader, stdout, stderr io.Writer) 
 	return exit
 }
 
-func (m *machine) do(r *worker.Run, stdin io.Reader, stdout io.Writer) error {
+func (m *machine) do(r *worker.Run, files fs.FS, stdin io.Reader, stdout, stderr io.Writer) error {
 	manifest, err := jobfile.ParseKernel(r.Manifest)
 	if err != nil {
 		return fmt.Errorf("kernel.yaml: %w", err)
@@ -64,6 +66,9 @@ func (m *machine) do(r *worker.Run, stdin io.Reader, stdout io.Writer) error {
 	x, err := m.load(manifest.ONNX, data, string(r.Digest)+string(r.Manifest))
 	if err != nil || r.Prepare {
 		return err
+	}
+	if manifest.ONNX.Classify != nil {
+		return x.classify(manifest.ONNX, r.Memory, files, stdout, stderr)
 	}
 	if need := manifest.ONNX.Memory(); need > r.Memory {
 		return fmt.Errorf("out of memory: %d records at once need %d bytes (onnx.batch in kernel.yaml, memory in the job file)", manifest.ONNX.Batch, need)
@@ -94,8 +99,10 @@ func (m *machine) load(o *jobfile.ONNX, data []byte, key string) (*model, error)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.File, err)
 	}
-	if err := fits(in, o.Input.Shape); err != nil {
-		return nil, fmt.Errorf("%s: %w", o.File, err)
+	if o.Classify == nil {
+		if err := fits(in, o.Input.Shape); err != nil {
+			return nil, fmt.Errorf("%s: %w", o.File, err)
+		}
 	}
 	options, err := ort.NewSessionOptions()
 	if err != nil {
@@ -110,7 +117,7 @@ func (m *machine) load(o *jobfile.ONNX, data []byte, key string) (*model, error)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.File, err)
 	}
-	x := &model{key, s}
+	x := &model{key, s, in.Dimensions}
 	if m.ready = append(m.ready, x); len(m.ready) > keep {
 		_ = m.ready[0].session.Destroy()
 		m.ready = m.ready[1:]
@@ -189,6 +196,16 @@ func decode(in *jobfile.ONNXInput, b []byte, to []float32) {
 
 // batch has the model compute records, the first of which has the number first.
 func (x *model) batch(w *writer, shape []int, values []float32, first, records int) error {
+	err := x.compute(shape, values, records, func(out []float32) error { return w.write(out, first, records) })
+	if err != nil {
+		return fmt.Errorf("records %d to %d: %w", first, first+records-1, err)
+	}
+	return nil
+}
+
+// compute has the model compute records of this shape. use must not keep what it
+// is given.
+func (x *model) compute(shape []int, values []float32, records int, use func([]float32) error) error {
 	dims := ort.NewShape(int64(records))
 	for _, d := range shape {
 		dims = append(dims, int64(d))
@@ -200,14 +217,14 @@ func (x *model) batch(w *writer, shape []int, values []float32, first, records i
 	defer func() { _ = in.Destroy() }()
 	outs := []ort.Value{nil}
 	if err := x.session.Run([]ort.Value{in}, outs); err != nil {
-		return fmt.Errorf("records %d to %d: %w", first, first+records-1, err)
+		return err
 	}
 	defer func() { _ = outs[0].Destroy() }()
 	out, ok := outs[0].(*ort.Tensor[float32])
 	if !ok {
 		return errors.New("the model's output is no tensor of float32")
 	}
-	return w.write(out.GetData(), first, records)
+	return use(out.GetData())
 }
 
 // writer turns output tensors into bytes.

@@ -67,7 +67,7 @@ func run(serve bool, id string, stdout io.Writer) error {
 	m := new(machine)
 	defer m.close()
 	if serve {
-		return worker.Serve(m.run)
+		return worker.ServeFiles(m.run)
 	}
 	if id != "" {
 		if err := m.knownAnswer(); err != nil {

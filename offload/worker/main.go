@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -69,6 +70,18 @@ type runner interface {
 // the other.
 func Serve(f func(r *Run, stdin io.Reader, stdout, stderr io.Writer) Exit) error {
 	return serve(runFunc(f), os.NewFile(3, "keeper"))
+}
+
+// ServeFiles is Serve for a runtime that is to see the inputs as files, under their
+// paths without the first /.
+func ServeFiles(f func(r *Run, files fs.FS, stdin io.Reader, stdout, stderr io.Writer) Exit) error {
+	return serve(filesFunc(f), os.NewFile(3, "keeper"))
+}
+
+type filesFunc func(r *Run, files fs.FS, stdin io.Reader, stdout, stderr io.Writer) Exit
+
+func (f filesFunc) run(_ context.Context, r *Run, in *inputs, stdout, stderr io.Writer) Exit {
+	return f(r, in, in.stream(), stdout, stderr)
 }
 
 type runFunc func(r *Run, stdin io.Reader, stdout, stderr io.Writer) Exit
