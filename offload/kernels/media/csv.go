@@ -6,6 +6,7 @@ import (
 	"bufio"
 
 	"quernfs/offload/kernels/table"
+	"quernfs/offload/kernels/task"
 )
 
 // csv filters or aggregates files of comma-separated values.
@@ -25,7 +26,7 @@ func csv(out *bufio.Writer, phase string) error {
 		p = table.Reduce
 	}
 	r := q.Start(p, out)
-	if err := eachFile(r.File); err != nil {
+	if err := task.EachFile(r.File); err != nil {
 		return err
 	}
 	return r.End()

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"quernfs/offload/kernels/picture"
+	"quernfs/offload/kernels/task"
 )
 
 // resize makes small pictures: of one input a picture, of several, with
@@ -55,7 +56,7 @@ func resize(out *bufio.Writer, phase string) error {
 		w = tar.NewWriter(out)
 	}
 	n, names := 0, map[string]bool{}
-	err := eachFile(func(name string, r io.Reader) error {
+	err := task.EachFile(func(name string, r io.Reader) error {
 		if n++; n > 1 && !archive {
 			return errors.New("this task has several pictures: with output: /DIRECTORY/{file} each gets a result of its own, with params: {as: tar} they get into an archive")
 		}
@@ -112,7 +113,7 @@ func renamed(name string, f picture.Format, taken map[string]bool) string {
 // joinArchives makes one archive of those that the tasks have left.
 func joinArchives(out io.Writer) error {
 	w := tar.NewWriter(out)
-	err := eachFile(func(name string, r io.Reader) error {
+	err := task.EachFile(func(name string, r io.Reader) error {
 		for t := tar.NewReader(r); ; {
 			h, err := t.Next()
 			if err == io.EOF {

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"quernfs/offload/kernels/squeeze"
+	"quernfs/offload/kernels/task"
 )
 
 // squeezed compresses all inputs, one after the other, to one member or frame,
@@ -14,7 +15,7 @@ import (
 // the other, which makes a file of them.
 func squeezed(out *bufio.Writer, name, phase string) error {
 	if phase == "reduce" {
-		return copyInput(out)
+		return task.CopyInput(out)
 	}
 	switch name {
 	case "gunzip":

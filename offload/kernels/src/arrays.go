@@ -11,6 +11,8 @@ import (
 	"math"
 	"os"
 	"strconv"
+
+	"quernfs/offload/kernels/task"
 )
 
 // array is a matrix of float32, row by row.
@@ -155,7 +157,7 @@ func kmeans(out io.Writer, phase string) error {
 // makes others 0. The reduce step puts the parts one after the other.
 func threshold(out io.Writer, args []string, reduce bool) error {
 	if reduce {
-		return copyInput(out)
+		return task.CopyInput(out)
 	}
 	s, _ := option(args, "threshold", "THRESHOLD")
 	t, err := strconv.ParseFloat(s, 32)

@@ -10,15 +10,17 @@ import (
 	"io"
 	"os"
 	"strconv"
+
+	"quernfs/offload/kernels/task"
 )
 
 // sha256sum writes "DIGEST  PATH" for every input, as the command of that name
 // does. The reduce step puts the parts one after the other.
 func sha256sum(out *bufio.Writer, reduce bool) error {
 	if reduce {
-		return copyInput(out)
+		return task.CopyInput(out)
 	}
-	return eachFile(func(path string, r io.Reader) error {
+	return task.EachFile(func(path string, r io.Reader) error {
 		h := sha256.New()
 		if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{r}, block); err != nil {
 			return err

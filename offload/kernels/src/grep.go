@@ -8,6 +8,8 @@ import (
 	"io"
 	"regexp"
 	"strconv"
+
+	"quernfs/offload/kernels/task"
 )
 
 // grep writes PATH:LINE:TEXT of every line that matches the first argument, a
@@ -15,7 +17,7 @@ import (
 // one after the other.
 func grep(out *bufio.Writer, args []string, reduce bool) error {
 	if reduce {
-		return copyInput(out)
+		return task.CopyInput(out)
 	}
 	pattern, rest := option(args, "pattern", "PATTERN")
 	if len(rest) > 0 {
@@ -28,7 +30,7 @@ func grep(out *bufio.Writer, args []string, reduce bool) error {
 	if err != nil {
 		return err
 	}
-	return eachFile(func(path string, r io.Reader) error {
+	return task.EachFile(func(path string, r io.Reader) error {
 		in := lines
 		in.Reset(r)
 		for n := 1; ; n++ {

@@ -9,7 +9,6 @@ package main
 import (
 	"bufio"
 	"errors"
-	"io"
 	"os"
 	"strconv"
 )
@@ -69,10 +68,4 @@ func number(s string, otherwise int) (int, error) {
 		return 0, errors.New("not a number: " + s)
 	}
 	return n, nil
-}
-
-// copyInput is the reduce step of kernels whose parts only follow each other.
-func copyInput(out io.Writer) error {
-	_, err := io.Copy(out, os.Stdin)
-	return err
 }

@@ -4,15 +4,10 @@ package main
 
 import (
 	"bufio"
-	"os"
 	"runtime/debug"
-	"strings"
-	"unsafe"
-)
 
-// The module is a reactor: a worker calls its _initialize once, keeps what the
-// memory then holds, and calls quern_task for each task, with the memory as it
-// was kept. What takes time is in init therefore, not in a task.
+	"quernfs/offload/kernels/task"
+)
 
 func main() {} // of a command; a reactor has none
 
@@ -25,59 +20,13 @@ var warmed []byte
 // Buffers that every task uses: a task touches as much of them as it has to do,
 // and what it does not touch need not be put back.
 var (
-	block  = make([]byte, 256<<10)
-	lines  = bufio.NewReaderSize(nil, 64<<10)
-	output = bufio.NewWriterSize(os.Stdout, 64<<10)
+	block = make([]byte, 256<<10)
+	lines = bufio.NewReaderSize(nil, 64<<10)
 )
 
 func init() {
+	task.Run = run
 	warmed = make([]byte, warmHeap)
 	warmed = nil
 	debug.FreeOSMemory()
-}
-
-// task carries out one task and returns its exit status.
-//
-//go:wasmexport quern_task
-func task() int32 {
-	os.Args = given(argsSizes, argsGet)
-	for _, kv := range given(environSizes, environGet) {
-		k, v, _ := strings.Cut(kv, "=")
-		os.Setenv(k, v)
-	}
-	err := run(output)
-	if e := output.Flush(); err == nil {
-		err = e
-	}
-	if err != nil {
-		os.Stderr.WriteString(err.Error() + "\n")
-		return 1
-	}
-	return 0
-}
-
-//go:wasmimport wasi_snapshot_preview1 args_sizes_get
-func argsSizes(n, size *uint32) uint32
-
-//go:wasmimport wasi_snapshot_preview1 args_get
-func argsGet(list, text unsafe.Pointer) uint32
-
-//go:wasmimport wasi_snapshot_preview1 environ_sizes_get
-func environSizes(n, size *uint32) uint32
-
-//go:wasmimport wasi_snapshot_preview1 environ_get
-func environGet(list, text unsafe.Pointer) uint32
-
-// given are the arguments, or the environment, of the task: those in os.Args and
-// os.Environ are of the module's start.
-func given(sizes func(n, size *uint32) uint32, get func(list, text unsafe.Pointer) uint32) []string {
-	var n, size uint32
-	if sizes(&n, &size) != 0 || n == 0 || size == 0 {
-		return nil
-	}
-	list, text := make([]uint32, n), make([]byte, size)
-	if get(unsafe.Pointer(&list[0]), unsafe.Pointer(&text[0])) != 0 {
-		return nil
-	}
-	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
 }

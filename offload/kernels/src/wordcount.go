@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"quernfs/offload/kernels/task"
 )
 
 // wordcount counts words: what ASCII's white space separates, as for wc -w. With
@@ -37,7 +39,7 @@ func wordcount(out *bufio.Writer, args []string, phase string) error {
 		err = addCounts(&t, os.Stdin)
 	} else {
 		s := scanner{t: &t, of: of, buf: block}
-		err = eachFile(func(_ string, r io.Reader) error { return s.scan(r) })
+		err = task.EachFile(func(_ string, r io.Reader) error { return s.scan(r) })
 	}
 	if err != nil {
 		return err

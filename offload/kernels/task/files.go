@@ -1,6 +1,6 @@
 //go:build wasip1
 
-package main
+package task
 
 import (
 	"encoding/binary"
@@ -13,9 +13,9 @@ import (
 // The inputs are read with WASI's calls alone: opening and listing with package
 // os takes longer than the whole of a short task.
 
-// eachFile calls f with every input, in the order of their paths within each
+// EachFile calls f with every input, in the order of their paths within each
 // directory.
-func eachFile(f func(path string, r io.Reader) error) error { return walk("", f) }
+func EachFile(f func(path string, r io.Reader) error) error { return walk("", f) }
 
 // walk does so for what is below /in and dir.
 func walk(dir string, f func(path string, r io.Reader) error) error {
