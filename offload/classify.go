@@ -49,6 +49,9 @@ func classifyManifest(params map[string]string, labels []string) ([]byte, *jobfi
 		if !ok {
 			return nil, nil, fmt.Errorf("the kernel classify has no param %q%s", name, jobfile.DidYouMean(name, slices.Sorted(maps.Keys(classifyParams))))
 		}
+		if kind == "" {
+			continue
+		}
 		var items []string
 		for _, item := range strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' || kind == "list" && (r == 'x' || r == '[' || r == ']') }) {
 			if !plain.MatchString(item) {
@@ -57,7 +60,6 @@ func classifyManifest(params map[string]string, labels []string) ([]byte, *jobfi
 			items = append(items, item)
 		}
 		switch {
-		case kind == "":
 		case kind == "list":
 			fields[name] = "[" + strings.Join(items, ", ") + "]"
 		case len(items) != 1:

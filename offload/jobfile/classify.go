@@ -95,8 +95,8 @@ func parseClassify(n *yaml.Node) (*Classify, error) {
 
 // finite reads a number.
 func finite(n *yaml.Node, field string) (float64, error) {
-	v, err := strconv.ParseFloat(n.Value, 32)
-	if n.Kind != yaml.ScalarNode || err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+	v, err := strconv.ParseFloat(n.Value, 64)
+	if n.Kind != yaml.ScalarNode || err != nil || math.IsNaN(v) || math.Abs(v) > math.MaxFloat32 {
 		return 0, Errorf(n.Line, "%s must be a number, not %s", field, describe(n))
 	}
 	return v, nil
