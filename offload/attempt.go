@@ -346,7 +346,16 @@ func lastLine(stderr []byte) string {
 func (r *attemptRun) env(step jobfile.Step, phase string) []string {
 	return append(step.Env(),
 		fmt.Sprintf("QUERN_JOB=%d", r.job.Id), fmt.Sprintf("QUERN_TASK=%d", r.task.N),
-		fmt.Sprintf("QUERN_ATTEMPT=%d", r.task.Attempt), fmt.Sprintf("QUERN_HEADER=%d", r.header), "QUERN_PHASE="+phase)
+		fmt.Sprintf("QUERN_ATTEMPT=%d", r.task.Attempt), fmt.Sprintf("QUERN_HEADER=%d", r.headerOf(phase)), "QUERN_PHASE="+phase)
+}
+
+// headerOf is the header of what a step reads. What a combine step reads is
+// whole, and the job file's header is not of that.
+func (r *attemptRun) headerOf(phase string) int {
+	if phase == "combine" {
+		return headerLines(&jobfile.Spec{Header: -1}, r.job.Combine)
+	}
+	return r.header
 }
 
 // args puts the kernel's and the job's arguments together; {inputs} becomes

@@ -20,7 +20,7 @@ func csv(out *bufio.Writer, phase string) error {
 	}
 	p := table.Single
 	switch phase {
-	case "map":
+	case "map", "combine":
 		p = table.Map
 	case "reduce":
 		p = table.Reduce
