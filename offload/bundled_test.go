@@ -14,6 +14,9 @@ import (
 // where it lies; each part has the header, and the result is that of the whole. A
 // cut within a record is told. Parts that were compressed are one file.
 func TestCSVInParts(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("it compiles 7 MB of WebAssembly")
+	}
 	r := newRig(t)
 	r.lead(SchedulerConfig{})
 	r.startAgent("a", nil)
@@ -38,6 +41,8 @@ func TestCSVInParts(t *testing.T) {
 	shards := r.submit("shards", "version: 1\nkernel: csv\n"+params+"inputs: /sales.csv\nsplit: shard\nreduce: {}\n")
 	chosen := r.submit("chosen", "version: 1\nkernel: csv\nparams: {where: price > 9, select: shop}\ninputs: /sales.csv\nsplit: lines\ntask_bytes: 4KiB\nreduce: {}\n")
 	plain := r.submit("plain", "version: 1\nkernel: csv\nheader: 0\nparams: {columns: 'a, b', where: a = 'shop', select: b}\ninputs: /sales.csv\nsplit: lines\ntask_bytes: 4KiB\nreduce: {}\n")
+	combined := r.submit("combined", "version: 1\nkernel: csv\nheader: 0\nparams: {columns: 'name, cost'}\ninputs: /sales.csv\nsplit: block\ntask_bytes: 4KiB\n"+
+		"combine: {kernel: csv, params: {where: cost != 'price', by: name, aggregate: sum(cost)}}\nreduce: {kernel: csv, params: {by: name as shop, aggregate: sum(cost)}}\n")
 	packed := r.submit("packed", "version: 1\nkernel: gzip\ninputs: /sales.csv\nsplit: block\ntask_bytes: 4KiB\nreduce: {}\n")
 	result := func(id uint64) string {
 		t.Helper()
@@ -59,6 +64,9 @@ func TestCSVInParts(t *testing.T) {
 	}
 	if got := result(chosen); strings.Count(got, "\n") != 301 || !strings.HasPrefix(got, "shop\n") || strings.Count(got, "shop\n") != 1 {
 		t.Errorf("%d lines are chosen: %.200q", strings.Count(got, "\n"), got)
+	}
+	if got := result(combined); strings.Count(got, "\n") != 4 || !strings.HasPrefix(got, "shop,sum(cost)\n\"east, far\",") {
+		t.Errorf("combined: %q", got)
 	}
 	if got := result(plain); got != "b\nprice\n" {
 		t.Errorf("without a header: %q", got)

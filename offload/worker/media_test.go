@@ -75,6 +75,9 @@ func (k *mediaRunner) run(kernel, phase string, params []string, fails bool, fil
 }
 
 func TestMediaKernels(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("it compiles 7 MB of WebAssembly")
+	}
 	k := newMediaRunner(t)
 	files := goSources(t)
 	t.Run("cat", func(t *testing.T) {
