@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/kernels/squeeze"
@@ -129,6 +130,23 @@ func TestBundledSubmission(t *testing.T) {
 			t.Errorf("%s%q, want %q", c.spec, text, c.sentence)
 		}
 	}
+}
+
+// FuzzClassifyManifest: whatever the params are, the manifest says what they say
+// and no more.
+func FuzzClassifyManifest(f *testing.F) {
+	f.Add("shape", "3x8x8", "cat")
+	f.Add("as", "csv}, labels: [x", "a\"b: {")
+	f.Add("batch", "1\n  file: /etc/passwd.onnx", "-")
+	f.Fuzz(func(t *testing.T, name, value, label string) {
+		_, k, err := classifyManifest(map[string]string{"model": "/m", name: value}, []string{label})
+		if err != nil {
+			return
+		}
+		if got := k.ONNX.Classify.Labels; k.ONNX.File != "model.onnx" || len(got) != 1 || got[0] != strings.ToValidUTF8(label, "\ufffd") && utf8.ValidString(label) {
+			t.Errorf("%q: %q, %q: %+v", name, value, label, k.ONNX)
+		}
+	})
 }
 
 // TestClassifyManifest: every param has its place in the manifest.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"quernfs/offload/jobfile"
 	"quernfs/offload/kernels"
 )
 
@@ -169,6 +170,46 @@ func TestBundledVariants(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestKnownAnswers: what the bundled kernels make of their own tests is right,
+// and they take the random inputs that they are measured with.
+func TestKnownAnswers(t *testing.T) {
+	h := bench(t)
+	tested := 0
+	for _, k := range kernels.Bundled {
+		b, err := Bundled(k.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Kernel.Wasm == "" {
+			continue // package onnxworker has its test
+		}
+		wasm := Variant{Runtime: jobfile.RuntimeWasm}
+		if b.Kernel.Test != nil {
+			tested++
+			in, err := b.Sample(0, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if in.Want == nil {
+				t.Errorf("%s has no known answer", k.Name)
+			}
+			if o := h.Test(t.Context(), b, in, []Variant{wasm})[0]; o.Err != nil {
+				t.Errorf("%s: %v", k.Name, o.Err)
+			}
+		}
+		in, err := b.Random(50_000, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o := h.Test(t.Context(), b, in, []Variant{wasm})[0]; o.Err != nil || len(o.Result) == 0 {
+			t.Errorf("%s, of random data: %d bytes, %v", k.Name, len(o.Result), o.Err)
+		}
+	}
+	if tested < 6 {
+		t.Errorf("%d kernels have a test of their own", tested)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	_ "image/jpeg" // for image.Decode
+	"image/jpeg"
 	"image/png"
 	"io"
 	"os"
@@ -269,6 +269,15 @@ func (k *mediaRunner) resize(t *testing.T) {
 	}
 	if c := color.RGBAModel.Convert(m.At(9, 9)); c != (color.RGBA{60, 60, 60, 255}) {
 		t.Errorf("its colour is %v", c)
+	}
+	// A photograph of 6 million pixels is read in 64 MiB.
+	var photo bytes.Buffer
+	if err := jpeg.Encode(&photo, image.NewYCbCr(image.Rect(0, 0, 3000, 2000), image.YCbCrSubsampleRatio420), nil); err != nil {
+		t.Fatal(err)
+	}
+	small, peak := k.run("resize", "single", []string{"WIDTH=300"}, false, namedFile{"/p/photo.jpg", photo.Bytes()})
+	if m, format, err := image.Decode(strings.NewReader(small)); err != nil || format != "jpeg" || m.Bounds() != image.Rect(0, 0, 300, 200) || peak > 64<<20 {
+		t.Errorf("%s, %v, in %d MiB", format, err, peak>>20)
 	}
 	params := []string{"WIDTH=40", "HEIGHT=40", "AS=tar", "FORMAT=jpeg", "QUALITY=70", "BROKEN=skip"}
 	broken := namedFile{"/p/x.png", []byte("no picture")}
