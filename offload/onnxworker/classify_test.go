@@ -132,7 +132,7 @@ func TestClassify(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		have, absent := h.Variants(t.Context(), b.Kernel)
+		have, absent := h.Variants(t.Context(), b)
 		if len(have) != 1 {
 			t.Fatal(have, absent)
 		}
