@@ -162,7 +162,7 @@ type Input struct {
 // that, whatever its size, else, and for a kernel that comes with quern, a random
 // one such as it takes.
 func (b *Bundle) Sample(size int, seed uint64) (*Input, error) {
-	if t := b.Kernel.Test; t != nil && !b.ours {
+	if t := b.Kernel.Test; t != nil {
 		in := &Input{Data: b.files[t.Input], Params: t.Params}
 		if t.Output != "" {
 			in.Want = b.files[t.Output]
