@@ -24,7 +24,6 @@ type Bundle struct {
 	Manifest []byte // kernel.yaml
 	Kernel   *jobfile.Kernel
 	files    map[string][]byte
-	ours     bool // it comes with quern
 }
 
 // Bundled returns a kernel of the binary.
@@ -37,16 +36,12 @@ func Bundled(name string) (*Bundle, error) {
 	if manifest == nil {
 		return &Bundle{Name: name, Kernel: &jobfile.Kernel{About: k.About, Wasm: "k.wasm", Args: k.Args, Compare: jobfile.Compare{As: "bytes"}}}, nil
 	}
-	b, err := parse(name, manifest, func(file string) ([]byte, error) {
+	return parse(name, manifest, func(file string) ([]byte, error) {
 		if b := kernels.File(name, file); b != nil {
 			return b, nil
 		}
 		return nil, os.ErrNotExist
 	})
-	if err == nil {
-		b.ours = true
-	}
-	return b, err
 }
 
 // FromDir reads a bundle from a directory.

@@ -136,7 +136,7 @@ func TestBundledPTX(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, size := range []int{8, 2000, 20_000} {
-			in, err := b.Sample(size, seed)
+			in, err := b.Random(size, seed)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -158,7 +158,7 @@ func TestBundledVariants(t *testing.T) {
 			}
 			have := variants(t, h, b)
 			for _, size := range []int{8, 2000, 300_000} {
-				in, err := b.Sample(size, seed)
+				in, err := b.Random(size, seed)
 				if err != nil {
 					t.Fatal(err)
 				}
