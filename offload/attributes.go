@@ -140,6 +140,11 @@ func (o *Overlay) SetAttribute(ctx context.Context, cred *wire.Cred, t *Target, 
 		if !isDir(t.Inode.GetAttr().GetMode()) {
 			return nil, o.refuseAt(ctx, cred, t, problem(wire.NotDir, t.Path, 0, "a standing rule belongs to a directory"))
 		}
+		// Jobs have the rights of who writes the files: that nobody else may choose
+		// what they run.
+		if uid := t.Inode.GetAttr().GetUid(); cred.GetUid() != 0 && cred.GetUid() != uid {
+			return nil, o.refuseAt(ctx, cred, t, problem(wire.Perm, t.Path, 0, "a standing rule is set by the owner of the directory, uid %d, or by root", uid))
+		}
 		if len(value) == 0 {
 			return map[string][]byte{name: nil}, nil
 		}

@@ -3,6 +3,7 @@ package offload
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -167,6 +168,43 @@ func TestLanded(t *testing.T) {
 	r.write("/drop/a.txt", "x y\n")
 	if err := o.Landed(ctx, rootCred, r.target("/drop/a.txt", nil), rule, false); err != nil || jobs() != 2 {
 		t.Errorf("%v, %d jobs for two versions", err, jobs())
+	}
+}
+
+// TestOnCloseOfOthers: who owns a directory cannot use the rights of those who
+// write to it.
+func TestOnCloseOfOthers(t *testing.T) {
+	r := newRig(t)
+	r.write("/drop/a.txt", "x\n")
+	dir, err := r.Stat(t.Context(), "/drop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := NewOverlay(OverlayConfig{Files: r.files(), Meta: r})
+	jobs := func() (n int) {
+		if err := EachJob(t.Context(), r, func(*wire.Job) error { n++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for _, c := range []struct {
+		owner, writer uint32
+		fires         bool
+	}{{0, 0, true}, {0, 1001, true}, {1000, 1000, true}, {1000, 1001, false}, {1000, 0, false}} {
+		r.must(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: dir.Attr.Ino, Mask: wire.SetUID, Uid: c.owner}}})
+		r.write("/drop/a.txt", fmt.Sprintln(c))
+		before := jobs()
+		cred := &wire.Cred{Uid: c.writer, Gid: c.writer}
+		if err := o.Landed(t.Context(), cred, r.target("/drop/a.txt", nil), []byte("wordcount"), false); err != nil {
+			t.Fatal(err)
+		}
+		if fired := jobs() > before; fired != c.fires {
+			t.Errorf("%+v: fired %v", c, fired)
+		}
+		_, err := o.SetAttribute(t.Context(), cred, r.target("/drop", nil), attrOnClose, []byte("wordcount"))
+		if may := err == nil; may != (c.writer == 0 || c.writer == c.owner) || err != nil && !errors.Is(err, wire.Perm) {
+			t.Errorf("%+v: set: %v", c, err)
+		}
 	}
 }
 

@@ -221,6 +221,11 @@ func (o *Overlay) Landed(ctx context.Context, cred *wire.Cred, t *Target, attrib
 		return nil
 	}
 	if len(attribute) > 0 {
+		if attribute, err = o.ownAttribute(ctx, cred, t, attribute); err != nil {
+			return err
+		}
+	}
+	if len(attribute) > 0 {
 		spec, err := o.attributeSpec(ctx, t, attribute)
 		if err != nil {
 			whole = false
@@ -248,6 +253,23 @@ func (o *Overlay) Landed(ctx context.Context, cred *wire.Cred, t *Target, attrib
 		}
 	}
 	return nil
+}
+
+// ownAttribute is the attribute of t's directory, if that belongs to root or to
+// cred: the rule of another user could use the rights of who writes the file.
+func (o *Overlay) ownAttribute(ctx context.Context, cred *wire.Cred, t *Target, attribute []byte) ([]byte, error) {
+	if t.Path == "" {
+		return attribute, nil // fire tells that the path is not known
+	}
+	dir, err := o.submit.Files.Stat(ctx, path.Dir(t.Path))
+	if err != nil {
+		return nil, err
+	}
+	if uid := dir.GetAttr().GetUid(); uid != 0 && uid != cred.GetUid() {
+		o.log.Info("a rule is not for this file", "file", t.Path, "uid", cred.GetUid(), "owner", uid)
+		return nil, nil
+	}
+	return attribute, nil
 }
 
 // drops is 1 for a rule that may remove the file.
