@@ -21,10 +21,11 @@ import (
 func newKernel() *cobra.Command {
 	kernel := &cobra.Command{
 		Use:   "kernel",
-		Short: "List kernels, and try their variants on this host",
+		Short: "List kernels, try their variants on this host, build and sign them",
 		Long: `List the kernels that come with quern, and run the variants of a kernel on this
 host: of a bundled one by its name, of one of your own by its directory (with a /
-in it), which may be one below .compute/kernels of a mount.`,
+in it), which may be one below .compute/kernels of a mount. Bitstreams, and models of
+circuits, are built and signed where their administrator is, and run only signed.`,
 	}
 	kernel.AddCommand(newKernelLs(), newKernelTest(), newKernelBench(), newKernelBuildRTL(), newKernelKeygen(), newKernelSign())
 	return kernel
