@@ -46,7 +46,36 @@ func (t *term) alternatives(j *jobState, phase string) []place.Alternative {
 			}
 		}
 	}
+	if t.allDiffer(out) {
+		// Nothing else will come of it, and the host says best what is wrong.
+		for i := range out {
+			out[i].Digest = ""
+		}
+	}
 	return out
+}
+
+// allDiffer: there are devices for the variants, and on each of them the variant's
+// results are wrong. mu is held.
+func (t *term) allDiffer(variants []place.Alternative) bool {
+	found := false
+	for _, v := range variants {
+		if !isDevice(v.Runtime) {
+			return false
+		}
+		for _, a := range t.agents {
+			for _, d := range a.devices {
+				if d.Runtime != v.Runtime {
+					continue
+				}
+				if !slices.ContainsFunc(d.Differs, func(digest []byte) bool { return string(digest) == v.Digest }) {
+					return false
+				}
+				found = true
+			}
+		}
+	}
+	return found
 }
 
 // alternatives is what of them does not change; shared.
