@@ -351,7 +351,7 @@ func (t *tx) derive(j *wire.Job, old, task *wire.Task) {
 	case task.State == stateFailed:
 		j.State, j.Reason = stateFailed, fmt.Sprintf("task %d: %s", task.N, task.Reason)
 	case j.TasksFailed > 0:
-		j.State, j.Reason = stateFailed, fmt.Sprintf("%d of %d tasks failed", j.TasksFailed, j.Tasks)
+		j.State, j.Reason = stateFailed, t.firstFailure(j)
 	case j.TasksDone < j.Tasks:
 		j.State, j.Reason = stateCancelled, "tasks were cancelled"
 	default:
@@ -379,6 +379,21 @@ func (v *view) openTasks(job uint64, n uint32) (open bool) {
 		v.prefix(all, found)
 	}
 	return open
+}
+
+// firstFailure is the reason of the first of a job's tasks that have failed.
+func (t *tx) firstFailure(j *wire.Job) string {
+	reason := fmt.Sprintf("%d of %d tasks failed", j.TasksFailed, j.Tasks)
+	t.tasks(j.Id, func(task *wire.Task) bool {
+		if task.State != stateFailed {
+			return true
+		}
+		if reason = fmt.Sprintf("task %d: %s", task.N, task.Reason); j.TasksFailed > 1 {
+			reason = fmt.Sprintf("%d of %d tasks failed; %s", j.TasksFailed, j.Tasks, reason)
+		}
+		return false
+	})
+	return reason
 }
 
 // expectsReduce says whether the job, all tasks of which have succeeded so far, is

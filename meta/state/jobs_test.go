@@ -3,6 +3,7 @@ package state
 import (
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"testing"
 
 	"quernfs/internal/wire"
@@ -124,6 +125,31 @@ func TestAttempts(t *testing.T) {
 	if err != nil || len(done) != 2 || done[0].StartedNs == 0 || done[0].EndedNs == 0 || len(done[0].Inputs) != 1 {
 		t.Errorf("tasks that are done: %v %v", done, err)
 	}
+	r.replay(1 << 20)
+}
+
+// TestReasonOfFailure: whichever task ends last, the job says why one has failed.
+func TestReasonOfFailure(t *testing.T) {
+	r := newRig(t)
+	for _, c := range []struct {
+		name, last string
+		want       string
+	}{
+		{"one", "succeeded", "task 1: "},
+		{"two", "failed", "task 2: "},
+	} {
+		id := submit(r, c.name, "x", 3).Value
+		for n := range uint32(3) {
+			expect(t, "starts", task(r, id, n, 1, "running", 0), "ok")
+		}
+		expect(t, "succeeds", task(r, id, 0, 1, "succeeded", 0), "ok")
+		expect(t, "fails", task(r, id, 1, 1, "failed", 0), "ok")
+		expect(t, "ends", task(r, id, 2, 1, c.last, 0), "ok")
+		if j := mustJob(t, r, id); j.State != stateFailed || !strings.HasPrefix(j.Reason, c.want) {
+			t.Errorf("%s: %s, %s", c.name, j.State, j.Reason)
+		}
+	}
+	r.check()
 	r.replay(1 << 20)
 }
 
