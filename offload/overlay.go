@@ -18,6 +18,7 @@ import (
 type OverlayConfig struct {
 	Files Files
 	Meta  Meta
+	Host  string // the label host of what runs tasks on the mount's host; "": not known
 	Log   *slog.Logger
 }
 
@@ -31,6 +32,7 @@ type Overlay struct {
 	since  int64 // ns; times of what has no time of its own
 
 	rules rules
+	host  string // of this mount
 
 	mu   sync.Mutex
 	jobs map[uint64]shape // guarded by mu; at most maxShapes
@@ -56,6 +58,7 @@ func NewOverlay(cfg OverlayConfig) *Overlay {
 	return &Overlay{
 		submit: Submitter{Files: cfg.Files, Meta: cfg.Meta},
 		meta:   cfg.Meta,
+		host:   cfg.Host,
 		log:    log,
 		since:  time.Now().UnixNano(),
 		jobs:   map[uint64]shape{},

@@ -243,7 +243,7 @@ func (o *Overlay) Landed(ctx context.Context, cred *wire.Cred, t *Target, attrib
 			}
 			after = names
 		}
-		if f.spec, err = r.rule.JobFile(t.Path, after...); err != nil {
+		if f.spec, err = r.rule.JobFile(t.Path, o.host, after...); err != nil {
 			whole = false
 			_ = o.refuseAt(ctx, cred, t, problem(wire.Invalid, t.Path, 0, "the rule %s: %v", r.name, err))
 			continue

@@ -375,3 +375,37 @@ func TestNotifyFile(t *testing.T) {
 		t.Errorf("%q", text)
 	}
 }
+
+// TestRuleHere: the job of an edge rule runs on the host of the mount that the
+// file came through.
+func TestRuleHere(t *testing.T) {
+	r := newRig(t)
+	r.lead(SchedulerConfig{})
+	for _, name := range []string{"a", "b"} {
+		node, _ := r.startAgent(name, nil)
+		r.label(node, "host="+name)
+	}
+	root := newShell(t, r, 0)
+	if err := root.rule("edge.yaml", "version: 1\nmatch: {path: /in}\nwhere: here\njob: {kernel: wordcount}\n"); err != nil {
+		t.Fatal(err)
+	}
+	for i, host := range []string{"a", "b", "b", "a"} {
+		s := newShell(t, r, 0)
+		s.o.host = host
+		if !s.land(fmt.Sprint("/in/", i), "x\n") {
+			t.Fatal("no rule")
+		}
+		if job, tasks := r.wait(uint64(i + 1)); job.State != StateSucceeded || tasks[0].Host != host {
+			t.Errorf("%s: %s: %s; it ran on %s", host, job.State, job.Reason, tasks[0].Host)
+		}
+	}
+	// A host that runs no tasks, or has no name: the file tells why.
+	for host, want := range map[string]string{"c": "the rule edge: ", "": "the host of this mount has no name"} {
+		s := newShell(t, r, 0)
+		s.o.host = host
+		s.land("/in/x"+host, "x\n")
+		if text, err := s.cat("errors/x" + host); err != nil || !strings.Contains(text, want) {
+			t.Errorf("%q: %q, %v", host, text, err)
+		}
+	}
+}

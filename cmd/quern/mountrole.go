@@ -34,6 +34,14 @@ type mountRole struct {
 	scratch string // for the agent's modules and compiled code
 }
 
+// hostName is what the mount's host is called.
+func (m *mountRole) hostName() (string, error) {
+	if m.host != "" {
+		return m.host, nil
+	}
+	return os.Hostname()
+}
+
 // remembers: the sessions are recorded in a data directory.
 func (m *mountRole) remembers() bool { return m.name != "" }
 
@@ -80,8 +88,12 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 	sessions := []uint64{filesystem.Session()}
 	files := jobFiles{filesystem}
 	if m.mnt != "" {
+		host, err := m.hostName()
+		if err != nil {
+			return nil, err
+		}
 		filesystem.SetOverlay(offload.OverlayFor[fs.OverlayFile]{
-			Overlay: offload.NewOverlay(offload.OverlayConfig{Files: files, Meta: plain, Log: log}),
+			Overlay: offload.NewOverlay(offload.OverlayConfig{Files: files, Meta: plain, Host: host, Log: log}),
 		})
 	}
 	runAgent := func() {}
@@ -131,11 +143,9 @@ func (a *mountPlace) dir() string {
 // prepareAgent registers what runs tasks of jobs on this host, with the files of
 // the mount. It returns the agent's session, and what makes it begin.
 func (p *process) prepareAgent(ctx context.Context, m mountRole, files offload.Files, mounted func() string) (session uint64, run func(), err error) {
-	host := m.host
-	if host == "" {
-		if host, err = os.Hostname(); err != nil {
-			return 0, nil, err
-		}
+	host, err := m.hostName()
+	if err != nil {
+		return 0, nil, err
 	}
 	exe, err := os.Executable()
 	if err != nil {

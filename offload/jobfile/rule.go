@@ -20,6 +20,7 @@ import (
 //	  min_size: 1KiB
 //	  max_size: 1GiB
 //	when: [close, rename]            # a written file is closed, a file gets a name; default: both
+//	where: here                      # on the host of the mount that the file came through; default: any
 //	job:                             # a job file without version, name and inputs
 //	  kernel: digits
 //	  output: /seen/{name}.labels
@@ -29,6 +30,7 @@ type Rule struct {
 	Match, Except    []Input
 	MinSize, MaxSize int64 // bytes; MaxSize 0: any
 	Close, Rename    bool
+	Here             bool  // the job runs on the host that the file came through
 	Job              *Spec // without inputs
 	Then             Then
 
@@ -94,6 +96,13 @@ func ParseRule(data []byte) (*Rule, error) {
 				err = Errorf(n.Line, "about must be one line of at most 200 bytes")
 			}
 			return err
+		},
+		"where": func(n *yaml.Node) error {
+			if n.Kind != yaml.ScalarNode || n.Value != "any" && n.Value != "here" {
+				return Errorf(n.Line, "where must be any or here, not %s", describe(n))
+			}
+			r.Here = n.Value == "here"
+			return nil
 		},
 		"match": r.parseMatch,
 		"when":  r.parseWhen,
@@ -251,12 +260,18 @@ func (r *Rule) Applies(p string, size int64) bool {
 	return slices.ContainsFunc(r.Match, fits) && !slices.ContainsFunc(r.Except, fits)
 }
 
-// JobFile is the job file of the rule for the file at a path. The job is to
-// begin once those of the names in after have ended, however that was.
-func (r *Rule) JobFile(p string, after ...string) ([]byte, error) {
+// JobFile is the job file of the rule for the file at a path, which came through
+// a mount on that host. The job is to begin once those of the names in after
+// have ended, however that was.
+func (r *Rule) JobFile(p, host string, after ...string) ([]byte, error) {
 	n := &yaml.Node{Kind: yaml.MappingNode}
+	var placement *yaml.Node
 	for i := 0; i+1 < len(r.job.Content); i += 2 {
-		if len(after) == 0 || r.job.Content[i].Value != "after" {
+		switch field := r.job.Content[i].Value; {
+		case field == "after" && len(after) > 0:
+		case field == "placement" && r.Here:
+			placement = r.job.Content[i+1]
+		default:
 			n.Content = append(n.Content, r.job.Content[i], r.job.Content[i+1])
 		}
 	}
@@ -278,9 +293,39 @@ func (r *Rule) JobFile(p string, after ...string) ([]byte, error) {
 		}
 		add("after", all)
 	}
+	if r.Here {
+		if host == "" {
+			return nil, errors.New("the host of this mount has no name, and the rule says \"where: here\"")
+		}
+		add("placement", on(host, placement))
+	}
 	add("version", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: "1"})
 	add("inputs", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{str(Literal(p))}})
 	return yaml.Marshal(n)
+}
+
+// on is a placement on one host, among those that another placement (nil: none)
+// allows.
+func on(host string, p *yaml.Node) *yaml.Node {
+	out := &yaml.Node{Kind: yaml.MappingNode}
+	expr := "host=" + host
+	for i := 0; p != nil && i+1 < len(p.Content); i += 2 {
+		switch v := p.Content[i+1]; {
+		case p.Content[i].Value != "hosts":
+			out.Content = append(out.Content, p.Content[i], v)
+		case v.Kind == yaml.SequenceNode:
+			var names []string
+			for _, name := range v.Content {
+				names = append(names, name.Value)
+			}
+			expr = "(" + strings.Join(names, " or ") + ") and " + expr
+		default:
+			expr = "(" + v.Value + ") and " + expr
+		}
+	}
+	out.Content = append(out.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: "hosts"},
+		&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: expr, Style: yaml.DoubleQuotedStyle})
+	return out
 }
 
 // Literal is the pattern that matches exactly this path.

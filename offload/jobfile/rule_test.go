@@ -63,7 +63,7 @@ func TestParseRule(t *testing.T) {
 	// The job file of a rule is one that Parse takes, about this file alone.
 	for _, p := range []string{"/camera/a.raw", "/camera/odd [1]* \\ \"x\": y", "/camera/über"} {
 		for _, after := range [][]string{nil, {"one", "calibrate", "t: w"}} {
-			text, err := r.JobFile(p, after...)
+			text, err := r.JobFile(p, "h", after...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,6 +82,43 @@ func TestParseRule(t *testing.T) {
 			if len(s.Inputs) != 1 || !Match(s.Inputs[0].Pattern, p) || Match(s.Inputs[0].Pattern, p+"x") || !maps.Equal(names, want) || s.Output != r.Job.Output {
 				t.Errorf("%s: %+v", p, s)
 			}
+		}
+	}
+}
+
+// TestRuleHere: the job of a rule can be bound to the host that the file came
+// through, beside what its placement says.
+func TestRuleHere(t *testing.T) {
+	for _, c := range []struct {
+		placement, allows, refuses string
+	}{
+		{"", "cam1", "cam2"},
+		{"placement: {locality: any, zones: edge}", "cam1", "cam2"},
+		{"placement: {hosts: cam*}", "cam1", "cam2"},
+		{"placement: {hosts: 'cam2 or cam1'}", "cam1", "cam2"},
+		{"placement: {hosts: [cam2, cam1]}", "cam1", "cam2"},
+		{"placement: {hosts: cam2}", "", "cam1"},
+	} {
+		r, err := ParseRule([]byte("version: 1\nwhere: here\nmatch: {path: /a}\njob:\n  kernel: k\n  " + c.placement + "\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := r.JobFile("/a", "cam1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Parse(text)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		host := func(name string) Host {
+			return Host{Names: []string{name}, Labels: map[string]string{"host": name, "zone": "edge"}}
+		}
+		if c.allows != "" && !s.Allows(host(c.allows)) || s.Allows(host(c.refuses)) {
+			t.Errorf("%s:\n%s", c.placement, text)
+		}
+		if _, err := r.JobFile("/a", ""); err == nil {
+			t.Error("a host without a name")
 		}
 	}
 }
@@ -130,6 +167,7 @@ func TestParseRuleRefuses(t *testing.T) {
 		"version: 1\nmatch:\n  min_size: 2\n  path: /a\n  max_size: 1\n": `line 5: match.min_size is above match.max_size: no file fits`,
 		"version: 1\nmatch:\n  path: /a\n  size: 1\n":                    `line 4: unknown field "size"`,
 
+		head + "where: there\n":   `line 4: where must be any or here, not "there"`,
 		head + "when: open\n":     `line 4: when must be close, rename or both, not "open"`,
 		head + "when: []\n":       `line 4: when must be close, rename or both, not an empty list`,
 		head + "when: {a: b}\n":   `line 4: when must be a list, not a mapping`,
@@ -218,7 +256,7 @@ func TestRuleSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at, want := range map[string][]string{
-		"":      {"about", "job", "match", "then", "version", "when"},
+		"":      {"about", "job", "match", "then", "version", "when", "where"},
 		"match": {"except", "max_size", "min_size", "path"},
 	} {
 		o := schema
@@ -258,7 +296,7 @@ func FuzzParseRule(f *testing.F) {
 			return
 		}
 		r.Applies(p, 100)
-		text, err := r.JobFile(p, "other")
+		text, err := r.JobFile(p, "h", "other")
 		if err != nil {
 			return
 		}
@@ -276,7 +314,7 @@ func TestWrongRules(t *testing.T) {
 	}
 	base := map[string]string{"version": "1", "match": "{path: /a}", "job": "{kernel: k}"}
 	refused := 0
-	for _, at := range []string{"version", "about", "match", "match.path", "match.except", "match.min_size", "match.max_size", "when", "job", "then", "then.keep_if", "then.drop_if", "then.keep_if.matches"} {
+	for _, at := range []string{"version", "about", "match", "match.path", "match.except", "match.min_size", "match.max_size", "when", "where", "job", "then", "then.keep_if", "then.drop_if", "then.keep_if.matches"} {
 		f := field{path: strings.Split(at, ".")}
 		wrong := 0
 		for _, value := range values {
