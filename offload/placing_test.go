@@ -107,7 +107,7 @@ func TestPlacementOfHosts(t *testing.T) {
 			r.label(p.node, "rack=r2", "zone=a")
 			r.label(q.node, "rack=r2")
 			r.label(r.addNode("chunkd", "store", "h2"), "zone=b", "rack=r9")
-			id := placed(r, "job", 1, "placement: "+block(c.placement), nil)
+			id := placed(r, "job", 1, "placement: "+indented(c.placement), nil)
 			if given := r.settleOn(id, c.want, p); given != nil {
 				t.Fatalf("nodes %v were given a task", given)
 			}
@@ -118,8 +118,8 @@ func TestPlacementOfHosts(t *testing.T) {
 	}
 }
 
-// block is a mapping in one line.
-func block(s string) string {
+// indented is a mapping in one line, or one below its field.
+func indented(s string) string {
 	if strings.HasPrefix(s, "{") {
 		return s + "\n"
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"quernfs/internal/block"
 	"quernfs/internal/traffic"
 	"quernfs/internal/wire"
 )
@@ -39,12 +40,16 @@ type rangeView struct {
 // of it, which are borders of leaves: so no leaf is read twice.
 const windowSize = 256 << 10
 
-// How the beginning of a line is looked for: backwards, in steps that grow.
+// How the beginning of a line is looked for, backwards: at first in the few bytes
+// that cost little (internal/block, tail.go), then leaf by leaf, so that none is
+// fetched twice, at last in windows.
 const (
 	lineStep  = 512
-	lineSteps = 256 << 10
+	lineTail  = 8 << 10 // of all the first steps
+	lineLeaf  = block.LeafSize
+	lineLeafs = 4 // so many, then windows
 	// memLine is the longest beginning of a line that is kept in memory.
-	memLine = 64 << 10
+	memLine = 256 << 10
 )
 
 // found is what of a range a task sees: the lines that end in it.
@@ -122,7 +127,16 @@ func (v *rangeView) add(s stretch) {
 func lineStart(ctx context.Context, f File, off, least int64) (start int64, head []byte, err error) {
 	step := int64(lineStep)
 	for at := off; at > least; {
-		n := min(step, at-least)
+		n := step
+		switch behind := off - at; {
+		case behind < lineTail:
+			n, step = min(step, lineTail-behind), 4*step
+		case behind < lineLeafs*lineLeaf:
+			n = (at-1)%lineLeaf + 1
+		default:
+			n = (at-1)%windowSize + 1
+		}
+		n = min(n, at-least)
 		buf := make([]byte, n)
 		if _, err := readExactly(ctx, f, buf, at-n); err != nil {
 			return 0, nil, err
@@ -139,7 +153,6 @@ func lineStart(ctx context.Context, f File, off, least int64) (start int64, head
 			return at, head, nil
 		}
 		at -= n
-		step = min(4*step, lineSteps)
 	}
 	if int64(len(head)) != off-least {
 		head = nil

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"quernfs/internal/block"
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
 )
@@ -264,5 +265,54 @@ func TestShardJob(t *testing.T) {
 	got := r.outputs(id)["output"]
 	if job.State != StateSucceeded || strings.Count(got, "/text/a.txt:") != 200 || strings.Count(got, ":the quick brown fox\n") != 200 || len(tasks) != 3 {
 		t.Errorf("%s: %s, %d tasks, %.300q", job.State, job.Reason, len(tasks), got)
+	}
+}
+
+// leafFile counts what its reads would fetch: whole leaves, but near the end of one
+// only what lies from there on.
+type leafFile struct {
+	memFile
+	fetched int64
+}
+
+func (f *leafFile) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	end := off + int64(len(p))
+	switch leaf := (end + block.LeafSize - 1) / block.LeafSize * block.LeafSize; {
+	case leaf-off <= lineTail:
+		f.fetched += leaf - off
+	default:
+		f.fetched += leaf - off/block.LeafSize*block.LeafSize
+	}
+	return f.memFile.ReadAt(ctx, p, off)
+}
+
+// TestLineStart: the beginning of a line of any length is found, and little more
+// is fetched than it has.
+func TestLineStart(t *testing.T) {
+	const border = 32 * block.LeafSize
+	text := bytes.Repeat([]byte("x"), border)
+	for _, length := range []int{0, 1, 511, 512, 513, 2559, 2560, 8191, 8192, 8193, 60_000, 65_535, 65_536, 65_537, 70_000, 140_000, 262_143, 262_144, 262_145, 600_000, border} {
+		data := slices.Clone(text)
+		if length < border {
+			data[border-length-1] = '\n'
+		}
+		f := &leafFile{memFile: memFile{data: data}}
+		start, head, err := lineStart(t.Context(), f, border, 0)
+		if err != nil || start != int64(border-length) {
+			t.Errorf("%d bytes: it begins at %d, %v", length, start, err)
+		}
+		if length > 0 && length <= memLine/2 && !bytes.Equal(head, data[start:border]) || len(head) != 0 && len(head) != length {
+			t.Errorf("%d bytes: %d of them are given", length, len(head))
+		}
+		more := block.LeafSize // fetched with the beginning
+		if length >= lineLeafs*block.LeafSize {
+			more = windowSize
+		}
+		if most := int64(length + 2*lineTail + more); f.fetched > most {
+			t.Errorf("%d bytes: %d are fetched, at most %d wanted", length, f.fetched, most)
+		}
+		if length < lineStep && f.fetched > lineStep {
+			t.Errorf("%d bytes: %d are fetched", length, f.fetched)
+		}
 	}
 }
