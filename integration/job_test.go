@@ -1,11 +1,13 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -76,6 +78,12 @@ output: words.txt
 		if _, err := os.Stat(path); err != nil {
 			t.Errorf("the file that was refused is gone: %v", err)
 		}
+	})
+	eventually(t, 30*time.Second, func() error {
+		if text := shell(t, compute, "cat hosts/*/devices"); !strings.HasPrefix(text, "cpu runtimes=wasm") || !strings.Contains(text, " speed=") {
+			return fmt.Errorf("the devices do not show how fast a processor is: %s", text)
+		}
+		return nil
 	})
 	c.killAll()
 	c.start()

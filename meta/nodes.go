@@ -75,7 +75,7 @@ func (m *nodeMap) changed(l *leader, id uint32) {
 func (n *node) status() *wire.NodeStatus {
 	s := &wire.NodeStatus{
 		Node: n.rec, Alive: n.alive, Total: n.last.Total, Free: n.last.Free, Shards: n.last.Shards,
-		SeenNs: n.seen.UnixNano(), Slots: n.last.Slots, Busy: n.last.Busy, Devices: n.last.Devices,
+		SeenNs: n.seen.UnixNano(), Slots: n.last.Slots, Busy: n.last.Busy, Devices: n.last.Devices, Speed: n.last.Speed,
 	}
 	if n.last.ReadOnly {
 		s.Free = 0
@@ -195,7 +195,7 @@ func (s *Server) heartbeat(ctx context.Context, _ transport.Peer, hb *wire.Heart
 	if hb.Boot != n.last.Boot || hb.Number > n.last.Number {
 		n.last.Number = hb.Number
 	}
-	n.last.Slots, n.last.Busy, n.last.Boot, n.last.Devices = hb.Slots, hb.Busy, hb.Boot, hb.Devices
+	n.last.Slots, n.last.Busy, n.last.Boot, n.last.Devices, n.last.Speed = hb.Slots, hb.Busy, hb.Boot, hb.Devices, hb.Speed
 	if news {
 		m.version++
 	}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quernfs/internal/wire"
@@ -56,7 +57,7 @@ type Agent struct {
 	workers worker.Config
 	reports *reports
 	devices *devices
-	speed   uint32 // of a processor, in percent; see speedOf. Run sets it first
+	speed   atomic.Uint32 // of a processor, in percent; see speedOf
 
 	mu      sync.Mutex
 	running map[attemptID]context.CancelCauseFunc // guarded by mu
@@ -169,6 +170,10 @@ func (a *Agent) Devices() []*wire.Device { return a.devices.report() }
 // Slots is how many tasks it runs at once.
 func (a *Agent) Slots() int { return a.cfg.Slots }
 
+// Speed is that of a processor of this host in percent of a common one, see
+// speedOf; 0 before Run has measured it.
+func (a *Agent) Speed() uint32 { return a.speed.Load() }
+
 // Busy is how many tasks it runs now.
 func (a *Agent) Busy() int {
 	a.mu.Lock()
@@ -180,7 +185,7 @@ func (a *Agent) Busy() int {
 // says so to meta, and returns once all workers have ended.
 func (a *Agent) Run(ctx context.Context) error {
 	a.sweep(ctx)
-	a.speed = speedOf(a.cfg.Dir)
+	a.speed.Store(speedOf(a.cfg.Dir))
 	dctx, stopDevices := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopDevices()
 	stopped := make(chan struct{})
@@ -242,7 +247,7 @@ func (a *Agent) leave(ctx context.Context) {
 func (a *Agent) poll(ctx context.Context) (reply *wire.PollReply, woken bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pollWait+10*time.Second)
 	defer cancel()
-	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), Devices: a.Devices(), Speed: a.speed, WaitMs: uint32(pollWait.Milliseconds())}
+	q := &wire.Poll{Node: a.cfg.Node, Runtimes: a.Runtimes(), Devices: a.Devices(), Speed: a.Speed(), WaitMs: uint32(pollWait.Milliseconds())}
 	a.mu.Lock()
 	most := a.cfg.Slots + a.pace.ahead(a.cfg.Slots)
 	q.Slots = uint32(max(0, min(most-a.active, 2*most-a.held)))

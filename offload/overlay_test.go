@@ -163,7 +163,7 @@ func TestOverlay(t *testing.T) {
 		"jobs/1/ctl":             "cancel, retry",
 		"jobs/1/tasks/2/state":   "pending: waiting for a host\n",
 		"jobs/1/tasks/2/attempt": "0\n",
-		"hosts/node-1/devices":   "cpu runtimes=wasm slots=2\n",
+		"hosts/node-1/devices":   "cpu runtimes=wasm slots=2 speed=105%\n",
 		"hosts/node-1/load":      "alive busy=0 slots=2\n",
 	} {
 		if got, err := s.cat(path); err != nil || !strings.Contains(got, want) {

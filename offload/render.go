@@ -176,7 +176,11 @@ func hostText(what string, n *wire.NodeStatus) string {
 // devicesText has a line for each device: what it is, how it fares, and why.
 func devicesText(n *wire.NodeStatus) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "cpu runtimes=%s slots=%d\n", dash(strings.Join(n.Node.Runtimes, ",")), n.Slots)
+	fmt.Fprintf(&b, "cpu runtimes=%s slots=%d", dash(strings.Join(n.Node.Runtimes, ",")), n.Slots)
+	if n.Speed > 0 {
+		fmt.Fprintf(&b, " speed=%d%%", n.Speed)
+	}
+	b.WriteByte('\n')
 	for _, d := range n.Devices {
 		fmt.Fprintf(&b, "%s state=%s busy=%d slots=%d type=%s memory=%d units=%d model=%q driver=%q", d.Name, d.State, d.Busy, d.Slots, dash(d.Type), d.Memory, d.Units, d.Model, d.Driver)
 		if d.Simulated {

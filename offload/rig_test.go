@@ -211,7 +211,7 @@ func (r *rig) addNode(kind, name, host string) uint32 {
 	n.Id = uint32(r.must(&wire.Command{Op: &wire.Command_PutNode{PutNode: &wire.PutNode{Node: n}}}).Value)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.nodes = append(r.nodes, &wire.NodeStatus{Node: n, Alive: true, Slots: 2})
+	r.nodes = append(r.nodes, &wire.NodeStatus{Node: n, Alive: true, Slots: 2, Speed: 105})
 	return n.Id
 }
 

@@ -198,7 +198,7 @@ func (p *process) prepareAgent(ctx context.Context, m mountRole, files offload.F
 		p.background("agent heartbeats", func(ctx context.Context) error {
 			boot := uint64(time.Now().UnixNano())
 			return beat(ctx, c, func() *wire.Heartbeat {
-				return &wire.Heartbeat{Node: id, Slots: uint32(agent.Slots()), Busy: uint32(agent.Busy()), Boot: boot, Devices: agent.Devices()}
+				return &wire.Heartbeat{Node: id, Slots: uint32(agent.Slots()), Busy: uint32(agent.Busy()), Boot: boot, Devices: agent.Devices(), Speed: agent.Speed()}
 			})
 		})
 	}, nil

@@ -5472,6 +5472,7 @@ type NodeStatus struct {
 	Slots         uint32                 `protobuf:"varint,7,opt,name=slots,proto3" json:"slots,omitempty"`                  // agents: tasks that run at once
 	Busy          uint32                 `protobuf:"varint,8,opt,name=busy,proto3" json:"busy,omitempty"`
 	Devices       []*Device              `protobuf:"bytes,60,rep,name=devices,proto3" json:"devices,omitempty"`
+	Speed         uint32                 `protobuf:"varint,131,opt,name=speed,proto3" json:"speed,omitempty"` // agents: of a processor, as in Poll; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5567,6 +5568,13 @@ func (x *NodeStatus) GetDevices() []*Device {
 		return x.Devices
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetSpeed() uint32 {
+	if x != nil {
+		return x.Speed
+	}
+	return 0
 }
 
 type NodesAnswer struct {
@@ -7450,6 +7458,7 @@ type Heartbeat struct {
 	InventoryUpto  *ShardID   `protobuf:"bytes,16,opt,name=inventory_upto,json=inventoryUpto,proto3" json:"inventory_upto,omitempty"`
 	InventoryIndex uint64     `protobuf:"varint,17,opt,name=inventory_index,json=inventoryIndex,proto3" json:"inventory_index,omitempty"`
 	Devices        []*Device  `protobuf:"bytes,60,rep,name=devices,proto3" json:"devices,omitempty"` // agents
+	Speed          uint32     `protobuf:"varint,131,opt,name=speed,proto3" json:"speed,omitempty"`   // agents: of a processor, as in Poll
 	Disk           string     `protobuf:"bytes,18,opt,name=disk,proto3" json:"disk,omitempty"`       // names the disk; servers that name the same share its free space. Empty: all that is free is this server's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -7609,6 +7618,13 @@ func (x *Heartbeat) GetDevices() []*Device {
 		return x.Devices
 	}
 	return nil
+}
+
+func (x *Heartbeat) GetSpeed() uint32 {
+	if x != nil {
+		return x.Speed
+	}
+	return 0
 }
 
 func (x *Heartbeat) GetDisk() string {
@@ -11898,7 +11914,7 @@ const file_quern_proto_rawDesc = "" +
 	"\atickets\x18\x01 \x03(\v2\r.quern.TicketR\atickets\x12\x16\n" +
 	"\x06spares\x18\x02 \x03(\rR\x06spares\x12\x17\n" +
 	"\atoo_few\x18\x03 \x01(\bR\x06tooFew\"\v\n" +
-	"\tListNodes\"\xf1\x01\n" +
+	"\tListNodes\"\x88\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x1f\n" +
 	"\x04node\x18\x01 \x01(\v2\v.quern.NodeR\x04node\x12\x14\n" +
@@ -11909,7 +11925,8 @@ const file_quern_proto_rawDesc = "" +
 	"\aseen_ns\x18\x06 \x01(\x10R\x06seenNs\x12\x14\n" +
 	"\x05slots\x18\a \x01(\rR\x05slots\x12\x12\n" +
 	"\x04busy\x18\b \x01(\rR\x04busy\x12'\n" +
-	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\"6\n" +
+	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\x12\x15\n" +
+	"\x05speed\x18\x83\x01 \x01(\rR\x05speed\"6\n" +
 	"\vNodesAnswer\x12'\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x11.quern.NodeStatusR\x05nodes\" \n" +
 	"\x06Status\x12\x16\n" +
@@ -12053,7 +12070,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x0eSegmentFDReply\"5\n" +
 	"\aShardID\x12\x14\n" +
 	"\x05block\x18\x01 \x01(\x04R\x05block\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\"\xeb\x04\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\"\x82\x05\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x12\n" +
@@ -12073,7 +12090,8 @@ const file_quern_proto_rawDesc = "" +
 	"\tinventory\x18\x0f \x03(\v2\x0e.quern.ShardIDR\tinventory\x125\n" +
 	"\x0einventory_upto\x18\x10 \x01(\v2\x0e.quern.ShardIDR\rinventoryUpto\x12'\n" +
 	"\x0finventory_index\x18\x11 \x01(\x04R\x0einventoryIndex\x12'\n" +
-	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\x12\x12\n" +
+	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\x12\x15\n" +
+	"\x05speed\x18\x83\x01 \x01(\rR\x05speed\x12\x12\n" +
 	"\x04disk\x18\x12 \x01(\tR\x04disk\"\xca\x01\n" +
 	"\x0eHeartbeatReply\x12&\n" +
 	"\x06remove\x18\x03 \x03(\v2\x0e.quern.ShardIDR\x06remove\x12(\n" +
