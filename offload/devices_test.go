@@ -321,9 +321,9 @@ opencl:
 			t.Errorf("%s: %s %s", name, job.State, job.Reason)
 		}
 	}
-	if reason := seen(); !strings.Contains(reason, "jobs 1 and 2 failed on it; the last: time-out") {
-		t.Errorf("after two jobs it is quarantined for %q", reason)
-	}
+	r.until("the device is quarantined for both jobs", func() bool {
+		return strings.Contains(seen(), "jobs 1 and 2 failed on it; the last: time-out")
+	})
 	id := r.submit("after", "version: 1\nkernel: threshold\nruntime: opencl\ninputs: [/f]\n")
 	r.untilDevice(devices, DeviceReady)
 	job, tasks := r.wait(id)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -75,7 +76,7 @@ type Process struct {
 
 // environ is the little that a worker gets.
 func (c Config) environ() []string {
-	return append([]string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "TMPDIR=" + os.TempDir(), "GOMAXPROCS=2", "GOTRACEBACK=none"}, c.Env...)
+	return append([]string{"PATH=/usr/bin:/bin", "HOME=/nonexistent", "TMPDIR=" + os.TempDir(), "GOMAXPROCS=" + strconv.Itoa(threads), "GOTRACEBACK=none"}, c.Env...)
 }
 
 // Start runs a worker and waits until it is ready.

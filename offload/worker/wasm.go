@@ -28,6 +28,10 @@ type engine struct {
 	ready []*compiled // the most recently used last
 }
 
+// threads is how many processors a worker uses at most: one runs the module, the
+// other collects garbage, and both compile.
+const threads = 2
+
 // keep is how many compiled modules stay in memory.
 const keep = 8
 
@@ -75,7 +79,7 @@ func (e *engine) compile(ctx context.Context, r *Run) (*compiled, error) {
 			wasm, c.globals = with, n
 		}
 	}
-	if c.module, err = runtime.CompileModule(ctx, wasm); err != nil {
+	if c.module, err = runtime.CompileModule(experimental.WithCompilationWorkers(ctx, threads), wasm); err != nil {
 		runtime.Close(ctx)
 		return nil, fmt.Errorf("the module does not compile: %w", err)
 	}

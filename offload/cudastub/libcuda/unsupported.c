@@ -1,3 +1,5 @@
+//go:build linux && cgo
+
 // What of the driver's interface gorgonia.org/cu is linked with, and quern-cuda
 // does not use: not supported (801).
 #define UNSUPPORTED(name) \
