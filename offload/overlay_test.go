@@ -119,8 +119,8 @@ func TestOverlay(t *testing.T) {
 	if got := s.ls(""); got != "README by-name errors hosts jobs" {
 		t.Errorf("ls: %s", got)
 	}
-	if got, err := s.cat("README"); err != nil || !strings.Contains(got, "queue/NAME.yaml") {
-		t.Errorf("README: %v", err)
+	if got, err := s.cat("README"); err != nil || !strings.Contains(got, "queue/NAME.yaml") || !strings.Contains(got, "\n  classify   the classes that a model") {
+		t.Errorf("README: %v\n%s", err, got)
 	}
 	spec := "version: 1\nkernel: sha256sum\ninputs: [/in/*.txt]\nreduce: {}\n"
 	if err := s.queue("sums.yaml", spec); err != nil {

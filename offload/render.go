@@ -8,12 +8,22 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/kernels"
 )
 
-// readme is /.compute/README.
-//
 //go:embed README.txt
-var readme string
+var readmeText string
+
+// readme is /.compute/README, with a line for each kernel that comes with quern.
+var readme = strings.Replace(readmeText, "KERNELS\n", bundledText(), 1)
+
+func bundledText() string {
+	var b strings.Builder
+	for _, k := range kernels.Bundled {
+		fmt.Fprintf(&b, "  %-10s %s\n", k.Name, k.About)
+	}
+	return b.String()
+}
 
 // needsTasks are the files of a job that are made from its tasks, too.
 var needsTasks = map[string]bool{"plan": true, "usage": true, "provenance": true}
