@@ -138,10 +138,6 @@ func (s *Scheduler) Poll(ctx context.Context, p *wire.Poll) (*wire.PollReply, er
 // all jobs: with where they would go as of now, and what that is chosen from. For
 // a sketch it answers where that would go.
 func (s *Scheduler) Explain(_ context.Context, op *wire.ExplainJob) (*wire.JobsAnswer, error) {
-	job := op.GetId()
-	if job == 0 && op.GetSketch() != nil {
-		return s.sketch(op.Sketch, time.Now())
-	}
 	s.mu.Lock()
 	t := s.term
 	s.mu.Unlock()
@@ -150,6 +146,10 @@ func (s *Scheduler) Explain(_ context.Context, op *wire.ExplainJob) (*wire.JobsA
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	job := op.GetId()
+	if job == 0 && op.GetSketch() != nil {
+		return t.sketch(op.Sketch, time.Now()), nil
+	}
 	a := new(wire.JobsAnswer)
 	j := t.jobs[job]
 	if j == nil {

@@ -18,16 +18,8 @@ import (
 const maxSketch = 1024
 
 // sketch says where a task that does not exist would go, and what it would cost at
-// each place, the best first.
-func (s *Scheduler) sketch(x *wire.Sketch, now time.Time) (*wire.JobsAnswer, error) {
-	s.mu.Lock()
-	t := s.term
-	s.mu.Unlock()
-	if t == nil {
-		return nil, wire.Errorf(wire.Unavailable, "explain", "", "this server does not schedule jobs now")
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// each place, the best first. mu is held.
+func (t *term) sketch(x *wire.Sketch, now time.Time) *wire.JobsAnswer {
 	agents, _ := t.offers(now)
 	for i := range agents {
 		for k := range agents[i].Devices {
@@ -47,16 +39,16 @@ func (s *Scheduler) sketch(x *wire.Sketch, now time.Time) (*wire.JobsAnswer, err
 	slices.SortFunc(p.Local, func(a, b place.Held) int { return cmp.Compare(a.Host, b.Host) })
 	for i := range p.Alternatives {
 		var ratio float64
-		p.Alternatives[i].WarmUp, ratio = s.known.expect(p.Alternatives[i].Kernel)
+		p.Alternatives[i].WarmUp, ratio = t.s.known.expect(p.Alternatives[i].Kernel)
 		if i == 0 {
 			p.Output = uint64(ratio * float64(p.Bytes))
 		}
 	}
 	out := new(wire.Placement)
-	for _, r := range place.Compare(p, agents, place.Options{Model: s.cfg.Model, Fit: s.known.fit, Rows: maxSketch}) {
+	for _, r := range place.Compare(p, agents, place.Options{Model: t.s.cfg.Model, Fit: t.s.known.fit, Rows: maxSketch}) {
 		out.Places = append(out.Places, wirePlace(r.Node, r.Device, p.Alternatives[r.Alt].Runtime, r.Cost, r.Avoid))
 	}
-	return &wire.JobsAnswer{Tasks: []*wire.Task{{Placement: out}}}, nil
+	return &wire.JobsAnswer{Tasks: []*wire.Task{{Placement: out}}}
 }
 
 // sketched are the ways to run a kernel; nil: one of which nothing is known.
