@@ -69,8 +69,3 @@ func (t lockTable) holds(owner uint64, flock bool) bool {
 	}
 	return false
 }
-
-// drop removes all locks of owner.
-func (t lockTable) drop(owner uint64, flock bool) lockTable {
-	return t.set(fileLock{owner: owner, flock: flock, typ: wire.Unlock, end: ^uint64(0)})
-}

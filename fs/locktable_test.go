@@ -50,7 +50,7 @@ func TestLockTableJoins(t *testing.T) {
 	if len(table) != 2 {
 		t.Errorf("%+v", table)
 	}
-	if table = table.drop(1, false); len(table) != 0 {
+	if table = table.set(fileLock{owner: 1, typ: wire.Unlock, end: ^uint64(0)}); len(table) != 0 {
 		t.Errorf("%+v", table)
 	}
 	table = table.set(fileLock{owner: 2, flock: true, end: ^uint64(0)})

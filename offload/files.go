@@ -50,33 +50,6 @@ type File interface {
 	Close() error
 }
 
-// Source is Files as another package has it, with a file type of its own.
-type Source[F File] interface {
-	Stat(ctx context.Context, path string) (*wire.Inode, error)
-	ReadDir(ctx context.Context, path string) ([]*wire.DirEntry, error)
-	OpenInode(ctx context.Context, ino uint64) (F, error)
-	Create(ctx context.Context, dir uint64, name string, mode uint32) (F, error)
-	Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error)
-	ReadDirInode(ctx context.Context, ino uint64) ([]*wire.DirEntry, error)
-	Remove(ctx context.Context, dir uint64, name string, rmdir bool) error
-	Where(ctx context.Context, ino uint64) (map[uint32]uint64, error)
-	Layout(ctx context.Context, ino uint64) ([]Piece, error)
-	Sync(ctx context.Context) error
-}
-
-// FilesOf makes Files of anything with the same methods.
-func FilesOf[F File](s Source[F]) Files { return source[F]{s} }
-
-type source[F File] struct{ Source[F] }
-
-func (s source[F]) OpenInode(ctx context.Context, ino uint64) (File, error) {
-	return s.Source.OpenInode(ctx, ino)
-}
-
-func (s source[F]) Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error) {
-	return s.Source.Create(ctx, dir, name, mode)
-}
-
 // Meta is what offload needs of the metadata servers: a *client.Client.
 type Meta interface {
 	Do(ctx context.Context, cmd *wire.Command) (*wire.Result, error)

@@ -438,7 +438,25 @@ func (r *rig) attempts() (names []string) {
 	return names
 }
 
-func (r *rig) files() Files { return FilesOf[*rigFile](r) }
+func (r *rig) files() Files { return rigFiles{r} }
+
+// rigFiles is a rig as Files.
+type rigFiles struct{ *rig }
+
+func (r rigFiles) OpenInode(ctx context.Context, ino uint64) (File, error) {
+	return asFile(r.rig.OpenInode(ctx, ino))
+}
+
+func (r rigFiles) Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error) {
+	return asFile(r.rig.Create(ctx, dir, name, mode))
+}
+
+func asFile(f *rigFile, err error) (File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
 
 // submit makes a job and returns its number.
 func (r *rig) submit(name, spec string) uint64 {
