@@ -49,8 +49,11 @@ demo: build
 bench: build
 	$(GO) run ./integration/bench -quern $(BIN) $(BENCH)
 
+# It needs buf and protoc-gen-go: names that are not UTF-8 take an edition that
+# older compilers do not read.
 proto:
-	cd internal/wire && protoc --go_out=paths=source_relative:. quern.proto
+	cd internal/wire && buf generate --template \
+		'{"version":"v2","plugins":[{"local":"protoc-gen-go","out":".","opt":"paths=source_relative"}]}' .
 
 clean:
 	rm -rf bin
