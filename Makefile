@@ -4,7 +4,7 @@ GO ?= go
 BIN := bin/quern
 PACKAGES = $(shell $(GO) list ./... | grep -v /integration)
 
-.PHONY: all build onnx cuda check test demo bench proto clean tools
+.PHONY: all build onnx cuda check test test-slow demo bench proto clean tools
 
 all: build
 
@@ -42,6 +42,11 @@ test: tools build
 	$(GO) test -timeout 15m $(PACKAGES)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(PACKAGES)
 	$(GO) test -timeout 25m ./integration/...
+
+# The same where a machine is slow, in five ways; about an hour. PACKAGES='./fs' and
+# ROUNDS='busy disk' choose.
+test-slow: tools build
+	ROUNDS="$(ROUNDS)" scripts/test-slow.sh $(PACKAGES)
 
 demo: build
 	scripts/demo.sh $(BIN)

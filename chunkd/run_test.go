@@ -52,7 +52,7 @@ func start(t *testing.T, s *Store, blocks *Client, answer func(*wire.Heartbeat) 
 // until waits for a heartbeat for which ok is true.
 func (l *leader) until(t *testing.T, ok func(*wire.Heartbeat) bool) *wire.Heartbeat {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for seen := 0; ; {
 		l.mu.Lock()
 		beats := l.beats[seen:]

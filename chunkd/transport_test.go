@@ -105,7 +105,7 @@ func TestOverTransport(t *testing.T) {
 
 func closeServer(t *testing.T, s *transport.Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
 		t.Errorf("closing a server: %v", err)

@@ -65,7 +65,7 @@ func newCluster(t testing.TB, servers int, policy string) *cluster {
 
 func (c *cluster) closes(what string, f func(context.Context) error) {
 	c.t.Cleanup(func() {
-		ctx, done := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, done := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer done()
 		if err := f(ctx); err != nil && !errors.Is(err, context.Canceled) {
 			c.t.Errorf("close %s: %v", what, err)
@@ -191,13 +191,13 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(2 * time.Minute)
 	defer limit.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			t.Fatalf("%s: not within 20 s", what)
+			t.Fatalf("%s: not within two minutes", what)
 		}
 	}
 }

@@ -165,7 +165,7 @@ func TestOverlay(t *testing.T) {
 		if s != "running\n" {
 			t.Errorf("%q", s)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the read goes on waiting")
 	}
 

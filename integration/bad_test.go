@@ -27,7 +27,7 @@ func refused(t *testing.T, want string, args ...string) string {
 		out, err := cmd.CombinedOutput()
 		done <- result{string(out), err}
 	}()
-	timer := time.NewTimer(60 * time.Second)
+	timer := time.NewTimer(3 * time.Minute)
 	defer timer.Stop()
 	var r result
 	select {
@@ -195,7 +195,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	var err error
 	for i := 0; err == nil && i < 200; i++ {
-		err = within(t, 40*time.Second, "a write to a full disk", func() error {
+		err = within(t, 2*answerLimit, "a write to a full disk", func() error {
 			return writeSynced(filepath.Join(c.mnt, fmt.Sprintf("more-%d", i)), pattern(uint64(i), 4<<20))
 		})
 	}
@@ -209,7 +209,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 60*time.Second, func() error { return writeSynced(filepath.Join(c.mnt, "last"), want) })
+	eventually(t, patience, func() error { return writeSynced(filepath.Join(c.mnt, "last"), want) })
 	if got := readFile(t, filepath.Join(c.mnt, "last")); got != string(want) {
 		t.Error("wrong bytes")
 	}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestBitFlips: bits flipped on the disks of any two chunk servers are found
@@ -48,7 +47,7 @@ func TestBitFlips(t *testing.T) {
 		}
 	}
 	// What was found is rebuilt, so that all is well again in the end.
-	eventually(t, 120*time.Second, func() error {
+	eventually(t, patience, func() error {
 		s, err := c.status()
 		if err != nil {
 			return err

@@ -102,7 +102,7 @@ opencl:
 	}
 	// The heartbeat brings it once a second.
 	devices := ""
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && !strings.Contains(devices, "state=ready"); {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end) && !strings.Contains(devices, "state=ready"); {
 		devices = ""
 		all, err := filepath.Glob(filepath.Join(compute, "hosts", "*", "devices"))
 		if err != nil {

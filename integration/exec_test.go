@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -137,7 +136,7 @@ resources: {memory: 512MiB}
 	t.Run("end", func(t *testing.T) {
 		// An agent that ends while a program uses the mount.
 		shell(t, c.mnt, "printf 'version: 1\\nexec: {argv: [sh, -c, \"exec 3< /in/data/1.csv; while :; do sleep 0.1; done\"]}\\ninputs: /data/1.csv\\n' > .x && mv .x .compute/queue/long.yaml")
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, patience, func() error {
 			if s := readFile(t, filepath.Join(c.mnt, ".compute/by-name/long/state")); s != "running\n" {
 				return errors.New(s)
 			}
@@ -145,7 +144,7 @@ resources: {memory: 512MiB}
 		})
 		c.stop()
 		c.start()
-		eventually(t, 60*time.Second, func() error {
+		eventually(t, patience, func() error {
 			if n := readFile(t, filepath.Join(c.mnt, ".compute/by-name/long/tasks/0/attempt")); n != "2\n" {
 				return errors.New("attempt " + n)
 			}
@@ -162,14 +161,14 @@ resources: {memory: 512MiB}
 			}
 			return all
 		}
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, patience, func() error {
 			if len(programs()) == 0 {
 				return errors.New("no program runs")
 			}
 			return nil
 		})
 		c.killAll()
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, patience, func() error {
 			if all := programs(); len(all) > 0 {
 				return errors.New(strings.Join(all, " ") + " live on")
 			}

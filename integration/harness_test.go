@@ -26,6 +26,14 @@ var quern string
 // long: the versions of the tests that take many minutes.
 var long = os.Getenv("QUERN_LONG") != ""
 
+// patience bounds waits that end by their condition: only a failure takes as long,
+// however slow the machine is.
+const patience = 5 * time.Minute
+
+// answerLimit is how long a request may take where servers are missing: what is
+// promised, and what a busy machine adds.
+const answerLimit = 30*time.Second + 15*time.Second
+
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
@@ -413,7 +421,7 @@ func (c *cluster) kill(name string) {
 
 func (c *cluster) waitGone(pid int) {
 	c.t.Helper()
-	eventually(c.t, 20*time.Second, func() error {
+	eventually(c.t, patience, func() error {
 		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil || strings.Contains(string(raw), ") Z ") {
 			return nil
@@ -462,7 +470,7 @@ func (c *cluster) status() (*status, error) {
 func (c *cluster) leader(not string) string {
 	c.t.Helper()
 	var name string
-	eventually(c.t, 30*time.Second, func() error {
+	eventually(c.t, patience, func() error {
 		s, err := c.status()
 		if err != nil {
 			return err

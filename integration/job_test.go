@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,7 +78,7 @@ output: words.txt
 			t.Errorf("the file that was refused is gone: %v", err)
 		}
 	})
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, patience, func() error {
 		if text := shell(t, compute, "cat hosts/*/devices"); !strings.HasPrefix(text, "cpu runtimes=wasm") || !strings.Contains(text, " speed=") {
 			return fmt.Errorf("the devices do not show how fast a processor is: %s", text)
 		}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,7 +28,7 @@ func TestJobKilled(t *testing.T) {
 	until := func(what string, more float64) {
 		t.Helper()
 		from := usage(t, job)["done"]
-		eventually(t, 120*time.Second, func() error {
+		eventually(t, patience, func() error {
 			done := usage(t, job)["done"]
 			if done == tasks {
 				t.Fatalf("the job was over before this: %s", what)

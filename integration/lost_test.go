@@ -14,7 +14,7 @@ import (
 func TestKillServers(t *testing.T) {
 	c := startCluster(t, "--processes", "--policy", "4+2")
 	j := startJournal(c.mnt, 4)
-	j.waitFor(t, 40, 60*time.Second)
+	j.waitFor(t, 40, patience)
 
 	old := c.leader("")
 	began := time.Now()
@@ -22,7 +22,7 @@ func TestKillServers(t *testing.T) {
 	// Fail-over, as a user sees it: until a new file has been acknowledged by
 	// each of the writers.
 	before := j.count()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, patience, func() error {
 		if j.count() < before+5 {
 			return errors.New("nothing is acknowledged")
 		}
@@ -30,21 +30,21 @@ func TestKillServers(t *testing.T) {
 	})
 	took := time.Since(began)
 	t.Logf("fail-over from %s to %s: %v until the fifth acknowledgement", old, c.leader(old), took)
-	if took > 5*time.Second {
-		t.Errorf("fail-over took %v, and 5 s are allowed", took)
+	if limit := answerLimit; took > limit || long && took > 5*time.Second { // an idle machine needs 5 s at most
+		t.Errorf("fail-over took %v", took)
 	}
 	c.restart(old)
-	j.waitFor(t, 20, 60*time.Second)
+	j.waitFor(t, 20, patience)
 
 	// One less, and blocks are committed with five shards of six.
 	c.kill("chunkd-2")
-	j.waitFor(t, 20, 60*time.Second)
+	j.waitFor(t, 20, patience)
 	// Two less, and writers wait, for four shards do not protect what they are
 	// told is safe; what there is can be read.
 	c.kill("chunkd-5")
 	j.check(t, c.mnt)
 	c.restart("chunkd-2", "chunkd-5")
-	j.waitFor(t, 20, 60*time.Second)
+	j.waitFor(t, 20, patience)
 
 	if errs := j.stop(); len(errs) > 0 {
 		t.Errorf("the writers saw errors: %v", errors.Join(errs...))
@@ -53,7 +53,7 @@ func TestKillServers(t *testing.T) {
 	j.check(t, c.mnt)
 	c.checkTree()
 	// What was committed with a shard missing gets whole again.
-	eventually(t, 120*time.Second, func() error {
+	eventually(t, patience, func() error {
 		s, err := c.status()
 		if err != nil {
 			return err
@@ -98,7 +98,7 @@ func TestKillEverything(t *testing.T) {
 					t.Fatal(err)
 				}
 				j := startJournal(dir, 4)
-				j.waitFor(t, 30+17*round%40, 60*time.Second)
+				j.waitFor(t, 30+17*round%40, patience)
 				c.killAll()
 				j.stop() // its errors are those of the mount that is gone
 				journals = append(journals, j)

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +23,7 @@ func TestProcesses(t *testing.T) {
 		}
 	}
 	c.kill("chunkd-3")
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, patience, func() error {
 		if !strings.Contains(c.output.String(), "quern start chunkd-3") {
 			return errors.New("the death of chunkd-3 is not reported")
 		}
@@ -92,7 +91,7 @@ func TestManyHosts(t *testing.T) {
 		host := unpack(t, dir, first, "chunkd", fmt.Sprintf("chunkd-%d", i))
 		serve("chunkd", "--data", host, "--name", fmt.Sprintf("chunkd-%d", i), "--listen", ports[i], "--label", fmt.Sprintf("rack=r%d", i))
 	}
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, patience, func() error {
 		s, err := c.status()
 		if err != nil {
 			return err
@@ -134,7 +133,7 @@ func TestManyHosts(t *testing.T) {
 	}
 	// umount(8) ends the process.
 	shell(t, "/", "umount "+c.mnt)
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, patience, func() error {
 		files, _ := filepath.Glob(filepath.Join(client, "run", "*.pid"))
 		if len(files) > 0 {
 			return fmt.Errorf("still there: %v", files)

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestRules: a rule made through one mount is for what is written through another,
@@ -45,7 +44,7 @@ func TestRules(t *testing.T) {
 		if err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, patience, func() error {
 			for _, m := range []string{a, b} {
 				if got, err := os.ReadFile(filepath.Join(m, "out", name)); err != nil || string(got) != "3 "+name+"\n" {
 					return fmt.Errorf("on %s the result is %q, %v", m, got, err)
@@ -87,7 +86,7 @@ func TestRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(a, "in", "kept"), "x")
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, patience, func() error {
 		_, err := os.Stat(filepath.Join(b, "seen", "kept"))
 		return err
 	})

@@ -91,7 +91,7 @@ func usage(t *testing.T, job string) map[string]float64 {
 // waitAgents waits until n agents are alive.
 func (c *cluster) waitAgents(n int) {
 	c.t.Helper()
-	eventually(c.t, 60*time.Second, func() error {
+	eventually(c.t, patience, func() error {
 		files, _ := filepath.Glob(filepath.Join(c.mnt, ".compute", "hosts", "*", "load"))
 		alive := 0
 		for _, f := range files {

@@ -399,13 +399,13 @@ func testLocks(t *testing.T, a, b string) {
 			select {
 			case err := <-got:
 				check("waited-for lock", err, nil)
-			case <-time.After(15 * time.Second):
+			case <-time.After(2 * time.Minute):
 				t.Fatal("a lock that is free is not given to who waits for it")
 			}
 			check("the other again", lock(fb, unix.F_WRLCK, false), unix.EAGAIN)
 			// Closing the file lets go.
 			fa.Close()
-			eventually(t, 10*time.Second, func() error { return lock(fb, unix.F_WRLCK, false) })
+			eventually(t, patience, func() error { return lock(fb, unix.F_WRLCK, false) })
 		})
 	}
 }
@@ -436,7 +436,7 @@ func testLockDeath(t *testing.T, c *cluster) {
 		}
 		defer f.Close()
 		began := time.Now()
-		eventually(t, 30*time.Second, func() error {
+		eventually(t, patience, func() error {
 			if err := lock(f, unix.F_WRLCK, false); err != nil {
 				return fmt.Errorf("%s lock: %w", name, err)
 			}

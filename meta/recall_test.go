@@ -314,7 +314,7 @@ func TestLeaderChangeReclaims(t *testing.T) {
 
 func TestGraceWaitsForTheMissing(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 3, func(r *rig) { r.lease = 1500 * time.Millisecond })
+	r := newRig(t, 3, func(r *rig) { r.lease = 5 * time.Second })
 	a, b := r.user("a"), r.user("b")
 	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
 	r.cut(a) // and the leader changes: a cannot say what it holds
@@ -412,7 +412,7 @@ func TestBlockingLocks(t *testing.T) {
 // again need not wait for its own old lease.
 func TestSoleSessionReplacesItsDeadOne(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, func(r *rig) { r.lease = 20 * time.Second })
+	r := newRig(t, 1, func(r *rig) { r.lease = 10 * time.Minute })
 	r.sole = true
 	a := r.user("mnt")
 	ino := a.must(create(wire.RootIno, "f")).Inode.Attr.Ino
@@ -420,7 +420,7 @@ func TestSoleSessionReplacesItsDeadOne(t *testing.T) {
 	began := time.Now()
 	b := r.user("mnt")
 	b.mustAsk(acquire(ino, wire.Mode_WRITE))
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 5*time.Minute {
 		t.Errorf("it took %v", took)
 	}
 	a.gate.open()

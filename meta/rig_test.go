@@ -120,7 +120,7 @@ func (r *rig) tryStart(i int, members []Member, join []*wire.Endpoint) error {
 	if r.adjust != nil {
 		r.adjust(&c)
 	}
-	ctx, done := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, done := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer done()
 	m, err := Open(ctx, c)
 	if err != nil {
@@ -138,7 +138,7 @@ func (r *rig) stop(i int) {
 	if n.meta == nil {
 		return
 	}
-	ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, done := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer done()
 	if err := n.meta.Close(ctx); err != nil {
 		r.t.Errorf("close %s: %v", n.Name, err)
@@ -161,7 +161,7 @@ func (r *rig) kill(i int) {
 
 func (r *rig) leader() int {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for time.Now().Before(deadline) {
 		for i, n := range r.nodes {
 			if n.meta != nil && n.meta.Leads() {
@@ -192,7 +192,7 @@ func pause(d time.Duration) {
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !f() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
@@ -258,7 +258,7 @@ type user struct {
 func (r *rig) user(name string) *user {
 	r.t.Helper()
 	u := &user{t: r.t, gate: &gate{pool: r.newPool("client", name)}, held: map[uint64]*wire.Grant{}, recalls: map[uint64]uint64{}, open: map[uint64]bool{}, release: make(chan struct{})}
-	ctx, done := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, done := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer done()
 	c, err := client.Open(ctx, client.Config{Servers: r.servers(), Pool: u.gate, Name: name, Sole: r.sole, Holder: u, CallTimeout: 20 * time.Second, Log: testLog(r.t)})
 	if err != nil {
@@ -407,7 +407,7 @@ func (u *user) happened(event string) bool {
 var root = &wire.Cred{}
 
 func testCtx(t testing.TB) context.Context {
-	ctx, done := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, done := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(done)
 	return ctx
 }

@@ -33,6 +33,7 @@ type AgentConfig struct {
 	Devices     []string      // the command `quern worker`, for runtimes that need a device; nil: none is looked for
 	ProbeAfter  time.Duration // until a quarantined device is proved again, at first; 0: 10 s
 	Slots       int           // tasks at once; 0: one a processor
+	Speed       uint32        // of a processor, in percent of a common one (see speedOf); 0: it is measured
 	Dir         string        // modules and compiled code; made if it is missing
 	OutputLimit int64         // bytes that one task may write; 0: jobfile.DefaultOutputLimit
 	Exec        *ExecConfig   // programs of the host; nil: none
@@ -185,7 +186,10 @@ func (a *Agent) Busy() int {
 // says so to meta, and returns once all workers have ended.
 func (a *Agent) Run(ctx context.Context) error {
 	a.sweep(ctx)
-	a.speed.Store(speedOf(a.cfg.Dir))
+	if a.cfg.Speed == 0 {
+		a.cfg.Speed = speedOf(a.cfg.Dir)
+	}
+	a.speed.Store(a.cfg.Speed)
 	dctx, stopDevices := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopDevices()
 	stopped := make(chan struct{})

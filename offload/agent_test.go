@@ -220,22 +220,18 @@ func TestCancel(t *testing.T) {
 // once and without costing a retry.
 func TestAgentStops(t *testing.T) {
 	r := newRig(t)
-	r.lead(SchedulerConfig{})
+	r.lead(SchedulerConfig{LostAfter: time.Hour})
 	_, stop := r.startAgent("a", nil)
 	r.write("/x", "some text\n")
 	r.write("/loop.wasm", string(testModules["loop"]))
 	id := r.submit("loop", "version: 1\nwasm: /loop.wasm\ninputs: [/x]\nretries: 0\n")
 	r.until("it runs", func() bool { return r.busy() == 1 })
 	_, _ = r.startAgent("b", nil)
-	begin := time.Now()
 	stop()
 	r.until("it runs on the other", func() bool {
 		_, tasks, err := getJob(context.Background(), r, id, true)
 		return err == nil && tasks[0].State == StateRunning && tasks[0].Host == "b" && tasks[0].Failures == 0
 	})
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("it took %s", took)
-	}
 	if err := Cancel(t.Context(), r, rootCred, id, "enough"); err != nil {
 		t.Fatal(err)
 	}

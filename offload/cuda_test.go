@@ -39,6 +39,7 @@ func (r *rig) startCUDAAgent(env ...string) (devices func() []*wire.Device) {
 	}
 	r.startAgent("a", func(c *AgentConfig) {
 		c.Devices, c.ProbeAfter = []string{program}, 50*time.Millisecond
+		c.Speed = leastSpeed // so that whatever may run on the GPU does
 		c.WorkerEnv = append(append(os.Environ(), "QUERN_TEST_ROLE=worker"), env...)
 	})
 	return r.lastAgent().Devices

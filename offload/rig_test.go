@@ -472,7 +472,7 @@ func (r *rig) submit(name, spec string) uint64 {
 // wait returns a job and its tasks once it has ended.
 func (r *rig) wait(id uint64) (*wire.Job, []*wire.Task) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	if _, err := WaitJob(ctx, r, id); err != nil {
 		job, tasks, _ := getJob(context.Background(), r, id, true)
@@ -490,7 +490,7 @@ func (r *rig) startAgent(name string, change func(*AgentConfig)) (node uint32, s
 	r.t.Helper()
 	node = r.addNode("agent", name, "host-"+name)
 	cfg := AgentConfig{
-		Node: node, Host: name, Files: r.files(), Meta: r, Slots: 2, Dir: agentDir,
+		Node: node, Host: name, Files: r.files(), Meta: r, Slots: 2, Speed: 100, Dir: agentDir,
 		Worker: testWorker, WorkerEnv: []string{"QUERN_TEST_ROLE=worker"},
 		Log: slog.New(slog.NewTextHandler(r.t.Output(), nil)),
 	}
@@ -520,7 +520,7 @@ func (r *rig) until(what string, cond func() bool) {
 	r.t.Helper()
 	ticker := time.NewTicker(2 * time.Millisecond)
 	defer ticker.Stop()
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); <-ticker.C {
+	for end := time.Now().Add(5 * time.Minute); time.Now().Before(end); <-ticker.C {
 		if cond() {
 			return
 		}

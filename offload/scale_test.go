@@ -3,12 +3,16 @@ package offload
 import (
 	"context"
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/worker"
 )
+
+// onIdleMachine says that figures of this machine say something: QUERN_LONG=1.
+var onIdleMachine = os.Getenv("QUERN_LONG") != ""
 
 // TestManyTasks submits a job of 100,000 tasks: the first begins soon after.
 func TestManyTasks(t *testing.T) {
@@ -30,7 +34,7 @@ func TestManyTasks(t *testing.T) {
 	})
 	took, used := time.Since(start), time.Duration(worker.CPU()-before)
 	t.Logf("submitted in %v, the first task has ended after %v, of which %v of CPU", submitted, took, used)
-	if limit := 8 * time.Second; used > limit { // 2 s are wanted of an idle machine; this one may be busy
+	if limit := 2 * time.Second; onIdleMachine && used > limit {
 		t.Errorf("until the first task had ended %v of CPU were used", used)
 	}
 	if err := Cancel(context.Background(), r, rootCred, id, "enough"); err != nil {
@@ -59,7 +63,7 @@ func TestTenThousandJobs(t *testing.T) {
 			t.Fatal(len(entries), err)
 		}
 		t.Logf("%d entries in %v", len(entries), took)
-		if took > 3*time.Second {
+		if onIdleMachine && took > 3*time.Second {
 			t.Errorf("it took %v", took)
 		}
 	}
@@ -85,7 +89,7 @@ func TestShortTasks(t *testing.T) {
 	}
 	rate := float64(n) / took.Seconds()
 	t.Logf("%d tasks in %v: %.0f a second", n, took, rate)
-	if rate < 100 { // 1,000 are wanted of two idle cores
+	if onIdleMachine && rate < 1000 {
 		t.Errorf("%.0f tasks a second", rate)
 	}
 }

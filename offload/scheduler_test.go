@@ -264,7 +264,7 @@ func TestChaos(t *testing.T) {
 	for i := range jobs {
 		bigTasks(r, fmt.Sprint("job", i), each, "retries: 20\n")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	type key struct {
 		job     uint64

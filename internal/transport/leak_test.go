@@ -46,7 +46,7 @@ func TestNoGoroutineLeft(t *testing.T) {
 			}
 		}
 		s.Close()
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(2 * time.Minute)
 		for {
 			left := ours()
 			if len(left) == 0 {

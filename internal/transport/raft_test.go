@@ -199,7 +199,7 @@ func TestRaftCluster(t *testing.T) {
 			}
 		}
 		for _, f := range fsms { // raft counts an entry as applied before it has been
-			deadline := time.Now().Add(10 * time.Second)
+			deadline := time.Now().Add(2 * time.Minute)
 			for len(f.Logs()) < 50 {
 				if time.Now().After(deadline) {
 					t.Fatalf("%d of 50 entries applied", len(f.Logs()))
@@ -212,7 +212,7 @@ func TestRaftCluster(t *testing.T) {
 
 func waitLeader(t *testing.T, rafts []*raft.Raft) *raft.Raft {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		for _, r := range rafts {
 			if r.State() == raft.Leader {

@@ -55,7 +55,7 @@ func TestProbeHangs(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "no answer in 200ms") {
 		t.Errorf("got %v", err)
 	}
-	if took := time.Since(start); took > 30*time.Second {
+	if took := time.Since(start); took > 5*time.Minute {
 		t.Errorf("it took %v", took)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
