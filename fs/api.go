@@ -53,7 +53,7 @@ func (in *inode) snapshot() *wire.Inode {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	rec := proto.CloneOf(in.rec)
-	a := in.attrs()
+	a, _ := in.weighed()
 	rec.Attr.Mode, rec.Attr.Uid, rec.Attr.Gid, rec.Attr.Nlink = a.mode, a.uid, a.gid, a.nlink
 	rec.Attr.Size, rec.Attr.Allocated = a.size, a.allocated
 	rec.Attr.AtimeNs, rec.Attr.MtimeNs, rec.Attr.CtimeNs = a.atimeNs, a.mtimeNs, a.ctimeNs

@@ -97,10 +97,17 @@
 // commit first (settle): a removal from a sticky directory by one who is not root,
 // an ACL, a truncate by path.
 //
+// # What a file occupies
+//
+// Under WRITE st_blocks is what the dirty data will occupy too, exactly
+// (File.Allocated). A reply that could not ask meta for the extents below dirty
+// data says the most that it can be, and the kernel may not keep it. Should a commit
+// show another number than the kernel may believe, its attributes are dropped.
+//
 // # Locks of this package
 //
 // inode.mu is a leaf but for calls of fs/data that only ask or tell (Size, SetAttr,
-// Reset, Dirty); no two inodes are locked at once; none is held over a call to meta
+// Reset, Dirty, AllocatedNow); no two inodes are locked at once; none is held over a call to meta
 // or to the kernel. FS.mu guards the table only. Goroutines that may be stuck in a
 // notice are counted in FS.wg; they end when the request ends that is in their way.
 package fs

@@ -126,6 +126,9 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	n, err := in.file.WriteAt(ctx, p, off)
 	if n > 0 {
 		fs.modified(in, w.killSuid)
+		in.mu.Lock()
+		in.tells = false // the kernel asks again after a write
+		in.mu.Unlock()
 	}
 	if w.append {
 		in.mu.Lock()

@@ -172,5 +172,13 @@ func (fs *FS) committed(rec *wire.Inode) {
 	in.mu.Lock()
 	in.learn(rec, nil)
 	in.local.settle(rec.Attr)
+	a, _ := in.weighed()
+	wrong := in.tells && a.allocated != in.told
+	if wrong {
+		in.tells = false
+	}
 	in.mu.Unlock()
+	if k := fs.kernel(); wrong && k != nil {
+		k.forgetAttrs(in.ino)
+	}
 }

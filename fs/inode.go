@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -36,7 +37,9 @@ type inode struct {
 
 	appending sync.Mutex // makes the end of the file one writer's
 
-	promises int // replies under way that let the kernel keep attributes
+	promises int  // replies under way that let the kernel keep attributes
+	tells    bool // the kernel may believe that the file occupies told
+	told     uint64
 	dirOps   int // operations on this directory under way that hold its lock in the kernel
 	naming   int // recalls of names under way
 
@@ -82,21 +85,45 @@ func (in *inode) isReg() bool {
 	return in.rec != nil && in.rec.Attr.Mode&typeMask == typeReg
 }
 
-// attrs are the attributes to be shown. in.mu is held; in.rec is not nil.
+// attrs are the attributes to be shown, but for what the file occupies. in.mu is
+// held; in.rec is not nil.
 func (in *inode) attrs() attrs {
 	a := attrsOf(in.rec.Attr)
 	if in.gone {
 		a.nlink = 0
 	}
-	if in.file != nil && in.held.mode == wire.Mode_WRITE {
-		if size := uint64(in.file.Size()); size != a.size {
-			if size > a.size {
-				a.allocated += size - a.size // a guess, until it is stored
-			}
-			a.size = size
-		}
+	if in.writes() {
+		a.size = uint64(in.file.Size())
 	}
 	return in.local.over(a)
+}
+
+// writes: what is known of the content here is ahead of meta. in.mu is held.
+func (in *inode) writes() bool { return in.file != nil && in.held.mode == wire.Mode_WRITE }
+
+// weighed are the attributes to be shown, with what the file occupies. Where that
+// is not exact it is the most that it can be. in.mu is held; in.rec is not nil.
+func (in *inode) weighed() (a attrs, exact bool) {
+	a, exact = in.attrs(), true
+	if in.writes() {
+		var n int64
+		n, exact = in.file.AllocatedNow()
+		a.allocated = uint64(n)
+	}
+	return a, exact
+}
+
+// weigh makes weighed exact, if meta answers.
+func (fs *FS) weigh(ctx context.Context, in *inode) {
+	in.mu.Lock()
+	f := in.file
+	if !in.writes() {
+		f = nil
+	}
+	in.mu.Unlock()
+	if f != nil {
+		_, _ = f.Allocated(ctx)
+	}
 }
 
 // learn takes over what a reply says about the inode, with the grant that came

@@ -211,7 +211,12 @@ func (r *raw) shown(unique uint64, in *inode) (attrs, time.Duration) {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.attrs(), keep
+	a, exact := in.weighed()
+	if !exact {
+		return a, 0 // the kernel asks again, and then it is weighed
+	}
+	in.tells, in.told = keep > 0, a.allocated
+	return a, keep
 }
 
 // entry fills in a reply that gives the kernel a name for an inode: it counts

@@ -21,6 +21,7 @@ func (r *raw) GetAttr(cancel <-chan struct{}, q *fuse.GetAttrIn, out *fuse.AttrO
 	if err := r.fs.know(ctx, rootCred, in); err != nil {
 		return r.gone(err)
 	}
+	r.fs.weigh(ctx, in)
 	a, keep := r.shown(q.Unique, in)
 	putAttr(&out.Attr, a)
 	out.SetTimeout(keep)
@@ -61,6 +62,7 @@ func (r *raw) Statx(cancel <-chan struct{}, q *fuse.StatxIn, out *fuse.StatxOut)
 		if err := r.fs.know(ctx, rootCred, in); err != nil {
 			return r.gone(err)
 		}
+		r.fs.weigh(ctx, in)
 		shown, keep := r.shown(q.Unique, in)
 		a = shown
 		out.SetTimeout(keep)
@@ -96,6 +98,7 @@ func (r *raw) SetAttr(cancel <-chan struct{}, q *fuse.SetAttrIn, out *fuse.AttrO
 	if err != nil {
 		return r.gone(err)
 	}
+	r.fs.weigh(ctx, in)
 	a, keep := r.shown(q.Unique, in)
 	putAttr(&out.Attr, a)
 	out.SetTimeout(keep)

@@ -307,7 +307,9 @@ func (u *update) apply(inode *wire.Inode, told bool) {
 	}
 	if v := inode.GetAttr().GetVersion(); v > f.version {
 		f.version = v
+		f.stored = int64(inode.GetAttr().GetAllocated())
 	}
+	f.counted = false
 	f.parts = slices.DeleteFunc(f.parts, func(pt *part) bool { return slices.Contains(u.parts, pt) })
 	for _, pt := range u.parts {
 		pt.finish()

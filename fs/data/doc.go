@@ -62,6 +62,14 @@
 // dirty data they wait FlushAfter at most. Each commit of data repeats the last deferred mtime and ctime, since
 // meta stamps its own clock on data that comes without.
 //
+// # What a file occupies
+//
+// Allocated says what a file will occupy when all that is dirty is stored: what
+// meta counts (the bytes of extents, or of the inline content), and the dirty
+// bytes that lie over no extent. So the answer is the same before a commit and
+// after it. Programs decide by it whether a file has holes (tar, cp, rsync): too
+// little loses their data.
+//
 // # No space
 //
 // When meta or the chunk servers say NoSpace (or Quota) the data concerned stays

@@ -59,9 +59,13 @@ func (c *cluster) create(ino uint64, pol block.Policy) *wire.Inode {
 }
 
 func (f *fakeFile) copy() *wire.Inode {
+	allocated := uint64(f.extents.bytes)
+	if f.inode.HasInline {
+		allocated = uint64(len(f.inode.Inline))
+	}
 	in := &wire.Inode{Attr: &wire.Attr{
 		Ino: f.inode.Attr.Ino, Size: f.inode.Attr.Size, Version: f.inode.Attr.Version,
-		MtimeNs: f.inode.Attr.MtimeNs, Mode: f.inode.Attr.Mode,
+		MtimeNs: f.inode.Attr.MtimeNs, Mode: f.inode.Attr.Mode, Allocated: allocated,
 	}, Policy: f.inode.Policy, HasInline: f.inode.HasInline, Inline: bytes.Clone(f.inode.Inline)}
 	return in
 }

@@ -41,6 +41,11 @@ type File struct {
 	known    spanMap[struct{}] // where extents is complete
 	fetching chan struct{}     // closed when the fetch of extents under way ends; or nil
 
+	stored  int64 // bytes that meta says the file occupies (allocated.go)
+	counted bool  // fresh and unknown are up to date
+	fresh   int64 // bytes of parts that lie over no extent
+	unknown int64 // where first that is not known, or -1
+
 	lost  error  // data was dropped: reported by the next Flush
 	drops uint64 // how often everything dirty was dropped
 
@@ -123,6 +128,8 @@ func (f *File) adopt(inode *wire.Inode) {
 	}
 	a := inode.GetAttr()
 	f.version = a.GetVersion()
+	f.stored = int64(a.GetAllocated())
+	f.counted = false
 	f.epoch++
 	f.times = nil
 	f.extents.reset()
@@ -137,7 +144,7 @@ func (f *File) adopt(inode *wire.Inode) {
 	}
 	folded := !f.inlined && f.storedInline && len(f.parts) > 0
 	f.storedInline = inode.GetHasInline()
-	if f.storedInline || empty {
+	if f.storedInline || f.stored == 0 {
 		f.known.set(span[struct{}]{end: maxOff})
 	}
 	dirtyInline := f.inlined && (f.pending != nil && f.pending.inline || f.sent != nil && f.sent.inline)
@@ -321,4 +328,5 @@ func (f *File) cut(off, end int64) {
 		}
 	}
 	f.extents.clear(off, end)
+	f.counted = false
 }

@@ -238,8 +238,16 @@ func (s *subject) run(t *testing.T, c *cluster, p *Path, rng *rand.Rand) {
 			}
 		case k < 80:
 			want := bytes.Clone(s.want)
+			allocated, ok := s.allocated(t, step)
+			if !ok {
+				return
+			}
 			if err := s.f.Flush(ctx); err != nil {
 				t.Errorf("flush: %v", err)
+				return
+			}
+			if got := c.inode(s.ino).Attr.Allocated; got != uint64(allocated) {
+				t.Errorf("step %d: ino %d: it occupied %d bytes before it was flushed, and %d since", step, s.ino, allocated, got)
 				return
 			}
 			s.promise(want)
@@ -320,11 +328,48 @@ func (s *subject) run(t *testing.T, c *cluster, p *Path, rng *rand.Rand) {
 		default:
 			time.Sleep(time.Duration(rng.IntN(2000)) * time.Millisecond)
 		}
+		if rng.IntN(4) == 0 {
+			if _, ok := s.allocated(t, step); !ok {
+				return
+			}
+		}
 		if s.f.Size() != int64(len(s.want)) {
 			t.Errorf("step %d: ino %d: size %d, want %d", step, s.ino, s.f.Size(), len(s.want))
 			return
 		}
 	}
+}
+
+// allocated asks how much the file occupies, and compares it with what is in it:
+// every byte that is not zero, and every byte that SEEK_DATA finds, is counted.
+func (s *subject) allocated(t *testing.T, step int) (int64, bool) {
+	ctx := context.Background()
+	n, err := s.f.Allocated(ctx)
+	if err != nil {
+		t.Errorf("step %d: allocated: %v", step, err)
+		return 0, false
+	}
+	least := int64(len(s.want) - bytes.Count(s.want, []byte{0}))
+	found := int64(0)
+	for pos := int64(0); ; {
+		data, err := s.f.Seek(ctx, pos, false)
+		if err == syscall.ENXIO {
+			break
+		} else if err != nil {
+			t.Errorf("seek: %v", err)
+			return 0, false
+		}
+		if pos, err = s.f.Seek(ctx, data, true); err != nil {
+			t.Errorf("seek: %v", err)
+			return 0, false
+		}
+		found += pos - data
+	}
+	if n < max(least, found) || n > int64(len(s.want)) {
+		t.Errorf("step %d: ino %d: it occupies %d of %d bytes: %d are not zero, %d are found by SEEK_DATA", step, s.ino, n, len(s.want), least, found)
+		return 0, false
+	}
+	return n, true
 }
 
 // seek compares with the content: what is said to be a hole must be zeros.

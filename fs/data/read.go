@@ -245,6 +245,7 @@ func (f *File) fetchPage(ctx context.Context, off int64, epoch uint64) error {
 		}
 		f.known.set(span[struct{}]{off: k.off, end: k.end, at: k.off})
 	}
+	f.counted = false
 	return nil
 }
 
@@ -253,6 +254,7 @@ func (f *File) boundExtents() {
 	if f.extents.count()+f.known.count() > extentsKept {
 		f.extents.reset()
 		f.known.reset()
+		f.counted = false
 		f.epoch++
 	}
 }
@@ -263,6 +265,7 @@ func (f *File) forgetExtents(off, end int64) {
 	defer f.mu.Unlock()
 	f.extents.clear(off, end)
 	f.known.clear(off, end)
+	f.counted = false
 	f.epoch++
 }
 

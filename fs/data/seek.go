@@ -59,13 +59,9 @@ func (f *File) seekFrom(pos, size int64, hole bool) (found int64, unknown bool) 
 
 // classify says whether [pos, stop) is data or hole, or not known.
 func (f *File) classify(pos, size int64) (data, known bool, stop int64) {
-	stop = size
-	for i := len(f.parts) - 1; i >= 0; i-- {
-		s, ok := f.parts[i].spans.at(pos, stop)
-		if ok {
-			return true, true, s.end
-		}
-		stop = s.end // newer parts are a gap up to here
+	dirty, stop := f.dirtyAt(pos, size)
+	if dirty {
+		return true, true, stop
 	}
 	k, ok := f.known.at(pos, stop)
 	if !ok {

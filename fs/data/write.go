@@ -80,6 +80,7 @@ func (f *File) growInline() {
 
 // append puts b into drafts. f.mu is held.
 func (f *File) append(b []byte, off int64) (grown int) {
+	f.countWrite(off, off+int64(len(b)))
 	for len(b) > 0 {
 		pt := f.openPart(len(b))
 		d := pt.d
