@@ -11,6 +11,7 @@ import (
 // Config says where a Store lives and how it behaves. Dir, Node and Key must be
 // given; zero for the others means the default.
 type Config struct {
+	Disk Disk // nil: the operating system's
 	Dir  string
 	Node uint32 // id that meta gave this server
 	Key  []byte // the cluster key
@@ -63,6 +64,9 @@ func (c Config) resolved() (Config, error) {
 	setDefault(&c.ScrubEvery, 24*time.Hour)
 	setDefault(&c.ScrubRate, 16<<20)
 	setDefault(&c.InventoryEvery, time.Hour)
+	if c.Disk == nil {
+		c.Disk = osDisk{}
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}

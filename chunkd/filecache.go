@@ -3,13 +3,21 @@ package chunkd
 import (
 	"container/list"
 	"errors"
+	"io"
 	"os"
 	"sync"
 )
 
+// segmentReader is a segment open for reading. After Close its reads fail with
+// os.ErrClosed.
+type segmentReader interface {
+	io.ReaderAt
+	io.Closer
+}
+
 // fileCache keeps the segments that were read last open.
 type fileCache struct {
-	open func(segment uint64) (*os.File, error)
+	open func(segment uint64) (segmentReader, error)
 
 	mu    sync.Mutex // guards what follows
 	files map[uint64]*list.Element
@@ -18,7 +26,7 @@ type fileCache struct {
 
 type openFile struct {
 	segment uint64
-	f       *os.File
+	f       segmentReader
 }
 
 const maxOpenFiles = 256
@@ -41,7 +49,7 @@ func (c *fileCache) read(segment uint64, p []byte, off int64) error {
 	}
 }
 
-func (c *fileCache) get(segment uint64) (*os.File, error) {
+func (c *fileCache) get(segment uint64) (segmentReader, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if el := c.files[segment]; el != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"quernfs/internal/block"
 )
@@ -51,10 +52,11 @@ type index struct {
 	db *pebble.DB
 }
 
-func openIndex(dir string, log *slog.Logger) (*index, error) {
+func openIndex(fs vfs.FS, dir string, log *slog.Logger) (*index, error) {
 	cache := pebble.NewCache(8 << 20)
 	defer cache.Unref()
 	opts := &pebble.Options{
+		FS: fs,
 		// The segments are the log: see doc.go.
 		DisableWAL:                  true,
 		Cache:                       cache,

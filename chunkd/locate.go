@@ -129,9 +129,13 @@ func (s *Store) damaged(id shardID, e *entry, err error) error {
 	return err
 }
 
-// SegmentFile opens a segment for reading; the caller closes it.
+// SegmentFile opens a segment for reading; the caller closes it. Only files of
+// the operating system can be had so.
 func (s *Store) SegmentFile(segment uint64) (*os.File, error) {
-	f, err := s.openForReading(segment)
+	if _, real := s.cfg.Disk.(osDisk); !real {
+		return nil, wire.Errorf(wire.Unsupported, "open segment", segmentName(segment), "it is no file of this system")
+	}
+	f, err := os.Open(s.segmentPath(segment))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, wire.Errorf(wire.NotFound, "open segment", segmentName(segment), "there is no such segment")
 	}
@@ -141,8 +145,11 @@ func (s *Store) SegmentFile(segment uint64) (*os.File, error) {
 	return f, nil
 }
 
-func (s *Store) openForReading(segment uint64) (*os.File, error) {
-	return os.Open(s.segmentPath(segment))
+func (s *Store) openForReading(segment uint64) (segmentReader, error) {
+	if _, real := s.cfg.Disk.(osDisk); real {
+		return os.Open(s.segmentPath(segment))
+	}
+	return s.cfg.Disk.OpenSegment(s.segmentPath(segment), false)
 }
 
 // List returns up to limit shards above after (nil: from the start) in order.

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"quernfs/internal/wire"
 )
@@ -27,10 +27,12 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	segments := filepath.Join(cfg.Dir, "segments")
-	if err := os.MkdirAll(segments, 0o700); err != nil {
-		return nil, openError(cfg.Dir, err)
+	for _, dir := range []string{cfg.Dir, segments} {
+		if err := makeDir(cfg.Disk.FS(), dir); err != nil {
+			return nil, openError(cfg.Dir, err)
+		}
 	}
-	lock, err := lockDir(cfg.Dir)
+	lock, err := lockDir(cfg.Disk, cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +60,10 @@ func (s *Store) open(segments string) error {
 		return err
 	}
 	dir := filepath.Join(s.cfg.Dir, "index")
-	x, err := openIndex(dir, s.log)
+	if err := makeDir(s.cfg.Disk.FS(), dir); err != nil {
+		return openError(dir, err)
+	}
+	x, err := openIndex(s.cfg.Disk.FS(), dir, s.log)
 	if err != nil {
 		return wire.Errorf(wire.Corrupt, opOpen, dir, "the index cannot be opened; moved away, it is built anew from the segments: %w", err)
 	}
@@ -71,7 +76,7 @@ func (s *Store) open(segments string) error {
 	if err != nil {
 		return wire.Errorf(wire.Corrupt, opOpen, dir, "%w; moved away, the index is built anew from the segments", err)
 	}
-	ids, err := listSegments(segments)
+	ids, err := listSegments(s.cfg.Disk.FS(), segments)
 	if err != nil {
 		return err
 	}
@@ -119,7 +124,7 @@ func (s *Store) open(segments string) error {
 // returns how many records it applied.
 func (s *Store) replay(id uint64, from int64, last bool) (int, error) {
 	path := s.segmentPath(id)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := s.cfg.Disk.OpenSegment(path, false)
 	if err != nil {
 		return 0, openError(path, err)
 	}
@@ -133,7 +138,7 @@ func (s *Store) replay(id uint64, from int64, last bool) (int, error) {
 	if blank && s.segments[id].live.shards == 0 {
 		// A crash cut its making short; nothing in it was acknowledged.
 		delete(s.segments, id)
-		if err := os.Remove(path); err != nil {
+		if err := s.cfg.Disk.FS().Remove(path); err != nil {
 			return 0, openError(path, err)
 		}
 		return 0, nil
@@ -144,20 +149,20 @@ func (s *Store) replay(id uint64, from int64, last bool) (int, error) {
 	if err != nil {
 		return 0, wire.Errorf(wire.Corrupt, opOpen, path, "%w; moved away, its shards are made anew from the other servers", err)
 	}
-	st, err := f.Stat()
+	size, err := f.Size()
 	if err != nil {
 		return 0, openError(path, err)
 	}
 	applied := 0
-	err = scan(f, place{id, from}, h.nonce, st.Size(), func(r *record, body []byte) error {
+	err = scan(f, place{id, from}, h.nonce, size, func(r *record, body []byte) error {
 		applied++
 		return s.replayRecord(r, body)
 	})
 	if err != nil {
 		return 0, openError(path, err)
 	}
-	if st.Size() > from {
-		if err := (diskFile{f}).Datasync(); err != nil {
+	if size > from {
+		if err := f.Datasync(); err != nil {
 			return 0, openError(path, err)
 		}
 	}
@@ -165,11 +170,11 @@ func (s *Store) replay(id uint64, from int64, last bool) (int, error) {
 		return applied, nil
 	}
 	// Never before the checkpoint: a record put there would not be replayed.
-	tail := max((st.Size()+align-1)/align*align, from)
+	tail := max((size+align-1)/align*align, from)
 	if tail >= s.cfg.SegmentSize {
 		return applied, nil
 	}
-	w, err := s.openFile(id, 0)
+	w, err := s.openFile(id, false)
 	if err != nil {
 		return 0, openError(path, err)
 	}
@@ -248,30 +253,25 @@ func scan(f io.ReaderAt, at place, nonce uint64, size int64, found func(*record,
 }
 
 // lockDir keeps other processes away until the file is closed.
-func lockDir(dir string) (*os.File, error) {
+func lockDir(disk Disk, dir string) (io.Closer, error) {
 	path := filepath.Join(dir, "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	l, err := disk.Lock(path)
+	switch {
+	case errors.Is(err, ErrLocked):
+		return nil, wire.Errorf(wire.Busy, opOpen, dir, "another process is using this directory; stop it first")
+	case err != nil:
 		return nil, openError(path, err)
 	}
-	err = retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
-	if err == nil {
-		return f, nil
-	}
-	f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, wire.Errorf(wire.Busy, opOpen, dir, "another process is using this directory; stop it first")
-	}
-	return nil, openError(path, err)
+	return l, nil
 }
 
 // checkIdentity makes sure that the directory is this server's own: proofs
 // name the node.
 func checkIdentity(cfg Config) error {
 	path := filepath.Join(cfg.Dir, "store")
-	b, err := os.ReadFile(path)
+	b, err := readFile(cfg.Disk.FS(), path)
 	if errors.Is(err, os.ErrNotExist) {
-		ids, err := listSegments(filepath.Join(cfg.Dir, "segments"))
+		ids, err := listSegments(cfg.Disk.FS(), filepath.Join(cfg.Dir, "segments"))
 		if err != nil {
 			return err
 		}
@@ -302,21 +302,31 @@ const identityFormat = "quern chunk store %d node %d\n"
 func identity(node uint32) string { return fmt.Sprintf(identityFormat, formatVersion, node) }
 
 func writeIdentity(cfg Config, path string) error {
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	fs := cfg.Disk.FS()
+	f, err := fs.Create(path+".new", vfs.WriteCategoryUnspecified)
 	if err == nil {
-		_, err = f.WriteString(identity(cfg.Node))
+		_, err = f.Write([]byte(identity(cfg.Node)))
 		err = errors.Join(err, f.Sync(), f.Close())
 	}
 	if err == nil {
-		err = os.Rename(path+".new", path)
+		err = fs.Rename(path+".new", path)
 	}
 	if err == nil {
-		err = syncDir(cfg.Dir)
+		err = syncDir(fs, cfg.Dir)
 	}
 	if err != nil {
 		return openError(path, err)
 	}
 	return nil
+}
+
+func readFile(fs vfs.FS, path string) ([]byte, error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(f)
+	return b, errors.Join(err, f.Close())
 }
 
 func openError(path string, err error) error {

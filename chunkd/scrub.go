@@ -3,6 +3,7 @@ package chunkd
 import (
 	"context"
 	"errors"
+	"os"
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
@@ -131,7 +132,11 @@ func (s *Store) uncache(e *entry) {
 	if err != nil {
 		return
 	}
-	raw, err := f.SyscallConn()
+	file, real := f.(*os.File)
+	if !real {
+		return
+	}
+	raw, err := file.SyscallConn()
 	if err != nil {
 		return
 	}

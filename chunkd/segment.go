@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"quernfs/internal/wire"
 )
@@ -34,17 +37,18 @@ func (s *Store) segmentPath(id uint64) string {
 }
 
 // listSegments returns the ids of the segment files in dir, ascending.
-func listSegments(dir string) ([]uint64, error) {
-	names, err := os.ReadDir(dir)
+func listSegments(fs vfs.FS, dir string) ([]uint64, error) {
+	names, err := fs.List(dir)
 	if err != nil {
 		return nil, err
 	}
+	slices.Sort(names) // by name, so by id
 	var ids []uint64
-	for _, n := range names { // sorted by name, so by id
-		hex, ok := strings.CutSuffix(n.Name(), ".seg")
+	for _, n := range names {
+		hex, ok := strings.CutSuffix(n, ".seg")
 		id, err := strconv.ParseUint(hex, 16, 64)
-		if !ok || err != nil || segmentName(id) != n.Name() {
-			return nil, wire.Errorf(wire.Corrupt, "open chunk store", filepath.Join(dir, n.Name()), "this file does not belong here; move it away")
+		if !ok || err != nil || segmentName(id) != n {
+			return nil, wire.Errorf(wire.Corrupt, "open chunk store", filepath.Join(dir, n), "this file does not belong here; move it away")
 		}
 		ids = append(ids, id)
 	}
@@ -52,15 +56,15 @@ func listSegments(dir string) ([]uint64, error) {
 }
 
 // openFile opens a segment file for writing.
-func (s *Store) openFile(id uint64, flag int) (file, error) {
-	f, err := os.OpenFile(s.segmentPath(id), os.O_RDWR|flag, 0o600)
+func (s *Store) openFile(id uint64, create bool) (file, error) {
+	f, err := s.cfg.Disk.OpenSegment(s.segmentPath(id), create)
 	if err != nil {
 		return nil, err
 	}
 	if s.cfg.wrap != nil {
-		return s.cfg.wrap(s.segmentPath(id), diskFile{f}), nil
+		return s.cfg.wrap(s.segmentPath(id), f), nil
 	}
-	return diskFile{f}, nil
+	return f, nil
 }
 
 // newSegment makes the segment that is appended to from now on. Its header
@@ -71,7 +75,7 @@ func (s *Store) newSegment() error {
 	var nonce [8]byte
 	rand.Read(nonce[:])
 	h := segmentHeader{id: id, nonce: le.Uint64(nonce[:]), created: s.cfg.Now().UnixNano()}
-	f, err := s.openFile(id, os.O_CREATE|os.O_EXCL)
+	f, err := s.openFile(id, true)
 	if err != nil {
 		return err
 	}
@@ -80,11 +84,11 @@ func (s *Store) newSegment() error {
 		err = f.Datasync()
 	}
 	if err == nil {
-		err = syncDir(filepath.Join(s.cfg.Dir, "segments"))
+		err = syncDir(s.cfg.Disk.FS(), filepath.Join(s.cfg.Dir, "segments"))
 	}
 	if err != nil {
 		f.Close()
-		os.Remove(s.segmentPath(id))
+		s.cfg.Disk.FS().Remove(s.segmentPath(id))
 		return err
 	}
 	s.nextSegment++
@@ -168,7 +172,7 @@ func (s *Store) retire(seg *segment) {
 // punch gives back the space of the record at p. It may fail: the space is
 // lost until its segment is removed, nothing else.
 func (s *Store) punch(p place, size int64) {
-	f, err := s.openFile(p.segment, 0)
+	f, err := s.openFile(p.segment, false)
 	if err == nil {
 		err = f.Punch(p.off, size)
 		err = errors.Join(err, f.Close())

@@ -30,9 +30,8 @@ const (
 // disk asks how much space the disk has. Store.mu is held.
 func (s *Store) disk() (total, free int64) {
 	if now := s.cfg.Now(); s.space.asked.IsZero() || now.Sub(s.space.asked) > spaceAge {
-		var st unix.Statfs_t
-		if err := unix.Statfs(s.cfg.Dir, &st); err == nil {
-			s.space = diskSpace{asked: now, total: int64(st.Blocks) * st.Bsize, free: int64(st.Bavail) * st.Bsize, name: diskName(&st)}
+		if total, free, name, err := s.cfg.Disk.Space(s.cfg.Dir); err == nil {
+			s.space = diskSpace{asked: now, total: total, free: free, name: name}
 		}
 	}
 	return s.space.total, s.space.free - s.space.taken

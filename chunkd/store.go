@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"slices"
@@ -20,7 +21,7 @@ import (
 type Store struct {
 	cfg   Config
 	log   *slog.Logger
-	lock  *os.File
+	lock  io.Closer
 	index *index
 	files *fileCache
 	boot  uint64
@@ -323,7 +324,7 @@ func (s *Store) reap(covered place) {
 		}
 	}
 	for _, id := range gone {
-		if err := os.Remove(s.segmentPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := s.cfg.Disk.FS().Remove(s.segmentPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.log.Warn("removing a dead segment", "segment", id, "error", err)
 			continue
 		}

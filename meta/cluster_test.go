@@ -221,7 +221,7 @@ func TestBadDirectories(t *testing.T) {
 	r.leader()
 	dir := r.nodes[0].dir
 	open := func(dir string) error {
-		_, err := openHome(dir, r.key)
+		_, err := openHome(Disk{}, dir, r.key)
 		return err
 	}
 	if err := open(dir); wire.CodeOf(err) != wire.Busy || !strings.Contains(err.Error(), "another metadata server is running") {

@@ -19,6 +19,7 @@ type Member struct {
 
 // Config says what a server is, and its place in the cluster.
 type Config struct {
+	Disk Disk   // zero: the operating system's
 	Dir  string // holds the log, the state and the snapshots; made if missing
 	Name string // unique among the members, the same at every start
 	Addr string // advertised, host:port; in process any unique word

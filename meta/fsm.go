@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync/atomic"
 
@@ -86,10 +85,10 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 		return nil, err
 	}
 	if err := f.state().Checkpoint(dir); err != nil {
-		os.RemoveAll(filepath.Dir(dir))
+		f.home.disk.fs().RemoveAll(filepath.Dir(dir))
 		return nil, err
 	}
-	return &checkpoint{dir: dir}, nil
+	return &checkpoint{home: f.home, dir: dir}, nil
 }
 
 // Restore replaces the state by the one that a snapshot holds.
@@ -110,7 +109,10 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 }
 
 // checkpoint is a copy of the state that waits to be kept as a snapshot.
-type checkpoint struct{ dir string }
+type checkpoint struct {
+	home *home
+	dir  string
+}
 
 // Persist hands the directory over to the snapshot store.
 func (c *checkpoint) Persist(to raft.SnapshotSink) error {
@@ -126,4 +128,4 @@ func (c *checkpoint) Persist(to raft.SnapshotSink) error {
 	return s.Close()
 }
 
-func (c *checkpoint) Release() { os.RemoveAll(filepath.Dir(c.dir)) }
+func (c *checkpoint) Release() { c.home.disk.fs().RemoveAll(filepath.Dir(c.dir)) }

@@ -7,8 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"sync/atomic"
 
 	"quernfs/internal/wire"
 	"quernfs/meta/state"
@@ -16,10 +15,13 @@ import (
 
 // home is the server's directory; doc.go draws it.
 type home struct {
+	disk Disk
 	dir  string
-	lock *os.File
+	lock io.Closer
 	key  []byte
 	seq  int // of the state directory in use
+
+	tmp atomic.Uint64 // directories that scratch has named
 }
 
 const (
@@ -28,18 +30,18 @@ const (
 )
 
 // openHome locks the directory and checks that it is a metadata server's.
-func openHome(dir string, key []byte) (*home, error) {
+func openHome(disk Disk, dir string, key []byte) (*home, error) {
 	bad := func(code wire.Code, format string, args ...any) error {
 		return wire.Errorf(code, "open metadata server", dir, format, args...)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := disk.makeDir(dir); err != nil {
 		return nil, &wire.Error{Code: wire.CodeOf(err), Op: "open metadata server", Object: dir, Err: err}
 	}
-	names, err := os.ReadDir(dir)
+	names, err := disk.fs().List(dir)
 	if err != nil {
 		return nil, &wire.Error{Code: wire.CodeOf(err), Op: "open metadata server", Object: dir, Err: err}
 	}
-	text, err := os.ReadFile(filepath.Join(dir, versionFile))
+	text, err := disk.readFile(filepath.Join(dir, versionFile))
 	switch {
 	case errors.Is(err, os.ErrNotExist) && foreign(names):
 		return nil, bad(wire.Invalid, "the directory holds other files and is not a metadata server's; give an empty one")
@@ -48,17 +50,16 @@ func openHome(dir string, key []byte) (*home, error) {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return nil, &wire.Error{Code: wire.CodeOf(err), Op: "open metadata server", Object: dir, Err: err}
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := disk.lock(filepath.Join(dir, "lock"))
+	if errors.Is(err, errHeld) {
+		return nil, bad(wire.Busy, "another metadata server is running on this directory; stop it first")
+	}
 	if err != nil {
 		return nil, &wire.Error{Code: wire.CodeOf(err), Op: "open metadata server", Object: dir, Err: err}
 	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		return nil, bad(wire.Busy, "another metadata server is running on this directory; stop it first")
-	}
-	h := &home{dir: dir, lock: lock, key: key}
+	h := &home{disk: disk, dir: dir, lock: lock, key: key}
 	if len(text) == 0 {
-		if err := writeSynced(filepath.Join(dir, versionFile), []byte(versionText)); err != nil {
+		if err := disk.writeSynced(filepath.Join(dir, versionFile), []byte(versionText)); err != nil {
 			h.close()
 			return nil, err
 		}
@@ -67,9 +68,9 @@ func openHome(dir string, key []byte) (*home, error) {
 }
 
 // foreign: names hold something that a first start cannot have left.
-func foreign(names []os.DirEntry) bool {
+func foreign(names []string) bool {
 	for _, n := range names {
-		if n.Name() != "lock" && !strings.HasPrefix(n.Name(), versionFile) {
+		if n != "lock" && !strings.HasPrefix(n, versionFile) {
 			return true
 		}
 	}
@@ -87,11 +88,11 @@ func (h *home) stateDir(seq int) string { return h.path(fmt.Sprintf("state-%d", 
 // openState opens the state directory that `current` names, an empty one at
 // the first start.
 func (h *home) openState() (*state.State, error) {
-	text, err := os.ReadFile(h.path("current"))
+	text, err := h.disk.readFile(h.path("current"))
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		h.seq = 1
-		if err := os.RemoveAll(h.stateDir(1)); err != nil {
+		if err := h.disk.fs().RemoveAll(h.stateDir(1)); err != nil {
 			return nil, err
 		}
 	case err != nil:
@@ -100,11 +101,11 @@ func (h *home) openState() (*state.State, error) {
 		if _, err := fmt.Sscanf(string(text), "state-%d\n", &h.seq); err != nil {
 			return nil, wire.Errorf(wire.Corrupt, "open metadata server", h.dir, "the file `current` is damaged; restore the directory from a backup, or remove it and let the other members fill it")
 		}
-		if _, err := os.Stat(h.stateDir(h.seq)); err != nil {
+		if _, err := h.disk.fs().Stat(h.stateDir(h.seq)); err != nil {
 			return nil, wire.Errorf(wire.Corrupt, "open metadata server", h.dir, "%s is missing; restore the directory from a backup, or remove it and let the other members fill it", filepath.Base(h.stateDir(h.seq)))
 		}
 	}
-	s, err := state.Open(state.Config{Dir: h.stateDir(h.seq), Key: h.key})
+	s, err := state.Open(state.Config{Dir: h.stateDir(h.seq), Key: h.key, FS: h.disk.FS})
 	if err != nil {
 		return nil, err
 	}
@@ -120,22 +121,22 @@ func (h *home) openState() (*state.State, error) {
 
 // point makes seq the current state directory, for good.
 func (h *home) point(seq int) error {
-	return writeSynced(h.path("current"), fmt.Appendf(nil, "state-%d\n", seq))
+	return h.disk.writeSynced(h.path("current"), fmt.Appendf(nil, "state-%d\n", seq))
 }
 
 // install unpacks a snapshot beside the current state and makes it current.
 func (h *home) install(r io.Reader) (*state.State, error) {
 	dir := h.stateDir(h.seq + 1)
-	if err := os.RemoveAll(dir); err != nil {
+	if err := h.disk.fs().RemoveAll(dir); err != nil {
 		return nil, err
 	}
-	if err := unpack(r, dir); err != nil {
-		os.RemoveAll(dir)
+	if err := h.disk.unpack(r, dir); err != nil {
+		h.disk.fs().RemoveAll(dir)
 		return nil, err
 	}
-	s, err := state.Open(state.Config{Dir: dir, Key: h.key})
+	s, err := state.Open(state.Config{Dir: dir, Key: h.key, FS: h.disk.FS})
 	if err != nil {
-		os.RemoveAll(dir)
+		h.disk.fs().RemoveAll(dir)
 		return nil, err
 	}
 	if err := h.point(h.seq + 1); err != nil {
@@ -149,46 +150,19 @@ func (h *home) install(r io.Reader) (*state.State, error) {
 // clean removes state directories that are not current, and, at start, what a
 // crash has left.
 func (h *home) clean(start bool) {
-	names, _ := os.ReadDir(h.dir)
+	names, _ := h.disk.fs().List(h.dir)
 	for _, n := range names {
-		old := strings.HasPrefix(n.Name(), "state-") && n.Name() != filepath.Base(h.stateDir(h.seq))
-		if old || start && strings.HasPrefix(n.Name(), "tmp-") {
-			os.RemoveAll(h.path(n.Name()))
+		old := strings.HasPrefix(n, "state-") && n != filepath.Base(h.stateDir(h.seq))
+		if old || start && strings.HasPrefix(n, "tmp-") {
+			h.disk.fs().RemoveAll(h.path(n))
 		}
 	}
 }
 
-// scratch names a directory that does not exist, on the same filesystem.
+// scratch names a directory that does not exist, on the same filesystem, in one
+// that is its caller's to remove. What an earlier process has left was removed
+// when the state was opened.
 func (h *home) scratch(what string) (string, error) {
-	dir, err := os.MkdirTemp(h.dir, "tmp-"+what+"-")
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(dir, "state"), nil
-}
-
-// writeSynced replaces a file atomically and durably.
-func writeSynced(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	dir := h.path(fmt.Sprintf("tmp-%s-%d", what, h.tmp.Add(1)))
+	return filepath.Join(dir, "state"), h.disk.fs().MkdirAll(dir, 0o700)
 }

@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
 
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
+	"quernfs/meta/state"
 )
 
 // Server is one metadata server.
@@ -23,8 +21,7 @@ type Server struct {
 	log   *slog.Logger
 	home  *home
 	fsm   *fsm
-	wal   *wal.WAL
-	walDB *metadb.BoltMetaDB // of wal, which does not close it
+	wal   RaftLog
 	snaps *snapshots
 	layer *transport.RaftLayer
 	trans *raft.NetworkTransport
@@ -53,7 +50,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	h, err := openHome(cfg.Dir, cfg.Key)
+	h, err := openHome(cfg.Disk, cfg.Dir, cfg.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -93,12 +90,11 @@ func (s *Server) start() error {
 	if s.snaps, err = openSnapshots(s.home); err != nil {
 		return s.damaged(err)
 	}
-	if err := os.MkdirAll(s.home.path("log"), 0o700); err != nil {
+	if err := s.home.disk.makeDir(s.home.path("log")); err != nil {
 		return err
 	}
 	logger := &raftLog{log: s.log}
-	s.walDB = new(metadb.BoltMetaDB)
-	if s.wal, err = wal.Open(s.home.path("log"), wal.WithLogger(logger), wal.WithMetaStore(s.walDB), wal.WithSegmentSize(s.cfg.Timing.Segment)); err != nil {
+	if s.wal, err = s.home.disk.openLog(s.home.path("log"), s.cfg.Timing.Segment, logger); err != nil {
 		return s.damaged(err)
 	}
 	if err := s.agree(); err != nil {
@@ -329,6 +325,24 @@ func (s *Server) Applied() (applied, skipped uint64) {
 	return s.fsm.applied.Load(), s.fsm.skipped.Load()
 }
 
+// Digest is the digest of the whole state, as of the entry index: two members
+// that have applied the same entries have the same.
+func (s *Server) Digest() (index uint64, sum [32]byte, err error) {
+	for {
+		st := s.fsm.state()
+		index, _ = st.Applied()
+		if sum, err = st.Digest(); err != nil {
+			return 0, sum, err
+		}
+		if now, _ := st.Applied(); now == index && st == s.fsm.state() {
+			return index, sum, nil
+		}
+	}
+}
+
+// CheckState looks for contradictions within the state.
+func (s *Server) CheckState() ([]state.Problem, error) { return s.fsm.state().Check() }
+
 // fail stops a server whose state can take no more entries.
 func (s *Server) fail(err error) {
 	s.mu.Lock()
@@ -395,9 +409,6 @@ func (s *Server) stop() error {
 	}
 	if s.wal != nil {
 		errs = append(errs, s.wal.Close())
-	}
-	if s.walDB != nil {
-		errs = append(errs, s.walDB.Close())
 	}
 	if s.fsm != nil {
 		errs = append(errs, s.fsm.state().Close())

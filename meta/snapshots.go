@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
 )
 
@@ -26,27 +26,29 @@ const snapshotsKept = 1
 
 func openSnapshots(h *home) (*snapshots, error) {
 	s := &snapshots{home: h, dir: h.path("snapshots")}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	if err := h.disk.makeDir(s.dir); err != nil {
 		return nil, err
 	}
-	names, err := os.ReadDir(s.dir)
+	names, err := s.fs().List(s.dir)
 	if err != nil {
 		return nil, err
 	}
 	for _, n := range names {
-		if filepath.Ext(n.Name()) == ".tmp" {
-			os.RemoveAll(filepath.Join(s.dir, n.Name()))
+		if filepath.Ext(n) == ".tmp" {
+			s.fs().RemoveAll(filepath.Join(s.dir, n))
 		}
 	}
 	return s, nil
 }
+
+func (s *snapshots) fs() vfs.FS { return s.home.disk.fs() }
 
 // sink is a snapshot being made: dir.tmp until Close renames it.
 type sink struct {
 	store *snapshots
 	meta  raft.SnapshotMeta
 	tmp   string
-	file  *os.File // the stream, unless a checkpoint was adopted
+	file  vfs.File // the stream, unless a checkpoint was adopted
 	over  bool
 }
 
@@ -59,20 +61,22 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 		Configuration: conf, ConfigurationIndex: confIndex,
 	}}
 	k.tmp = filepath.Join(s.dir, k.meta.ID+".tmp")
-	if err := os.RemoveAll(k.tmp); err != nil {
+	if err := s.fs().RemoveAll(k.tmp); err != nil {
 		return nil, err
 	}
-	return k, os.Mkdir(k.tmp, 0o700)
+	return k, s.fs().MkdirAll(k.tmp, 0o700)
 }
 
 func (k *sink) ID() string { return k.meta.ID }
 
 // adopt takes a checkpoint directory as the content.
-func (k *sink) adopt(dir string) error { return os.Rename(dir, filepath.Join(k.tmp, "state")) }
+func (k *sink) adopt(dir string) error {
+	return k.store.fs().Rename(dir, filepath.Join(k.tmp, "state"))
+}
 
 func (k *sink) Write(p []byte) (int, error) {
 	if k.file == nil {
-		f, err := os.Create(filepath.Join(k.tmp, "stream.tar"))
+		f, err := k.store.fs().Create(filepath.Join(k.tmp, "stream.tar"), vfs.WriteCategoryUnspecified)
 		if err != nil {
 			return 0, err
 		}
@@ -91,7 +95,7 @@ func (k *sink) Cancel() error {
 	if k.file != nil {
 		k.file.Close()
 	}
-	return os.RemoveAll(k.tmp)
+	return k.store.fs().RemoveAll(k.tmp)
 }
 
 func (k *sink) Close() (err error) {
@@ -107,21 +111,21 @@ func (k *sink) Close() (err error) {
 		if err := errors.Join(k.file.Sync(), k.file.Close()); err != nil {
 			return err
 		}
-	} else if k.meta.Size, err = packedSize(filepath.Join(k.tmp, "state")); err != nil {
+	} else if k.meta.Size, err = k.store.home.disk.packedSize(filepath.Join(k.tmp, "state")); err != nil {
 		return err
 	}
 	text, err := json.Marshal(&k.meta)
 	if err != nil {
 		return err
 	}
-	if err := writeSynced(filepath.Join(k.tmp, "meta.json"), text); err != nil {
+	if err := k.store.home.disk.writeSynced(filepath.Join(k.tmp, "meta.json"), text); err != nil {
 		return err
 	}
 	final := filepath.Join(k.store.dir, k.meta.ID)
-	if err := os.RemoveAll(final); err != nil {
+	if err := k.store.fs().RemoveAll(final); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Rename(k.tmp, final), syncDir(k.store.dir)); err != nil {
+	if err := errors.Join(k.store.fs().Rename(k.tmp, final), k.store.home.disk.syncDir(k.store.dir)); err != nil {
 		return err
 	}
 	k.over = true
@@ -136,28 +140,28 @@ func (s *snapshots) prune() error {
 	for _, m := range all[snapshotsKept:] {
 		// The rename makes it vanish at once, before its files do.
 		old := filepath.Join(s.dir, m.ID+".old.tmp")
-		if err := os.Rename(filepath.Join(s.dir, m.ID), old); err != nil {
+		if err := s.fs().Rename(filepath.Join(s.dir, m.ID), old); err != nil {
 			return err
 		}
-		os.RemoveAll(old)
+		s.fs().RemoveAll(old)
 	}
 	return nil
 }
 
 // List gives the newest first.
 func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
-	names, err := os.ReadDir(s.dir)
+	names, err := s.fs().List(s.dir)
 	if err != nil {
 		return nil, err
 	}
 	var all []*raft.SnapshotMeta
 	for _, n := range names {
-		if filepath.Ext(n.Name()) == ".tmp" {
+		if filepath.Ext(n) == ".tmp" {
 			continue
 		}
-		m, err := s.meta(n.Name())
+		m, err := s.meta(n)
 		if err != nil {
-			return nil, fmt.Errorf("snapshot %s is damaged: %w", n.Name(), err)
+			return nil, fmt.Errorf("snapshot %s is damaged: %w", n, err)
 		}
 		all = append(all, m)
 	}
@@ -171,7 +175,7 @@ func (s *snapshots) List() ([]*raft.SnapshotMeta, error) {
 }
 
 func (s *snapshots) meta(id string) (*raft.SnapshotMeta, error) {
-	text, err := os.ReadFile(filepath.Join(s.dir, id, "meta.json"))
+	text, err := s.home.disk.readFile(filepath.Join(s.dir, id, "meta.json"))
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +189,7 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 		return nil, nil, err
 	}
 	dir := filepath.Join(s.dir, id)
-	if f, err := os.Open(filepath.Join(dir, "stream.tar")); err == nil {
+	if f, err := s.fs().Open(filepath.Join(dir, "stream.tar")); err == nil {
 		return m, f, nil
 	}
 	// Open files survive a prune; a link of the directory keeps the others.
@@ -193,22 +197,23 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := linkTree(filepath.Join(dir, "state"), hold); err != nil {
-		os.RemoveAll(filepath.Dir(hold))
+	if err := s.home.disk.linkTree(filepath.Join(dir, "state"), hold); err != nil {
+		s.fs().RemoveAll(filepath.Dir(hold))
 		return nil, nil, err
 	}
 	r, w := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.CloseWithError(pack(hold, w))
+		w.CloseWithError(s.home.disk.pack(hold, w))
 	}()
-	return m, &packing{r, hold, done}, nil
+	return m, &packing{r, s.fs(), hold, done}, nil
 }
 
 // packing is a checkpoint being read as a stream.
 type packing struct {
 	*io.PipeReader
+	fs   vfs.FS
 	hold string
 	done chan struct{}
 }
@@ -216,62 +221,69 @@ type packing struct {
 func (p *packing) Close() error {
 	p.PipeReader.Close()
 	<-p.done
-	return os.RemoveAll(filepath.Dir(p.hold))
+	return p.fs.RemoveAll(filepath.Dir(p.hold))
+}
+
+// fileInfo is a file by its name.
+type fileInfo struct {
+	name string
+	size int64
 }
 
 // files lists the regular files of a checkpoint, which has no directories in it.
-func files(dir string) ([]os.FileInfo, error) {
-	names, err := os.ReadDir(dir)
+func (d *Disk) files(dir string) ([]fileInfo, error) {
+	names, err := d.fs().List(dir)
 	if err != nil {
 		return nil, err
 	}
-	var all []os.FileInfo
+	slices.Sort(names)
+	var all []fileInfo
 	for _, n := range names {
-		info, err := n.Info()
+		info, err := d.fs().Stat(filepath.Join(dir, n))
 		if err != nil {
 			return nil, err
 		}
-		if !info.Mode().IsRegular() {
-			return nil, fmt.Errorf("%s in a checkpoint is no regular file", n.Name())
+		if info.IsDir() {
+			return nil, fmt.Errorf("%s in a checkpoint is no regular file", n)
 		}
-		all = append(all, info)
+		all = append(all, fileInfo{n, info.Size()})
 	}
 	return all, nil
 }
 
 // packedSize is the length of what pack writes: a header of one 512-byte
 // record for each file, its bytes in whole records, two records at the end.
-func packedSize(dir string) (int64, error) {
-	all, err := files(dir)
+func (d *Disk) packedSize(dir string) (int64, error) {
+	all, err := d.files(dir)
 	if err != nil {
 		return 0, err
 	}
 	size := int64(1024)
 	for _, f := range all {
-		if f.Size() >= 1<<33 { // beyond the octal size of a USTAR header
-			return 0, fmt.Errorf("%s in a checkpoint is too large: %d bytes", f.Name(), f.Size())
+		if f.size >= 1<<33 { // beyond the octal size of a USTAR header
+			return 0, fmt.Errorf("%s in a checkpoint is too large: %d bytes", f.name, f.size)
 		}
-		size += 512 + (f.Size()+511)/512*512
+		size += 512 + (f.size+511)/512*512
 	}
 	return size, nil
 }
 
-func pack(dir string, w io.Writer) error {
-	all, err := files(dir)
+func (d *Disk) pack(dir string, w io.Writer) error {
+	all, err := d.files(dir)
 	if err != nil {
 		return err
 	}
 	t := tar.NewWriter(w)
 	for _, info := range all {
-		head := &tar.Header{Name: info.Name(), Size: info.Size(), Mode: 0o600, Format: tar.FormatUSTAR, Typeflag: tar.TypeReg}
+		head := &tar.Header{Name: info.name, Size: info.size, Mode: 0o600, Format: tar.FormatUSTAR, Typeflag: tar.TypeReg}
 		if err := t.WriteHeader(head); err != nil {
 			return err
 		}
-		f, err := os.Open(filepath.Join(dir, info.Name()))
+		f, err := d.fs().Open(filepath.Join(dir, info.name))
 		if err != nil {
 			return err
 		}
-		_, err = io.CopyN(t, f, info.Size())
+		_, err = io.CopyN(t, f, info.size)
 		f.Close()
 		if err != nil {
 			return err
@@ -281,8 +293,8 @@ func pack(dir string, w io.Writer) error {
 }
 
 // unpack writes a packed checkpoint to dir, durably.
-func unpack(r io.Reader, dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil {
+func (d *Disk) unpack(r io.Reader, dir string) error {
+	if err := d.fs().MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	t := tar.NewReader(r)
@@ -297,7 +309,7 @@ func unpack(r io.Reader, dir string) error {
 		if head.Typeflag != tar.TypeReg || head.Name != filepath.Base(head.Name) || head.Name == ".." || head.Name == "." {
 			return fmt.Errorf("the snapshot holds a strange name: %q", head.Name)
 		}
-		f, err := os.OpenFile(filepath.Join(dir, head.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		f, err := d.fs().Create(filepath.Join(dir, head.Name), vfs.WriteCategoryUnspecified)
 		if err != nil {
 			return err
 		}
@@ -306,22 +318,22 @@ func unpack(r io.Reader, dir string) error {
 			return err
 		}
 	}
-	if err := syncDir(dir); err != nil {
+	if err := d.syncDir(dir); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
+	return d.syncDir(filepath.Dir(dir))
 }
 
-func linkTree(from, to string) error {
-	all, err := files(from)
+func (d *Disk) linkTree(from, to string) error {
+	all, err := d.files(from)
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(to, 0o700); err != nil {
+	if err := d.fs().MkdirAll(to, 0o700); err != nil {
 		return err
 	}
 	for _, f := range all {
-		if err := os.Link(filepath.Join(from, f.Name()), filepath.Join(to, f.Name())); err != nil {
+		if err := d.fs().Link(filepath.Join(from, f.name), filepath.Join(to, f.name)); err != nil {
 			return err
 		}
 	}

@@ -20,15 +20,15 @@ func TestPackedCheckpoints(t *testing.T) {
 		}
 	}
 	var b bytes.Buffer
-	if err := pack(dir, &b); err != nil {
+	if err := new(Disk).pack(dir, &b); err != nil {
 		t.Fatal(err)
 	}
 	// Raft announces the size before it sends the bytes.
-	if size, err := packedSize(dir); err != nil || size != int64(b.Len()) {
+	if size, err := new(Disk).packedSize(dir); err != nil || size != int64(b.Len()) {
 		t.Fatalf("announced %d, packed %d bytes: %v", size, b.Len(), err)
 	}
 	to := filepath.Join(t.TempDir(), "state")
-	if err := unpack(bytes.NewReader(b.Bytes()), to); err != nil {
+	if err := new(Disk).unpack(bytes.NewReader(b.Bytes()), to); err != nil {
 		t.Fatal(err)
 	}
 	for name, n := range want {
@@ -37,7 +37,7 @@ func TestPackedCheckpoints(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
 	}
-	if err := unpack(bytes.NewReader(b.Bytes()[:700]), filepath.Join(t.TempDir(), "state")); err == nil {
+	if err := new(Disk).unpack(bytes.NewReader(b.Bytes()[:700]), filepath.Join(t.TempDir(), "state")); err == nil {
 		t.Error("half a snapshot was taken for a whole one")
 	}
 }
@@ -58,7 +58,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(archive("a", tar.TypeSymlink))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		outer := t.TempDir()
-		unpack(bytes.NewReader(data), filepath.Join(outer, "state"))
+		new(Disk).unpack(bytes.NewReader(data), filepath.Join(outer, "state"))
 		names, err := os.ReadDir(outer)
 		if err != nil {
 			t.Fatal(err)
@@ -72,7 +72,7 @@ func FuzzUnpack(f *testing.F) {
 }
 
 func TestSnapshotStore(t *testing.T) {
-	h, err := openHome(filepath.Join(t.TempDir(), "meta"), nil)
+	h, err := openHome(Disk{}, filepath.Join(t.TempDir(), "meta"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,9 @@ type dialer struct {
 
 // dial connects to ep the best way there is.
 func (d *dialer) dial(ctx context.Context, ep *wire.Endpoint) (Conn, error) {
+	if d.cfg.Dial != nil {
+		return d.cfg.Dial(ctx, ep)
+	}
 	if s := d.cfg.Local.find(ep); s != nil && d.allows(InProcess) {
 		return newLocalConn(s, d.cfg.Role, d.cfg.Name), nil
 	}

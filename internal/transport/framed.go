@@ -50,7 +50,7 @@ type framedConn struct {
 
 var (
 	_ Conn    = (*framedConn)(nil)
-	_ rawConn = (*framedConn)(nil)
+	_ RawConn = (*framedConn)(nil)
 )
 
 // newFramedConn opens the first call pipe, and so proves both ends to each

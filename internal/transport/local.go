@@ -255,8 +255,8 @@ func (c *localConn) Stream(ctx context.Context, m wire.Method) (Stream, error) {
 	return mine, nil
 }
 
-// openRaw joins the caller with the server's raw handler.
-func (c *localConn) openRaw(ctx context.Context, m wire.Method) (net.Conn, error) {
+// OpenRaw joins the caller with the server's raw handler.
+func (c *localConn) OpenRaw(ctx context.Context, m wire.Method) (net.Conn, error) {
 	r, err := c.server.cfg.Mux.route(m, c.peer)
 	if err != nil {
 		return nil, err

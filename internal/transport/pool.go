@@ -24,6 +24,9 @@ type PoolConfig struct {
 	Server *Server
 	Log    *slog.Logger
 	Force  Kind // only this kind of connection, for tests; 0: the best one
+	// Dial, if set, makes all connections, RawConns for a RaftLayer: a simulation
+	// has a network of its own.
+	Dial func(ctx context.Context, ep *wire.Endpoint) (Conn, error)
 }
 
 // Pool holds one connection for each server that was asked for. All methods

@@ -11,9 +11,11 @@ import (
 	"quernfs/internal/wire"
 )
 
-// rawConn is a Conn that can also open streams of bytes.
-type rawConn interface {
-	openRaw(ctx context.Context, m wire.Method) (net.Conn, error)
+// RawConn is a Conn that can also open streams of bytes, as all of this package
+// can.
+type RawConn interface {
+	Conn
+	OpenRaw(ctx context.Context, m wire.Method) (net.Conn, error)
 }
 
 // RaftLayer carries the traffic of hashicorp/raft over the connections of a
@@ -86,7 +88,7 @@ func (l *RaftLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net
 	if err != nil {
 		return nil, err
 	}
-	return c.(rawConn).openRaw(ctx, wire.MethodRaft)
+	return c.(RawConn).OpenRaw(ctx, wire.MethodRaft)
 }
 
 // Addr is the advertised address.

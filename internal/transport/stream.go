@@ -184,8 +184,8 @@ func (c *framedConn) Stream(ctx context.Context, m wire.Method) (Stream, error) 
 	return s, nil
 }
 
-// openRaw opens a stream of bytes. It outlives ctx; its user closes it.
-func (c *framedConn) openRaw(ctx context.Context, m wire.Method) (net.Conn, error) {
+// OpenRaw opens a stream of bytes. It outlives ctx; its user closes it.
+func (c *framedConn) OpenRaw(ctx context.Context, m wire.Method) (net.Conn, error) {
 	if err := c.enter(m); err != nil {
 		return nil, err
 	}
