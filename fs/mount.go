@@ -1,13 +1,17 @@
 package fs
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,6 +23,7 @@ import (
 // MountOptions say how the filesystem appears. The zero value is read-write,
 // for all users when root mounts it, without suid and devices.
 type MountOptions struct {
+	Source     string // what /proc/mounts shows as mounted; "": quern
 	ReadOnly   bool
 	AllowOther bool // other users may use it; root's mounts always are so
 	Suid       bool // suid bits count
@@ -33,6 +38,7 @@ type MountOptions struct {
 type Mount struct {
 	fs   *FS
 	dir  string
+	real string // dir without symbolic links, as the kernel knows it
 	conn *conn
 	raw  *raw
 	done chan struct{} // closed when the kernel has let go
@@ -51,15 +57,18 @@ func (fs *FS) Mount(dir string, o MountOptions) (*Mount, error) {
 	if err := prepare(dir, o.NonEmpty); err != nil {
 		return nil, err
 	}
-	if o.NoAtime {
-		fs.noAtime.Store(true)
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
+	o.Source = cmp.Or(o.Source, "quern")
+	fs.noAtime.Store(fs.cfg.NoAtime || o.NoAtime || o.ReadOnly)
 	f, err := attach(dir, o)
 	if err != nil {
 		return nil, err
 	}
-	m := &Mount{fs: fs, dir: dir, done: make(chan struct{})}
-	m.raw = newRaw(fs, o.ReadOnly)
+	m := &Mount{fs: fs, dir: dir, real: real, done: make(chan struct{})}
+	m.raw = newRaw(fs)
 	m.conn = newConn(f, m.raw, fs.log)
 	m.raw.conn = m.conn
 	m.conn.serve()
@@ -72,8 +81,13 @@ func (fs *FS) Mount(dir string, o MountOptions) (*Mount, error) {
 		fs.log.Warn("the kernel may go on asking for poll", "err", err)
 	}
 	fs.kern.Store(&kernelRef{m.conn})
+	watched, err := m.watchOptions()
+	if err != nil {
+		fs.log.Warn("a remount with another rule for access times will not be seen", "err", err)
+	}
 	go func() {
 		m.conn.wait()
+		watched()
 		fs.kern.Store(nil)
 		_ = m.conn.close()
 		m.raw.ended()
@@ -81,6 +95,61 @@ func (fs *FS) Mount(dir string, o MountOptions) (*Mount, error) {
 	}()
 	m.tune()
 	return m, nil
+}
+
+// watchOptions keeps to what a remount changes: no access time moves in a mount
+// that is read-only or has noatime. The kernel tells the process of a FUSE mount
+// nothing of it, but whoever polls mountinfo. The returned function ends it.
+func (m *Mount) watchOptions() (stop func(), err error) {
+	info, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return func() {}, err
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		info.Close()
+		return func() {}, err
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		fds := []unix.PollFd{{Fd: int32(info.Fd()), Events: unix.POLLPRI}, {Fd: int32(wake), Events: unix.POLLIN}}
+		for {
+			if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+				m.fs.log.Warn("a remount with another rule for access times will not be seen", "err", err)
+				return
+			}
+			if fds[1].Revents != 0 {
+				return
+			}
+			if _, err := info.Seek(0, io.SeekStart); err != nil {
+				continue
+			}
+			if options := mountOptions(info, m.real); options != nil {
+				m.fs.noAtime.Store(m.fs.cfg.NoAtime || slices.Contains(options, "ro") || slices.Contains(options, "noatime"))
+			}
+		}
+	}()
+	return func() {
+		_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+		<-ended
+		info.Close()
+		unix.Close(wake)
+	}, nil
+}
+
+// mountOptions finds the options of the mount at dir in what has the form of
+// mountinfo (proc(5)); nil: there is none.
+func mountOptions(r io.Reader, dir string) (options []string) {
+	escaped := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`).Replace(dir)
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if f := strings.Fields(lines.Text()); len(f) > 5 && f[4] == escaped {
+			options = strings.Split(f[5], ",")
+		}
+	}
+	return options
 }
 
 // Done is closed when the mount has ended, by Unmount or by umount(8).
@@ -190,7 +259,7 @@ func attach(dir string, o MountOptions) (*os.File, error) {
 		}
 	}
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=%d", fd, maxWrite)
-	if err := unix.Mount("quern", dir, "fuse.quern", flags, options); err != nil {
+	if err := unix.Mount(o.Source, dir, "fuse.quern", flags, options); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
@@ -209,7 +278,9 @@ func attachUser(dir string, o MountOptions) (*os.File, error) {
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "fusermount3"), os.NewFile(uintptr(pair[1]), "fusermount3")
 	defer ours.Close()
-	options := []string{"fsname=quern", "subtype=quern", "default_permissions", fmt.Sprintf("max_read=%d", maxWrite)}
+	// fusermount3 takes a comma for the end of an option.
+	name := strings.NewReplacer(`\`, `\\`, `,`, `\,`).Replace(o.Source)
+	options := []string{"fsname=" + name, "subtype=quern", "default_permissions", fmt.Sprintf("max_read=%d", maxWrite)}
 	for _, b := range []struct {
 		on   bool
 		word string

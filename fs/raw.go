@@ -19,9 +19,8 @@ import (
 // what the kernel knows. Node ids are inode numbers, the root's is 1 in both;
 // numbers are never reused, so the generation is always 0.
 type raw struct {
-	fs       *FS
-	conn     *conn
-	readOnly bool
+	fs   *FS
+	conn *conn
 
 	mu      sync.RWMutex
 	handles map[uint64]*handle
@@ -46,8 +45,8 @@ type handle struct {
 	wrote  bool             // since the queue was last told
 }
 
-func newRaw(fs *FS, readOnly bool) *raw {
-	return &raw{fs: fs, readOnly: readOnly, handles: map[uint64]*handle{}}
+func newRaw(fs *FS) *raw {
+	return &raw{fs: fs, handles: map[uint64]*handle{}}
 }
 
 func (r *raw) String() string    { return "quern" }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"quernfs/internal/wire"
 )
@@ -165,8 +166,8 @@ func TestFindMount(t *testing.T) {
 `
 	for dir, want := range map[string]string{"/": "ext4", "/mnt/a b": "fuse.quern", "/mnt/two": "fuse.quern", "/mnt": "", "/mnt/a": ""} {
 		got, err := findMount(strings.NewReader(info), dir)
-		if got != want || err != nil {
-			t.Errorf("%s: %q %v, wanted %q", dir, got, err, want)
+		if got.typ != want || err != nil {
+			t.Errorf("%s: %q %v, wanted %q", dir, got.typ, err, want)
 		}
 	}
 }
@@ -174,16 +175,20 @@ func TestFindMount(t *testing.T) {
 func TestParseHelper(t *testing.T) {
 	for _, c := range []struct {
 		line string
+		user bool   // not root
 		want string // command line of quern, or the error
 	}{
-		{"/srv/quern /mnt -o rw,noatime,_netdev,x-systemd.automount", "mount /mnt --data /srv/quern -o noatime"},
-		{"10.0.0.1:7400,10.0.0.2:7400 /mnt -o ro,pki=/etc/q/client -t fuse.quern", "mount /mnt --meta 10.0.0.1:7400,10.0.0.2:7400 --pki /etc/q/client -o ro"},
-		{"-s /srv/quern /mnt -osuid,dev", "mount /mnt --data /srv/quern -o suid,dev"},
-		{"/srv/quern /mnt", "mount /mnt --data /srv/quern"},
-		{"/srv/quern", "error"},
-		{"/srv/quern /mnt -o", "error"},
+		{"/srv/quern /mnt -o rw,noatime,_netdev,x-systemd.automount", false, "mount /mnt --source /srv/quern --data /srv/quern -o suid,dev,rw,noatime"},
+		{"/srv/quern /mnt -o rw,noatime,X-mount.mkdir", true, "mount /mnt --source /srv/quern --data /srv/quern -o rw,noatime"},
+		{"10.0.0.1:7400,10.0.0.2:7400 /mnt -o ro,pki=/etc/q/client -t fuse.quern", false,
+			"mount /mnt --source 10.0.0.1:7400,10.0.0.2:7400 --meta 10.0.0.1:7400,10.0.0.2:7400 --pki /etc/q/client -o suid,dev,ro"},
+		{"-s /srv/quern /mnt -onosuid,nodev", false, "mount /mnt --source /srv/quern --data /srv/quern -o suid,dev,nosuid,nodev"},
+		{"/srv/quern /mnt -o users,exec", false, "mount /mnt --source /srv/quern --data /srv/quern -o suid,dev,nosuid,nodev,noexec,exec"},
+		{"/srv/quern /mnt", true, "mount /mnt --source /srv/quern --data /srv/quern"},
+		{"/srv/quern", false, "error"},
+		{"/srv/quern /mnt -o", false, "error"},
 	} {
-		call, err := parseHelper(strings.Fields(c.line))
+		call, err := parseHelper(strings.Fields(c.line), !c.user)
 		got := "error"
 		if err == nil {
 			got = strings.Join(call.mountArgs(), " ")
@@ -192,8 +197,41 @@ func TestParseHelper(t *testing.T) {
 			t.Errorf("%s\n gives  %s (%v)\n wanted %s", c.line, got, err, c.want)
 		}
 	}
-	if call, err := parseHelper(strings.Fields("/srv/q /mnt -o remount,ro")); err != nil || !call.remount || call.options[0] != "ro" {
+	call, err := parseHelper(strings.Fields("/srv/q /mnt -o rw,user_id=0,default_permissions,remount,ro"), true)
+	if err != nil || !call.remount || strings.Join(call.options, ",") != "rw,ro" {
 		t.Errorf("remount: %+v %v", call, err)
+	}
+}
+
+// TestRemountFlags: remount keeps what it does not name.
+func TestRemountFlags(t *testing.T) {
+	for _, c := range []struct {
+		shown, options string
+		want           uintptr
+		fails          bool
+	}{
+		{"rw,nosuid,nodev,relatime", "ro", unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_RELATIME, false},
+		{"ro,relatime", "rw", unix.MS_RELATIME, false},
+		{"rw,nosuid,relatime", "suid,noatime", unix.MS_NOATIME, false},
+		{"rw,noatime,noexec", "relatime,exec", unix.MS_RELATIME, false},
+		{"rw,relatime", "strictatime", 0, true},
+		{"rw,relatime", "policy=1+2", 0, true},
+	} {
+		got, err := remountFlags(strings.Split(c.shown, ","), strings.Split(c.options, ","))
+		if got != c.want || (err != nil) != c.fails {
+			t.Errorf("%s, remounted with %s: %#x %v, wanted %#x", c.shown, c.options, got, err, c.want)
+		}
+	}
+}
+
+// TestMountOptions: of options that contradict each other the last counts.
+func TestMountOptions(t *testing.T) {
+	_, o, err := (&mountFlags{dirty: "1M", cache: "1M", options: []string{"suid", "dev", "ro", "nosuid", "rw"}}).parse()
+	if err != nil || o.Suid || !o.Dev || o.ReadOnly {
+		t.Errorf("suid,dev,ro,nosuid,rw: %+v %v", o, err)
+	}
+	if _, _, err := (&mountFlags{dirty: "1M", cache: "1M", options: []string{"strictatime"}}).parse(); !errors.Is(err, errStrictAtime) {
+		t.Errorf("strictatime: %v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +31,7 @@ type mountFlags struct {
 }
 
 func (m *mountFlags) add(flags *pflag.FlagSet, agent bool) {
-	flags.StringSliceVarP(&m.options, "options", "o", nil, "mount options: ro, noatime, nodiratime, suid, dev, noexec, allow_other, …")
+	flags.StringSliceVarP(&m.options, "options", "o", nil, "mount options: ro, noatime, nodiratime, suid, dev, noexec, allow_other, nonempty")
 	flags.BoolVar(&m.agent, "agent", agent, "run tasks of jobs in the mount's process")
 	m.addBuffers(flags)
 	debugFlag(flags, &m.debug)
@@ -75,7 +76,7 @@ func (m *mountFlags) args() []string {
 func newMount() *cobra.Command {
 	var flags mountFlags
 	var target clusterFlags
-	var name string
+	var name, source string
 	cmd := &cobra.Command{
 		Use:   "mount MNT",
 		Short: "Mount a cluster",
@@ -87,7 +88,7 @@ whose metadata servers --meta names.`,
 		Args: exactArgs(1, "a directory to mount at"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report := openStartReport()
-			err := runMount(cmd, args[0], name, &target, &flags, report)
+			err := runMount(cmd, args[0], name, source, &target, &flags, report)
 			report.failed(err)
 			return err
 		},
@@ -95,10 +96,11 @@ whose metadata servers --meta names.`,
 	target.add(cmd.Flags())
 	flags.add(cmd.Flags(), false)
 	cmd.Flags().StringVar(&name, "name", "", "name of this mount in DIR/run (default: made from MNT)")
+	cmd.Flags().StringVar(&source, "source", "", "what /proc/mounts shows as mounted (default: the value of --data or --meta)")
 	return cmd
 }
 
-func runMount(cmd *cobra.Command, mnt, name string, target *clusterFlags, flags *mountFlags, report *startReport) (err error) {
+func runMount(cmd *cobra.Command, mnt, name, source string, target *clusterFlags, flags *mountFlags, report *startReport) (err error) {
 	ctx := cmd.Context()
 	log, err := newLog(cmd)
 	if err != nil {
@@ -117,7 +119,7 @@ func runMount(cmd *cobra.Command, mnt, name string, target *clusterFlags, flags 
 		return err
 	}
 	defer func() { err = errors.Join(err, p.stop(context.WithoutCancel(ctx))) }()
-	m := mountRole{mnt: mnt, flags: *flags, servers: target.servers(h)}
+	m := mountRole{mnt: mnt, source: cmp.Or(source, h.dir, strings.Join(target.meta, ",")), flags: *flags, servers: target.servers(h)}
 	if m.id, err = transport.LoadIdentity(pki); err != nil {
 		return err
 	}
@@ -143,12 +145,8 @@ func runMount(cmd *cobra.Command, mnt, name string, target *clusterFlags, flags 
 		p.onStop("pid file", func(context.Context) error { lock.release(); return nil })
 		m.name = name
 		m.scratch = h.path("compute")
-	} else {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return err
-		}
-		m.scratch = filepath.Join(cache, "quern")
+	} else if m.scratch, err = cacheDir(); err != nil {
+		return err
 	}
 	stopDebug, err := serveDebug(flags.debug, log)
 	if err != nil {
@@ -167,6 +165,16 @@ func runMount(cmd *cobra.Command, mnt, name string, target *clusterFlags, flags 
 		log.Info("unmounted by someone else", "mount", mnt)
 	}
 	return nil
+}
+
+// cacheDir is for what an agent keeps that can be made again, where there is no
+// data directory. What mount(8) and systemd start has no HOME.
+func cacheDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil && os.Geteuid() == 0 {
+		dir, err = "/var/cache", nil
+	}
+	return filepath.Join(dir, "quern"), err
 }
 
 // clusterFlags say which cluster a command is about.

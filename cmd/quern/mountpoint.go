@@ -40,8 +40,8 @@ func prepareMountPoint(dir string, log func(string)) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if mounted != "" {
-		return "", fmt.Errorf("something (%s) is mounted at %s already: unmount it with `umount %s` or name another directory", mounted, dir, dir)
+	if mounted.typ != "" {
+		return "", fmt.Errorf("something (%s) is mounted at %s already: unmount it with `umount %s` or name another directory", mounted.typ, dir, dir)
 	}
 	entries, err := readSome(dir)
 	if errors.Is(err, unix.ENOTDIR) {
@@ -119,22 +119,28 @@ func detach(dir string) error {
 	return nil
 }
 
-// mountedAt returns the type of the filesystem that is mounted at dir, "" if
-// none is.
-func mountedAt(dir string) (string, error) {
+// mounted is a mount as the kernel shows it; the zero value is none.
+type mounted struct {
+	typ     string
+	options []string // of this mount, not of its filesystem
+}
+
+// mountedAt returns what is mounted at dir.
+func mountedAt(dir string) (mounted, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return "", err
+		return mounted{}, err
 	}
 	defer f.Close()
 	return findMount(f, dir)
 }
 
 // findMount reads lines of the form that proc(5) gives for mountinfo: the
-// fifth field is the mount point, the one after "-" the type.
-func findMount(r io.Reader, dir string) (string, error) {
+// fifth field is the mount point, the sixth the options, the one after "-" the
+// type. Of several mounts at one place the last lies on top.
+func findMount(r io.Reader, dir string) (mounted, error) {
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	found := ""
+	var found mounted
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -144,7 +150,7 @@ func findMount(r io.Reader, dir string) (string, error) {
 		}
 		for i, f := range fields[6:] {
 			if f == "-" && 6+i+1 < len(fields) {
-				found = fields[6+i+1]
+				found = mounted{fields[6+i+1], strings.Split(fields[5], ",")}
 			}
 		}
 	}

@@ -25,6 +25,7 @@ import (
 // alone.
 type mountRole struct {
 	mnt     string // "": nowhere
+	source  string // what /proc/mounts shows as mounted
 	host    string // name of the agent's host; "": this one's
 	name    string // in DIR/run, and of the agent; "" outside of a data directory
 	flags   mountFlags
@@ -114,6 +115,7 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 		runAgent()
 		return nil, nil
 	}
+	options.Source = m.source
 	mount, err := filesystem.Mount(m.mnt, options)
 	if err != nil {
 		return nil, err
@@ -266,20 +268,23 @@ func (m *mountFlags) parse() (cfg fs.Config, o fs.MountOptions, err error) {
 	}
 	o.AllowOther = os.Geteuid() == 0
 	for _, option := range m.options {
-		switch strings.TrimSpace(option) {
-		case "ro":
-			o.ReadOnly = true
-		case "rw", "relatime", "atime", "nosuid", "nodev", "exec", "async", "strictatime", "":
+		// Of options that contradict each other the last counts.
+		switch option = strings.TrimSpace(option); option {
+		case "ro", "rw":
+			o.ReadOnly = option == "ro"
+		case "relatime", "atime", "diratime", "async", "":
+		case "strictatime":
+			return cfg, o, errStrictAtime
 		case "noatime":
 			o.NoAtime = true
 		case "nodiratime":
 			o.NoDirAtime = true
-		case "suid":
-			o.Suid = true
-		case "dev":
-			o.Dev = true
-		case "noexec":
-			o.NoExec = true
+		case "suid", "nosuid":
+			o.Suid = option == "suid"
+		case "dev", "nodev":
+			o.Dev = option == "dev"
+		case "noexec", "exec":
+			o.NoExec = option == "noexec"
 		case "allow_other":
 			o.AllowOther = true
 		case "nonempty":

@@ -225,8 +225,15 @@ func upEmbedded(ctx context.Context, h *home, o upOptions, out io.Writer, log *s
 		if err != nil {
 			return err
 		}
+		// Without it another mount of this directory would take this one for dead,
+		// and end its session.
+		lock, err := takePidFile(h.pidPath("mount-1"))
+		if err != nil {
+			return fmt.Errorf("the mount of %s: %w", h.dir, err)
+		}
+		p.onStop("pid file", func(context.Context) error { lock.release(); return nil })
 		m := mountRole{
-			mnt: o.mount, name: "mount-1", flags: o.mountFlags, id: id, servers: h.metaEndpoints(),
+			mnt: o.mount, source: h.dir, name: "mount-1", flags: o.mountFlags, id: id, servers: h.metaEndpoints(),
 			scratch: h.path("compute"),
 		}
 		if o.mountFlags.agent {
