@@ -42,6 +42,14 @@ func TestResultTargets(t *testing.T) {
 	if u.OpenSessions = nil; !proto.Equal(u, cmd.GetUpdateTask()) {
 		t.Errorf("%v has become %v", cmd, u)
 	}
+	below := proto.CloneOf(cmd) // in a directory below
+	below.GetUpdateTask().ResultDir, tree["65/b"] = 65, 66
+	if got := showClaims(targets(below, tree)); got != "change 50, change 70, names 50 a, names 65 a b, victim 66" {
+		t.Error(got)
+	}
+	if u := stamped(below, tree, func(ino uint64) []uint64 { return []uint64{ino} }).GetUpdateTask(); len(u.OpenSessions) != 1 || u.OpenSessions[0] != 66 || u.ResultDir != 65 {
+		t.Errorf("%v", u)
+	}
 	if got := showClaims(targets(&wire.Command{Op: &wire.Command_RemoveJob{RemoveJob: &wire.RemoveJob{Id: 5}}}, tree)); got != "change 5, change 50" {
 		t.Error(got)
 	}

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -149,7 +150,7 @@ func resultTargets(u *wire.UpdateTask, t tree) []lease.Claim {
 	if len(u.GetNames()) == 0 {
 		return nil
 	}
-	dir := t.outParent(u.GetTask().GetJob())
+	dir := placeOf(u, t)
 	if dir == 0 {
 		return nil
 	}
@@ -160,6 +161,16 @@ func resultTargets(u *wire.UpdateTask, t tree) []lease.Claim {
 		}
 	}
 	return all
+}
+
+// placeOf is the directory that the job has named for its results, or that below
+// it which these go to; 0: there is none.
+func placeOf(u *wire.UpdateTask, t tree) uint64 {
+	dir := t.outParent(u.GetTask().GetJob())
+	if dir == 0 {
+		return 0
+	}
+	return cmp.Or(u.GetResultDir(), dir)
 }
 
 // endTargets are what the end of a job changes, which a change to state may be:
@@ -238,7 +249,7 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 		if len(u.GetNames()) == 0 && u.GetTask().GetState() != "succeeded" {
 			break
 		}
-		dir := t.outParent(u.GetTask().GetJob())
+		dir := placeOf(u, t)
 		source, _ := t.ending(u.GetTask().GetJob())
 		if (dir == 0 || len(u.GetNames()) == 0) && source.GetDrop() == wire.Drop_NEVER {
 			break

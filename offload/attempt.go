@@ -36,6 +36,9 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 		},
 	}
 	err := r.run(ctx)
+	if err == nil {
+		err = r.makePlace(ctx)
+	}
 	ran()
 	if errors.Is(context.Cause(ctx), errStopped) {
 		r.remove()
@@ -54,7 +57,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 	}
 	u := &wire.UpdateTask{Task: t, OutIno: out}
 	if err == nil {
-		u.Files, u.Names, u.Provenance = r.small, r.names, r.origin
+		u.Files, u.Names, u.ResultDir, u.Provenance = r.small, r.place.names, r.place.dir, r.origin
 	}
 	stale, err := a.tell(ctx, u)
 	if t.State == StateSucceeded && refused(err) {
@@ -132,10 +135,10 @@ type attemptRun struct {
 	stderr  *worker.Tail
 	dir     uint64 // the attempt directory; 0: not made
 	small   []*wire.OutputFile
-	names   []string // of the results that leave the job's own directory
-	origin  []byte   // what the results are made from
-	lost    bool     // the error is not the task's own fault
-	retries int      // as the job file says
+	place   resultPlace // of the results that leave the job's own directory
+	origin  []byte      // what the results are made from
+	lost    bool        // the error is not the task's own fault
+	retries int         // as the job file says
 	meter   traffic.Meter
 	memory  int64 // bytes that the task may have
 
@@ -187,9 +190,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 	ctx = traffic.With(ctx, &r.meter)
 	defer func() { r.report.BytesLocal, r.report.BytesRemote = r.meter.Local(), r.meter.Remote() }()
 	name, elsewhere := outputName(spec, r.task, r.job)
-	if elsewhere {
-		r.names = []string{name}
-	}
+	name = r.place.set(name, elsewhere)
 	out := r.output(ctx, name)
 	defer out.close()
 	known, err := r.remembered(ctx, out)
@@ -382,7 +383,7 @@ func stepArgs(ref *wire.KernelRef, step jobfile.Step, inputs []string) []string 
 }
 
 // outputName is what the file of a task is called, and whether it goes to the
-// directory that the job names.
+// directory that the job names: then it may be a path below that.
 func outputName(spec *jobfile.Spec, t *wire.Task, j *wire.Job) (name string, elsewhere bool) {
 	input := ""
 	if len(t.Inputs) > 0 {

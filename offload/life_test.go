@@ -147,6 +147,111 @@ func TestResultsInTheMount(t *testing.T) {
 	}
 }
 
+// TestTreeToTree has the results of a tree in a tree of the same shape, whose
+// directories belong to the job's owner.
+func TestTreeToTree(t *testing.T) {
+	r := newRig(t)
+	files := map[string]string{"a.txt": "a", "x/a.txt": "b b", "x/y/a.txt": "c c c", "z/a.txt": "d d d d"}
+	for name, text := range files {
+		r.write("/in/"+name, text)
+	}
+	r.write("/out/x/there", "")
+	for _, p := range []string{"/out", "/out/x"} {
+		in, err := r.Stat(t.Context(), p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.must(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: in.Attr.Ino, Mask: wire.SetUID, Uid: 7}}})
+	}
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", nil)
+	s := Submitter{Files: r.files(), Meta: r}
+	owner := &wire.Cred{Uid: 7, Gid: 7}
+	id, err := s.Submit(t.Context(), owner, "tree", []byte("version: 1\nkernel: wordcount\ninputs: /in\noutput: /out/{dir}/{name}.count\nif_exists: fail\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if job, _ := r.wait(id); job.State != StateSucceeded {
+		t.Fatalf("%s: %s", job.State, job.Reason)
+	}
+	for name, want := range map[string]string{"a.count": "1 a\n", "x/a.count": "2 b\n", "x/y/a.count": "3 c\n", "z/a.count": "4 d\n"} {
+		in, err := r.Stat(t.Context(), "/out/"+name)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		r.mu.Lock()
+		got := string(r.data(in.Attr.Ino))
+		r.mu.Unlock()
+		if got != want || in.Attr.Uid != 7 {
+			t.Errorf("%s of %d: %q", name, in.Attr.Uid, got)
+		}
+	}
+	if in, err := r.Stat(t.Context(), "/out/z"); err != nil || in.Attr.Uid != 7 || in.Attr.Mode&0o777 != 0o755 {
+		t.Errorf("%v, %v", in, err)
+	}
+	_, err = s.Submit(t.Context(), owner, "again", []byte("version: 1\nkernel: wordcount\ninputs: /in\noutput: /out/{dir}/{name}.count\nif_exists: fail\n#\n"))
+	if !errors.Is(err, wire.Exists) || !strings.Contains(sentence(err), ".count exists already") {
+		t.Errorf("%v", err)
+	}
+	id = r.submit("skip", "version: 1\nkernel: wordcount\ninputs: /in\noutput: /out/{dir}/{name}.count\nif_exists: skip\n")
+	if r.wait(id); r.state(id) != "succeeded: "+nothingToDo {
+		t.Error(r.state(id))
+	}
+	// The directory is not the owner's to write to: told, and not tried again.
+	in, err := r.Stat(t.Context(), "/out/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.must(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: in.Attr.Ino, Mask: wire.SetUID, Uid: 8}}})
+	id, err = s.Submit(t.Context(), owner, "denied", []byte("version: 1\nkernel: wordcount\ninputs: /in/x\noutput: /out/x/{path}\n"))
+	if err == nil || !errors.Is(err, wire.Denied) {
+		t.Errorf("%d, %v", id, err)
+	}
+	if left := r.attempts(); len(left) > 0 {
+		t.Errorf("attempts are left: %v", left)
+	}
+}
+
+// TestResultsOfOneName: results that could not lie beside each other, or not at
+// all, are refused before anything runs.
+func TestResultsOfOneName(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"x/a.txt", "y/a.txt", "y/a/b.txt", "...", strings.Repeat("n", 250)} {
+		r.write("/in/"+name, "text")
+	}
+	r.write("/out/there", "")
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", nil)
+	s := Submitter{Files: r.files(), Meta: r}
+	for rest, want := range map[string]string{
+		"inputs: [/in/x, /in/y]\noutput: /out/{file}\n":               "line 4: the results of /in/x/a.txt and /in/y/a.txt would both be /out/a.txt: tell them apart with {path}, {dir} or {task} in output",
+		"inputs: [/in/x, /in/y]\noutput: /out/{path}\n":               "line 4: the results of /in/x/a.txt and /in/y/a.txt would both be /out/a.txt: tell them apart with {path}, {dir} or {task} in output",
+		"inputs: [/in/y]\noutput: /out/{dir}/{name}\n":                "line 4: the result of /in/y/a.txt would be /out/a, which has to be a directory for that of /in/y/a/b.txt",
+		"inputs: [/in/...]\noutput: /out/{name}\n":                    `line 4: the result of /in/... cannot be called ".."`,
+		"inputs: ['/in/nn*']\noutput: /out/{file}.count\n":            "a name has at most 255 bytes, and this has 256",
+		"inputs: [/in/x]\noutput: /out/{job}{job}{job}\nreduce: {}\n": "the result of the reduce step cannot be called",
+	} {
+		name := "same"
+		if strings.Contains(rest, "{job}") {
+			name = strings.Repeat("j", 100)
+		}
+		_, err := s.Submit(t.Context(), rootCred, name, []byte("version: 1\nkernel: wordcount\n"+rest))
+		if !errors.Is(err, wire.Invalid) || !strings.Contains(sentence(err), want) {
+			t.Errorf("%s:\n got %v\nwant %s", rest, err, want)
+		}
+	}
+	id := r.submit("apart", "version: 1\nkernel: wordcount\ninputs: [/in/./x, /in/./y/a.txt]\noutput: /out/{path}\n")
+	if r.wait(id); r.state(id) != "succeeded: all tasks done" {
+		t.Error(r.state(id))
+	}
+	// Of a job whose inputs are found later: it fails, and says so.
+	id = r.submit("late", "version: 1\nkernel: wordcount\ninputs: [/in/x, /in/y]\noutput: /out/{file}\nafter: apart\n")
+	if r.wait(id); !strings.HasPrefix(r.state(id), "failed: line 4: the results of /in/x/a.txt and /in/y/a.txt would both be") {
+		t.Error(r.state(id))
+	}
+}
+
 // updates are the reports in a command.
 func updates(cmd *wire.Command) (out []*wire.UpdateTask) {
 	if u := cmd.GetUpdateTask(); u != nil {

@@ -3,7 +3,9 @@ package offload
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path"
+	"strings"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
@@ -204,47 +206,122 @@ func (e *expander) tasks(ctx context.Context, spec *jobfile.Spec) ([]*wire.Task,
 // the job, as the job file has it. What appears until a task has ended is the
 // state machine's to see.
 func (e *expander) unlessThere(ctx context.Context, spec *jobfile.Spec, tasks []*wire.Task) ([]*wire.Task, error) {
+	names, err := e.results(spec, tasks)
+	if err != nil {
+		return nil, err
+	}
 	dir, _ := spec.OutputDir()
 	if dir == "" || spec.IfExists == jobfile.Replace {
 		return tasks, nil
 	}
-	entries, err := e.files.ReadDir(ctx, dir)
-	if err != nil {
-		return nil, e.statError(err, dir, spec.OutputLine)
-	}
-	there := map[string]bool{}
-	for _, d := range entries {
-		there[d.Name] = true
+	listed := map[string]map[string]bool{}
+	there := func(name string) (bool, error) {
+		in := path.Join(dir, path.Dir(name))
+		entries, known := listed[in]
+		if !known {
+			list, err := e.files.ReadDir(ctx, in)
+			if err != nil && !(in != dir && (errors.Is(err, wire.NotFound) || errors.Is(err, wire.NotDir))) {
+				return false, e.statError(err, in, spec.OutputLine)
+			}
+			entries = map[string]bool{}
+			for _, d := range list {
+				entries[d.Name] = true
+			}
+			listed[in] = entries
+		}
+		return entries[path.Base(name)], nil
 	}
 	taken := func(name string) error {
 		return problem(wire.Exists, e.job, spec.OutputLine, "the result %s exists already (if_exists: fail)", path.Join(dir, name))
 	}
 	if spec.Reduce != nil {
-		name := spec.OutputName(e.job, "", 0, false)
-		switch {
-		case !there[name]:
+		switch found, err := there(names[0]); {
+		case err != nil:
+			return nil, err
+		case !found:
 			return tasks, nil
 		case spec.IfExists == jobfile.Fail:
-			return nil, taken(name)
+			return nil, taken(names[0])
 		}
 		return nil, nil
 	}
 	var left []*wire.Task
-	for _, t := range tasks {
-		input := ""
-		if len(t.Inputs) > 0 {
-			input = t.Inputs[0].Path
-		}
-		name := spec.OutputName(e.job, input, t.N, len(tasks) > 1)
-		switch {
-		case !there[name]:
+	for i, t := range tasks {
+		switch found, err := there(names[i]); {
+		case err != nil:
+			return nil, err
+		case !found:
 		case spec.IfExists == jobfile.Fail:
-			return nil, taken(name)
-		case spec.OutputPerFile():
+			return nil, taken(names[i])
+		case spec.OutputPerFile() && !spec.OutputNumbered():
 			continue // its number is in no name
 		}
 		t.N = uint32(len(left))
 		left = append(left, t)
 	}
 	return left, nil
+}
+
+// maxDepth bounds how many directories lie between the one for the results and a
+// result.
+const maxDepth = 128
+
+// results are the names of the results, paths below the directory for them: one of
+// each task, or that of the reduce step. They are refused if one could not be had,
+// or if two would be in one place: then the job would succeed, and one of them be
+// lost.
+func (e *expander) results(spec *jobfile.Spec, tasks []*wire.Task) ([]string, error) {
+	dir, _ := spec.OutputDir()
+	bad := func(format string, args ...any) error {
+		return problem(wire.Invalid, e.job, spec.OutputLine, format, args...)
+	}
+	check := func(name, of string) error {
+		where := path.Join(dir, name)
+		for part := range strings.SplitSeq(name, "/") {
+			switch {
+			case part == "" || part == "." || part == "..":
+				return bad("the result of %s cannot be called %q", of, name)
+			case len(part) > wire.MaxName:
+				return bad("the result of %s cannot be called %s: a name has at most %d bytes, and this has %d", of, shortened(where), wire.MaxName, len(part))
+			}
+		}
+		if n := strings.Count(name, "/"); n > maxDepth || len(where) > 4096 {
+			return bad("the result of %s would lie too deep, at %s", of, shortened(where))
+		}
+		return nil
+	}
+	if spec.Reduce != nil {
+		name := spec.OutputName(e.job, "", 0, false)
+		return []string{name}, check(name, "the reduce step")
+	}
+	names := make([]string, len(tasks))
+	of := func(i int) string {
+		if in := tasks[i].Inputs; len(in) > 0 && spec.OutputPerFile() {
+			return in[0].Path
+		}
+		return fmt.Sprintf("task %d", i)
+	}
+	owner := make(map[string]int, len(tasks))
+	for i, t := range tasks {
+		input := ""
+		if len(t.Inputs) > 0 {
+			input = t.Inputs[0].Path
+		}
+		names[i] = spec.OutputName(e.job, input, t.N, len(tasks) > 1)
+		if err := check(names[i], of(i)); err != nil {
+			return nil, err
+		}
+		if other, taken := owner[names[i]]; taken {
+			return nil, bad("the results of %s and %s would both be %s: tell them apart with {path}, {dir} or {task} in output", of(other), of(i), path.Join(dir, names[i]))
+		}
+		owner[names[i]] = i
+	}
+	for i, name := range names {
+		for above := path.Dir(name); above != "."; above = path.Dir(above) {
+			if other, taken := owner[above]; taken {
+				return nil, bad("the result of %s would be %s, which has to be a directory for that of %s", of(other), path.Join(dir, above), of(i))
+			}
+		}
+	}
+	return names, nil
 }

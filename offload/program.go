@@ -62,6 +62,7 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 		return err
 	}
 	name, elsewhere := outputName(spec, r.task, r.job)
+	name = r.place.set(name, elsewhere)
 	out := r.output(ctx, name)
 	defer out.close()
 	var stdout io.Writer = out
@@ -106,9 +107,6 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 		var changed *changedError
 		r.lost = !errors.As(err, &changed)
 		return err
-	}
-	if elsewhere {
-		r.names = []string{name}
 	}
 	if part != nil {
 		return r.combineProgram(rctx, spec, dir, part, out, timeout)

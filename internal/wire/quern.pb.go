@@ -10104,12 +10104,13 @@ type UpdateTask struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Task           *Task                  `protobuf:"bytes,1,opt,name=task" json:"task,omitempty"`
 	OutIno         uint64                 `protobuf:"varint,2,opt,name=out_ino,json=outIno" json:"out_ino,omitempty"`                                 // with succeeded: a directory whose entries are renamed into the job's out_dir
-	Names          []string               `protobuf:"bytes,70,rep,name=names" json:"names,omitempty"`                                                 // of the results, as far as they go to Job.out_parent
+	Names          []string               `protobuf:"bytes,70,rep,name=names" json:"names,omitempty"`                                                 // of the results, as far as they go to Job.out_parent, or to result_dir
 	Provenance     []byte                 `protobuf:"bytes,72,opt,name=provenance" json:"provenance,omitempty"`                                       // becomes the attribute user.compute.provenance of the results
 	OpenSessions   []uint64               `protobuf:"varint,71,rep,packed,name=open_sessions,json=openSessions" json:"open_sessions,omitempty"`       // by the leader: those that have one open which is replaced
 	Second         bool                   `protobuf:"varint,40,opt,name=second" json:"second,omitempty"`                                              // by the leader: task.attempt begins beside the running one
 	Files          []*OutputFile          `protobuf:"bytes,90,rep,name=files" json:"files,omitempty"`                                                 // with succeeded: small files that are made in the job's out_dir
 	SourceSessions []uint64               `protobuf:"varint,96,rep,packed,name=source_sessions,json=sourceSessions" json:"source_sessions,omitempty"` // by the leader: those that have the job's source open
+	ResultDir      uint64                 `protobuf:"varint,160,opt,name=result_dir,json=resultDir" json:"result_dir,omitempty"`                      // a directory below Job.out_parent that names go to; 0: that itself
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -10198,6 +10199,13 @@ func (x *UpdateTask) GetSourceSessions() []uint64 {
 		return x.SourceSessions
 	}
 	return nil
+}
+
+func (x *UpdateTask) GetResultDir() uint64 {
+	if x != nil {
+		return x.ResultDir
+	}
+	return 0
 }
 
 // OutputFile is a file small enough to live in its inode (Policy.inline_max). It
@@ -12314,7 +12322,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x03job\x18\x04 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x05 \x01(\rR\x01n\"\x1b\n" +
 	"\tRemoveJob\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\x8b\x02\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xab\x02\n" +
 	"\n" +
 	"UpdateTask\x12\x1f\n" +
 	"\x04task\x18\x01 \x01(\v2\v.quern.TaskR\x04task\x12\x17\n" +
@@ -12326,7 +12334,9 @@ const file_quern_proto_rawDesc = "" +
 	"\ropen_sessions\x18G \x03(\x04R\fopenSessions\x12\x16\n" +
 	"\x06second\x18( \x01(\bR\x06second\x12'\n" +
 	"\x05files\x18Z \x03(\v2\x11.quern.OutputFileR\x05files\x12'\n" +
-	"\x0fsource_sessions\x18` \x03(\x04R\x0esourceSessions\":\n" +
+	"\x0fsource_sessions\x18` \x03(\x04R\x0esourceSessions\x12\x1e\n" +
+	"\n" +
+	"result_dir\x18\xa0\x01 \x01(\x04R\tresultDir\":\n" +
 	"\n" +
 	"OutputFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +

@@ -91,6 +91,41 @@ func TestJobControl(t *testing.T) {
 	r.check()
 }
 
+// TestResultDir: a result goes to a directory below the one that its job names, as
+// long as that lies there and the job's owner may write to it.
+func TestResultDir(t *testing.T) {
+	r := newRig(t)
+	mkdir := func(parent uint64, name string, uid uint32) uint64 {
+		r.cred = &wire.Cred{Uid: uid}
+		defer func() { r.cred = nil }()
+		return r.must(&wire.Command{Op: &wire.Command_Create{Create: &wire.Create{Parent: parent, Name: name, Mode: sIFDIR | 0o755, Exclusive: true}}}).Inode.Attr.Ino
+	}
+	out := mkdir(wire.RootIno, "out", 0)
+	below, others, elsewhere := mkdir(out, "below", 0), mkdir(out, "others", 0), mkdir(wire.RootIno, "elsewhere", 0)
+	for _, ino := range []uint64{out, below, elsewhere} {
+		r.must(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: ino, Mask: wire.SetUID, Uid: 7}}})
+	}
+	id := submitJob(r, &wire.Job{Name: "a", Cred: &wire.Cred{Uid: 7}, OutParent: out}, 1, 0).Value
+	update := func(u *wire.UpdateTask) string {
+		return codeName(r.do(&wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: u}}).Code)
+	}
+	expect(t, "its start", update(&wire.UpdateTask{Task: &wire.Task{Job: id, State: stateRunning, Attempt: 1}}), "ok")
+	report := func(dir uint64) string {
+		return update(&wire.UpdateTask{
+			Task: &wire.Task{Job: id, State: stateSucceeded, Attempt: 1}, ResultDir: dir,
+			Names: []string{"x"}, Files: []*wire.OutputFile{{Name: "x", Content: []byte("text")}},
+		})
+	}
+	expect(t, "outside", report(elsewhere), "NotFound")
+	expect(t, "of others", report(others), "Denied")
+	expect(t, "gone", report(1<<40), "NotFound")
+	expect(t, "below", report(below), "ok")
+	if d, err := r.s.Entry(below, "x"); err != nil || d == nil {
+		t.Errorf("%v, %v", d, err)
+	}
+	r.check()
+}
+
 // TestRemoveJob removes jobs of many tasks and outputs in steps; a file that has
 // another name stays.
 func TestRemoveJob(t *testing.T) {

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"cmp"
+
 	"quernfs/internal/wire"
 )
 
@@ -12,14 +14,14 @@ func (t *tx) checkOutputs(j *wire.Job, op *wire.UpdateTask) *wire.Result {
 	if len(op.Files) == 0 || op.Task.State != stateSucceeded {
 		return nil
 	}
-	dir, r := t.resultDir(j, t.task(j.Id, op.Task.N))
+	dir, r := t.resultDir(j, t.task(j.Id, op.Task.N), op.ResultDir)
 	if r != nil {
 		return r
 	}
 	limit := max(dir.Policy.GetInlineMax(), wire.InlineMax)
 	for _, f := range op.Files {
 		if code := checkName(f.GetName()); code != wire.OK {
-			return failf(code, "an output cannot be called %q", f.GetName())
+			return failf(code, "an output cannot be called %q: %v", f.GetName(), code)
 		}
 		if len(f.Content) > int(limit) {
 			return failf(wire.Invalid, "output %s: %d bytes, at most %d go with the report", f.Name, len(f.Content), limit)
@@ -57,7 +59,7 @@ func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) (made []uint64) {
 	t.cred = nil // its outputs are the job's right
 	at := j.OutDir
 	if toParent(j, t.task(j.Id, op.Task.N)) {
-		at = j.OutParent
+		at = cmp.Or(op.ResultDir, j.OutParent)
 	}
 	for _, f := range op.Files {
 		d := t.dentry(at, f.Name)

@@ -11,8 +11,8 @@ func toParent(j *wire.Job, task *wire.Task) bool {
 }
 
 // resultDir is the directory that the results of a task go to, or why they
-// cannot.
-func (t *tx) resultDir(j *wire.Job, task *wire.Task) (*wire.Inode, *wire.Result) {
+// cannot. below is a directory below the one that the job names, or 0.
+func (t *tx) resultDir(j *wire.Job, task *wire.Task, below uint64) (*wire.Inode, *wire.Result) {
 	if !toParent(j, task) {
 		dir, code := t.dir(j.OutDir)
 		if code != wire.OK {
@@ -21,6 +21,11 @@ func (t *tx) resultDir(j *wire.Job, task *wire.Task) (*wire.Inode, *wire.Result)
 		return dir, nil
 	}
 	dir, code := t.dir(j.OutParent)
+	if code == wire.OK && below != 0 {
+		if dir, code = t.dir(below); code == wire.OK && !t.below(dir, j.OutParent) {
+			return nil, failf(wire.NotFound, "the directory for a result has been moved away")
+		}
+	}
 	switch {
 	case code != wire.OK || dir.Attr.Nlink == 0:
 		return nil, failf(wire.NotFound, "the directory for the results is gone")

@@ -246,7 +246,7 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 			return failf(code, "the output directory of the attempt: %v", code)
 		}
 		var r *wire.Result
-		if dst, r = t.resultDir(j, old); r != nil {
+		if dst, r = t.resultDir(j, old, op.ResultDir); r != nil {
 			return r
 		}
 		if op.OutIno == j.OutDir || t.below(dst, op.OutIno) {

@@ -72,7 +72,7 @@ func parseExec(n *yaml.Node, field string) (*Exec, error) {
 				if Wild(p) {
 					return Errorf(c.Line, "%s.binds takes files and directories, not patterns such as %q", field, shorten(p))
 				}
-				x.Binds = append(x.Binds, Input{p, c.Line})
+				x.Binds = append(x.Binds, Input{Pattern: p, Line: c.Line})
 			}
 			return nil
 		},

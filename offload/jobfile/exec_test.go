@@ -37,7 +37,7 @@ resources: {cpu: 1.5, memory: 6GiB, scratch: 0.5TiB, gpu: 1, gpu_memory: 16GiB}
 	}
 	want := &Exec{
 		Argv: []string{"python3", "/in/code/run.py", "{inputs}", "7"}, Env: []Param{{"A", ""}, {"OMP_NUM_THREADS", "2"}},
-		Binds: []Input{{"/code", 5}, {"/model.onnx", 5}}, Network: true, Line: 3,
+		Binds: []Input{{Pattern: "/code", Line: 5}, {Pattern: "/model.onnx", Line: 5}}, Network: true, Line: 3,
 	}
 	if !reflect.DeepEqual(s.Map.Exec, want) || s.Map.KernelLine != 3 || s.Reduce.Exec == nil || s.Memory != 6<<30 ||
 		s.Resources != (Resources{CPU: 1.5, Scratch: 512 << 30, GPU: 1, GPUMemory: 16 << 30}) {

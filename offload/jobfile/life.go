@@ -1,6 +1,7 @@
 package jobfile
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -126,7 +127,7 @@ func (s *Spec) checkLife() error {
 	case s.Array > 0 && s.OutputPerFile():
 		return Errorf(s.OutputLine, "output names each result for its input, but each task of an array gets all inputs: use {task} instead")
 	case s.OutputPerFile() && s.Reduce != nil:
-		return Errorf(s.OutputLine, "output names each result for its input, but a reduce step leaves one: use a name without {name}, {ext} and {file}")
+		return Errorf(s.OutputLine, "output names each result for its input, but a reduce step leaves one: use a name without %s", strings.Join(ofInput, " "))
 	case s.OutputPerFile() && s.Split != SplitFile:
 		return Errorf(s.OutputLine, "output names each result for its input, so each task has to be one file: leave split away")
 	}
@@ -138,7 +139,10 @@ func (s *Spec) checkLife() error {
 
 var placeholder = regexp.MustCompile(`\{[^{}]*\}`)
 
-var placeholders = []string{"{file}", "{name}", "{ext}", "{job}", "{task}"}
+var placeholders = []string{"{file}", "{name}", "{ext}", "{dir}", "{path}", "{job}", "{task}"}
+
+// ofInput are those that stand for something of the input.
+var ofInput = []string{"{file}", "{name}", "{ext}", "{dir}", "{path}"}
 
 // outputPath checks a pattern of results in the mount.
 func outputPath(line int, p string) (string, error) {
@@ -146,60 +150,132 @@ func outputPath(line int, p string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	dir, last := path.Split(clean)
 	for _, v := range placeholder.FindAllString(clean, -1) {
 		if !slices.Contains(placeholders, v) {
 			return "", Errorf(line, "output has %s%s; there are %s", shorten(v), DidYouMean(v, placeholders), strings.Join(placeholders, " "))
 		}
 	}
-	switch {
-	case placeholder.MatchString(dir):
-		return "", Errorf(line, "output has a placeholder in its directory; only the last name may have some")
-	case last == "" || strings.HasSuffix(p, "/"):
+	if clean == "/" || strings.HasSuffix(p, "/") {
 		return "", Errorf(line, "output must end in a file name, such as %s", path.Join(clean, "{file}"))
-	case strings.HasPrefix(last, ".part."):
+	}
+	_, rest := splitOutput(clean)
+	for _, name := range strings.Split(rest, "/") {
+		if err := fileName(line, "output", name); err != nil {
+			return "", err
+		}
+	}
+	if last := path.Base(clean); strings.HasPrefix(last, ".part.") {
 		return "", Errorf(line, "output must not begin with .part., %q does", shorten(last))
 	}
-	return clean, fileName(line, "output", last)
+	return clean, nil
+}
+
+// splitOutput divides a pattern of results in the mount into the directory that
+// has to be there, which has no placeholder, and the rest.
+func splitOutput(clean string) (dir, rest string) {
+	at := strings.LastIndexByte(clean, '/')
+	if i := placeholder.FindStringIndex(clean); i != nil {
+		at = min(at, strings.LastIndexByte(clean[:i[0]], '/'))
+	}
+	return cmp.Or(clean[:at], "/"), clean[at+1:]
 }
 
 // OutputDir is the directory of the mount that results go to, "" for the job's
-// own, and the name or pattern in it.
-func (s *Spec) OutputDir() (dir, name string) {
+// own, and the name or pattern of their paths below it.
+func (s *Spec) OutputDir() (dir, pattern string) {
 	if !strings.HasPrefix(s.Output, "/") {
 		return "", s.Output
 	}
-	dir, name = path.Split(s.Output)
-	return path.Clean(dir), name
+	return splitOutput(s.Output)
 }
 
 // OutputPerFile says whether results are named for the one input of their task.
 func (s *Spec) OutputPerFile() bool {
-	_, name := s.OutputDir()
-	return strings.Contains(name, "{file}") || strings.Contains(name, "{name}") || strings.Contains(name, "{ext}")
+	return s.outputHas(ofInput...)
 }
 
-// OutputName is what the result of a task is called: input is the path of its
-// first input, many says that other tasks leave results of the same pattern.
+// OutputNumbered says whether the number of a task is in the name of its result.
+func (s *Spec) OutputNumbered() bool { return s.outputHas("{task}") }
+
+func (s *Spec) outputHas(any ...string) bool {
+	dir, pattern := s.OutputDir()
+	return dir != "" && slices.ContainsFunc(any, func(v string) bool { return strings.Contains(pattern, v) })
+}
+
+// OutputName is what the result of a task is called, a path below OutputDir:
+// input is the path of its first input, many says that other tasks leave results
+// of the same pattern.
 func (s *Spec) OutputName(job, input string, task uint32, many bool) string {
-	dir, name := s.OutputDir()
-	if dir == "" || !placeholder.MatchString(name) {
+	dir, pattern := s.OutputDir()
+	if dir == "" || !placeholder.MatchString(pattern) {
 		if many {
-			return fmt.Sprintf("%s.%05d", name, task)
+			return fmt.Sprintf("%s.%05d", pattern, task)
 		}
-		return name
+		return pattern
 	}
-	file := path.Base(input)
+	below := s.below(input)
+	file, above := path.Base(below), path.Dir(below)
 	stem, ext := file, ""
 	if i := strings.LastIndexByte(file, '.'); i > 0 {
 		stem, ext = file[:i], file[i+1:]
 	}
-	numbered := strings.Contains(name, "{task}")
-	name = strings.NewReplacer("{file}", file, "{name}", stem, "{ext}", ext, "{job}", job, "{task}", fmt.Sprintf("%05d", task)).Replace(name)
-	if many && !numbered && !s.OutputPerFile() {
+	name := strings.NewReplacer("{file}", file, "{name}", stem, "{ext}", ext, "{dir}", above, "{path}", below,
+		"{job}", job, "{task}", fmt.Sprintf("%05d", task)).Replace(pattern)
+	if many && !s.OutputNumbered() && !s.OutputPerFile() {
 		name += fmt.Sprintf(".%05d", task)
 	}
-	return name
+	return tidy(name)
+}
+
+// tidy leaves the empty names and those of one dot out of a path: what {dir} and
+// {ext} may be.
+func tidy(p string) string {
+	var names []string
+	for name := range strings.SplitSeq(p, "/") {
+		if name != "" && name != "." {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, "/")
+}
+
+// below is the path of an input from where the tree of the entry that names it
+// begins.
+func (s *Spec) below(p string) string {
+	for _, in := range s.Inputs {
+		if rest, ok := in.below(p); ok {
+			return rest
+		}
+	}
+	return path.Base(p)
+}
+
+// below is the path of a file that this entry names from where its tree begins:
+// after the "/./" in it; else a directory that it names, or the part of a pattern
+// before the first wildcard, or the directory that the file lies in.
+func (in Input) below(p string) (rest string, ok bool) {
+	names := strings.Split(p, "/")[1:]
+	begins := len(strings.Split(strings.Trim(in.Pattern, "/"), "/"))
+	switch {
+	case Wild(in.Pattern):
+		if !Match(in.Pattern, p) {
+			return "", false
+		}
+		begins = len(strings.Split(strings.Trim(Base(in.Pattern), "/"), "/"))
+		if Base(in.Pattern) == "/" {
+			begins = 0
+		}
+	case p == in.Pattern:
+		begins = len(names) - 1
+	case in.Pattern == "/":
+		begins = 0
+	case !strings.HasPrefix(p, in.Pattern+"/"):
+		return "", false
+	}
+	if in.Marked {
+		begins = in.Above
+	}
+	return strings.Join(names[min(begins, len(names)-1):], "/"), true
 }
 
 func after(n *yaml.Node) ([]After, error) {

@@ -57,12 +57,12 @@ func TestLife(t *testing.T) {
 		"memoise: 1\n":                                `line 4: memoise must be true or false, not the number 1`,
 		"if_exists: skip\n":                           `if_exists is for results in a directory of the mount: give "output: /DIRECTORY/NAME"`,
 		"output: /r/x\nif_exists: keep\n":             `line 5: if_exists must be replace, fail or skip, not "keep"`,
-		"output: /r/{nam}\n":                          `line 4: output has {nam}; did you mean "{name}"?; there are {file} {name} {ext} {job} {task}`,
-		"output: /{job}/x\n":                          `line 4: output has a placeholder in its directory; only the last name may have some`,
+		"output: /r/{nam}\n":                          `line 4: output has {nam}; did you mean "{name}"?; there are {file} {name} {ext} {dir} {path} {job} {task}`,
+		"output: /r/{dir}/\n":                         `line 4: output must end in a file name, such as /r/{dir}/{file}`,
 		"output: /r/\n":                               `line 4: output must end in a file name, such as /r/{file}`,
 		"output: /r/../x\n":                           `line 4: output must not contain ".."`,
 		"output: /r/.part.x\n":                        `line 4: output must not begin with .part., ".part.x" does`,
-		"output: /r/{name}\nreduce: {}\n":             `line 4: output names each result for its input, but a reduce step leaves one: use a name without {name}, {ext} and {file}`,
+		"output: /r/{name}\nreduce: {}\n":             `line 4: output names each result for its input, but a reduce step leaves one: use a name without {file} {name} {ext} {dir} {path}`,
 		"output: /r/{name}\nsplit: shard\n":           `line 4: output names each result for its input, so each task has to be one file: leave split away`,
 		"array: 2\nsplit: lines\n":                    `array and split are both given; each task of an array gets all inputs`,
 		"array: 2\noutput: /r/{name}\nretries: 1\n":   `line 5: output names each result for its input, but each task of an array gets all inputs: use {task} instead`,
@@ -86,8 +86,22 @@ func TestOutputName(t *testing.T) {
 		{"/r/{file}.sum", "/a/.hidden", ".hidden.sum", ".hidden.sum"},
 		{"/r/{job}-{task}", "", "j-00007", "j-00007"},
 		{"/r/{job}", "", "j", "j.00007"},
+		{"/{job}/x", "", "j/x", "j/x.00007"},
+		{"/r/{path}", "/tree/a/b.txt", "a/b.txt", "a/b.txt"},
+		{"/r/{path}.gz", "/tree/b.txt", "b.txt.gz", "b.txt.gz"},
+		{"/r/{dir}/{name}.png", "/tree/a/c/b.jpg", "a/c/b.png", "a/c/b.png"},
+		{"/r/{dir}/{name}.png", "/tree/b.jpg", "b.png", "b.png"},
+		{"/r/{ext}/{file}", "/tree/b", "b", "b"},
+		{"/r/s/{path}", "/glob/x/a/b.txt", "x/a/b.txt", "x/a/b.txt"},
+		{"/r/{path}", "/single/x/b.txt", "b.txt", "b.txt"},
+		{"/r/{path}", "/marked/x/y/b.txt", "y/b.txt", "y/b.txt"},
+		{"/r/{path}", "/more/1/x/b.txt", "x/b.txt", "x/b.txt"},
+		{"/r/{path}", "/elsewhere/b.txt", "b.txt", "b.txt"},
 	} {
-		s := &Spec{Output: c.output}
+		s, err := Parse([]byte("version: 1\nkernel: k\ninputs: [/tree, '/glob/*/**/*.txt', /single/x/b.txt, /marked/x/./y/b.txt, '/more/[0-9]/./**/*.txt']\noutput: '" + c.output + "'\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
 		if got := s.OutputName("j", c.input, 7, false); got != c.want {
 			t.Errorf("%s of %s: %s", c.output, c.input, got)
 		}

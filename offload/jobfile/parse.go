@@ -263,7 +263,14 @@ func patterns(n *yaml.Node, field string) ([]Input, error) {
 		if err := CheckPattern(p); err != nil {
 			return nil, Errorf(c.Line, "%s %q: %v", strings.TrimPrefix(what, "an "), shorten(p), err)
 		}
-		out = append(out, Input{p, c.Line})
+		in := Input{Pattern: p, Line: c.Line}
+		if above, _, found := strings.Cut(c.Value, "/./"); found && field == "inputs" {
+			in.Marked, in.Above = true, strings.Count(strings.TrimSuffix(path.Clean("/"+above), "/"), "/")
+			if strings.Contains(above, "**") {
+				return nil, Errorf(c.Line, "an input has \"/./\", where the tree begins, after a **, which is any number of directories")
+			}
+		}
+		out = append(out, in)
 	}
 	return out, nil
 }

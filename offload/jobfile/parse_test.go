@@ -38,7 +38,7 @@ func TestParse(t *testing.T) {
 		Name: "top", NameLine: 2,
 		Map: Step{Kernel: "wordcount@1", KernelLine: 3, Args: []string{"--top", "20", "7"},
 			Params: []Param{{"Stop", "the"}, {"top", "20"}}},
-		Inputs: []Input{{"/src/**/*.go", 5}, {"/README.md", 6}},
+		Inputs: []Input{{Pattern: "/src/**/*.go", Line: 5}, {Pattern: "/README.md", Line: 6}},
 		Split:  SplitNone, SplitLine: 7, Header: -1,
 		Reduce: &Step{Kernel: "merge", KernelLine: 11, Args: []string{"x"}},
 		Output: "result.txt", Timeout: 90 * time.Second, Retries: 0, Memory: 3 << 29,
@@ -58,7 +58,7 @@ func TestParseDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Spec{
-		Map: Step{Wasm: "/k.wasm", KernelLine: 2}, Inputs: []Input{{"/a/b", 3}},
+		Map: Step{Wasm: "/k.wasm", KernelLine: 2}, Inputs: []Input{{Pattern: "/a/b", Line: 3}},
 		Split: SplitFile, Header: -1, Output: "output", Timeout: 10 * time.Minute, Retries: 2, Memory: 256 << 20,
 		Life: Life{IfExists: Replace}, Placement: Placement{Locality: Prefer},
 	}
@@ -300,11 +300,11 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		dir, name := s.OutputDir()
-		if out := s.OutputName("job", "/in/a.b", 7, true); out == "" || strings.Contains(out, "/") || dir != "" && dir[0] != '/' {
+		if out := s.OutputName("job", "/in/a.b", 7, true); out == "" || strings.HasPrefix(out, "/") || dir != "" && dir[0] != '/' {
 			t.Errorf("the output %q, %q is called %q", dir, name, out)
 		}
 		if s.Map.KernelLine == 0 || len(s.Inputs) == 0 && s.Array == 0 || s.Timeout < time.Second || s.Timeout > MaxTimeout ||
-			s.Memory < MinMemory || s.Memory > MaxMemory || name == "" || strings.Contains(name, "/") {
+			s.Memory < MinMemory || s.Memory > MaxMemory || name == "" || strings.HasPrefix(name, "/") {
 			t.Errorf("%+v", s)
 		}
 		for _, in := range s.Inputs {

@@ -300,8 +300,21 @@ func (r *Rule) JobFile(p, host string, after ...string) ([]byte, error) {
 		add("placement", on(host, placement))
 	}
 	add("version", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: "1"})
-	add("inputs", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{str(Literal(p))}})
+	add("inputs", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{str(r.input(p))}})
 	return yaml.Marshal(n)
+}
+
+// input is the entry of inputs for the file at p. If its place below the tree that
+// the rule looks at is in the name of the result, the entry says where that begins.
+func (r *Rule) input(p string) string {
+	if r.Job.outputHas("{dir}", "{path}") {
+		for _, in := range r.Match {
+			if rest, ok := in.below(p); ok {
+				return Literal(strings.TrimSuffix(p, "/"+rest)) + "/./" + Literal(rest)
+			}
+		}
+	}
+	return Literal(p)
 }
 
 // on is a placement on one host, among those that another placement (nil: none)

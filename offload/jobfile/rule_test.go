@@ -34,7 +34,7 @@ func TestParseRule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.About != "what the cameras see" || !reflect.DeepEqual(r.Match, []Input{{"/camera", 4}, {"/drone/**/*.raw", 4}}) || !reflect.DeepEqual(r.Except, []Input{{"/camera/test", 5}}) ||
+	if r.About != "what the cameras see" || !reflect.DeepEqual(r.Match, []Input{{Pattern: "/camera", Line: 4}, {Pattern: "/drone/**/*.raw", Line: 4}}) || !reflect.DeepEqual(r.Except, []Input{{Pattern: "/camera/test", Line: 5}}) ||
 		r.MinSize != 1<<10 || r.MaxSize != 1<<30 || !r.Close || r.Rename || r.Then != (Then{NotFound, `^\d+ 7 `}) || r.Job.Map.Kernel != "digits" || r.Job.OutputLine != 11 {
 		t.Errorf("%+v", r)
 	}
@@ -119,6 +119,30 @@ func TestRuleHere(t *testing.T) {
 		}
 		if _, err := r.JobFile("/a", ""); err == nil {
 			t.Error("a host without a name")
+		}
+	}
+}
+
+// TestRuleTree: {path} and {dir} of a rule begin where the tree begins that it looks
+// at.
+func TestRuleTree(t *testing.T) {
+	r, err := ParseRule([]byte("version: 1\nmatch: {path: ['/in', '/raw/*/**/*.raw']}\njob: {kernel: k, output: '/out/{path}'}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[string]string{
+		"/in/a": "a", "/in/x/[1]/a*": "x/[1]/a*", "/raw/cam/x/a.raw": "cam/x/a.raw",
+	} {
+		text, err := r.JobFile(p, "h")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Parse(text)
+		if err != nil || !Match(s.Inputs[0].Pattern, p) {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		if got := s.OutputName("j", p, 0, false); got != want {
+			t.Errorf("%s: %s, not %s", p, got, want)
 		}
 	}
 }

@@ -50,6 +50,10 @@ type Param struct{ Key, Value string }
 type Input struct {
 	Pattern string // absolute, clean
 	Line    int
+	// Marked: Above says how many names of the pattern lie above the tree, that is
+	// before the "/./" in it.
+	Marked bool
+	Above  int
 }
 
 // Spec is a job file that has been checked.
