@@ -32,6 +32,10 @@ type MountOptions struct {
 	NoAtime    bool // access times are left alone
 	NoDirAtime bool
 	NonEmpty   bool // a directory with entries may be covered
+
+	// ListCompute: the root's listing shows .compute. Else what walks a mount stays
+	// out of it; its name finds it either way.
+	ListCompute bool
 }
 
 // Mount is a mount in the kernel.
@@ -68,7 +72,7 @@ func (fs *FS) Mount(dir string, o MountOptions) (*Mount, error) {
 		return nil, err
 	}
 	m := &Mount{fs: fs, dir: dir, real: real, done: make(chan struct{})}
-	m.raw = newRaw(fs)
+	m.raw = newRaw(fs, o.ListCompute)
 	m.conn = newConn(f, m.raw, fs.log)
 	m.raw.conn = m.conn
 	m.conn.serve()

@@ -140,6 +140,17 @@ func TestOverlay(t *testing.T) {
 	if l := list(compute); !slices.Equal(l, []string{"jobs", "kernels", "queue", "rules"}) {
 		t.Errorf("%v", l)
 	}
+	// What walks a mount does not come here, unless it is asked for.
+	if l := list(mnt); slices.Contains(l, ".compute") {
+		t.Errorf("the root lists %v", l)
+	}
+	listed := t.TempDir()
+	m, err := c.fs(func(cfg *Config) { cfg.Overlay = o }).Mount(listed, MountOptions{ListCompute: true})
+	must(t, err)
+	if l := list(listed); !slices.Contains(l, ".compute") {
+		t.Errorf("with ListCompute the root lists %v", l)
+	}
+	must(t, m.Unmount(t.Context()))
 	if l := list(filepath.Join(compute, "jobs")); !slices.Equal(l, []string{"state", "wait"}) {
 		t.Errorf("%v", l)
 	}

@@ -19,8 +19,9 @@ import (
 // what the kernel knows. Node ids are inode numbers, the root's is 1 in both;
 // numbers are never reused, so the generation is always 0.
 type raw struct {
-	fs   *FS
-	conn *conn
+	fs          *FS
+	conn        *conn
+	listCompute bool // see MountOptions
 
 	mu      sync.RWMutex
 	handles map[uint64]*handle
@@ -45,8 +46,8 @@ type handle struct {
 	wrote  bool             // since the queue was last told
 }
 
-func newRaw(fs *FS) *raw {
-	return &raw{fs: fs, handles: map[uint64]*handle{}}
+func newRaw(fs *FS, listCompute bool) *raw {
+	return &raw{fs: fs, listCompute: listCompute, handles: map[uint64]*handle{}}
 }
 
 func (r *raw) String() string    { return "quern" }

@@ -191,6 +191,9 @@ func (l *lister) add(dir *inode, list []*wire.DirEntry) bool {
 }
 
 func (l *lister) one(dir *inode, e *wire.DirEntry) {
+	if e.Ino == wire.ComputeIno && !l.r.listCompute {
+		return
+	}
 	l.n++
 	d := fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Type, Off: e.Cookie}
 	if !l.plus {

@@ -31,7 +31,7 @@ type mountFlags struct {
 }
 
 func (m *mountFlags) add(flags *pflag.FlagSet, agent bool) {
-	flags.StringSliceVarP(&m.options, "options", "o", nil, "mount options: ro, noatime, nodiratime, suid, dev, noexec, allow_other, nonempty")
+	flags.StringSliceVarP(&m.options, "options", "o", nil, "mount options: ro, noatime, nodiratime, suid, dev, noexec, allow_other, nonempty, compute=listed")
 	flags.BoolVar(&m.agent, "agent", agent, "run tasks of jobs in the mount's process")
 	m.addBuffers(flags)
 	debugFlag(flags, &m.debug)

@@ -289,8 +289,10 @@ func (m *mountFlags) parse() (cfg fs.Config, o fs.MountOptions, err error) {
 			o.AllowOther = true
 		case "nonempty":
 			o.NonEmpty = true
+		case "compute=listed", "compute=hidden":
+			o.ListCompute = option == "compute=listed"
 		default:
-			return cfg, o, usagef("mount option %s: known ones are ro, rw, noatime, nodiratime, suid, dev, noexec, allow_other, nonempty", option)
+			return cfg, o, usagef("mount option %s: known ones are ro, rw, noatime, nodiratime, suid, dev, noexec, allow_other, nonempty, compute=listed", option)
 		}
 	}
 	return cfg, o, nil
