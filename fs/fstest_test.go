@@ -47,8 +47,11 @@ func newCluster(t testing.TB, servers int, policy string) *cluster {
 		t.Fatal(err)
 	}
 	server, mux, pool := c.serve("meta", "meta-1")
+	right := filepath.Join(c.dir, "right")
+	must(t, os.WriteFile(right, nil, 0o600))
 	m, err := meta.Open(t.Context(), meta.Config{
-		Dir: filepath.Join(c.dir, "meta-1"), Name: "meta-1", Addr: "meta-1", Key: key, Server: server, Mux: mux, Pool: pool, Policy: p,
+		Right: right,
+		Dir:   filepath.Join(c.dir, "meta-1"), Name: "meta-1", Addr: "meta-1", Key: key, Server: server, Mux: mux, Pool: pool, Policy: p,
 		Members: []meta.Member{{Name: "meta-1", Addr: "meta-1", Endpoint: server.Endpoint()}}, Log: c.log,
 		Timing: meta.Timing{Heartbeat: 200 * time.Millisecond, LeaderLease: 150 * time.Millisecond},
 	})

@@ -191,6 +191,7 @@ func TestJoinAndLeave(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	r.whole()
 	sameState(t, r)
 	a := u.mustAsk(&wire.Query{Op: &wire.Query_Status{Status: &wire.Status{Leases: true}}})
 	if n := len(a.GetStatus().Members); n != 3 {

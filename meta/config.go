@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"time"
 
 	"quernfs/internal/block"
@@ -29,12 +30,18 @@ type Config struct {
 	Mux    *transport.Mux    // gets the handlers
 	Pool   *transport.Pool
 
-	// Members of a new cluster, this one included; the same list at the first
-	// start of each. Empty: this server alone. Not looked at later.
+	// Members are the metadata servers of the cluster, this one included, and
+	// Join further ones: who is asked to take this server in when its directory is
+	// empty. None: it is the only one.
 	Members []Member
-	// Join: this server is no first member; the cluster that these servers
-	// belong to is asked to take it in. Members then only tell where others are.
-	Join []*wire.Endpoint
+	Join    []*wire.Endpoint
+	// Right is a file: while it is there, this server may begin the cluster, if
+	// its directory is empty. Open removes it when it has. One server is
+	// given it, once in the life of a cluster. "": no right.
+	Right string
+	// LostHint ends the sentence with which the only server refuses an empty
+	// directory: what else can be done.
+	LostHint string
 	// Policy of the root directory of a new cluster; zero: 4+2.
 	Policy block.Policy
 
@@ -101,6 +108,8 @@ func (c *Config) check() error {
 		return bad("no directory is given")
 	case c.Name == "" || c.Addr == "":
 		return bad("a name and an address are needed")
+	case strings.ContainsAny(c.Name, "/\n") || strings.Contains(c.Addr, "/"):
+		return bad("neither the name nor the address may have a slash")
 	case len(c.Key) == 0:
 		return bad("the cluster key is missing")
 	case c.Server == nil || c.Mux == nil || c.Pool == nil:
@@ -111,7 +120,7 @@ func (c *Config) check() error {
 		named = named || m.Name == c.Name && m.Addr == c.Addr
 	}
 	if !named {
-		return bad("it is not among the members of the new cluster, with this address")
+		return bad("it is not among the members of the cluster, with this address")
 	}
 	if c.Policy == (block.Policy{}) {
 		c.Policy = block.Policy{K: 4, M: 2}

@@ -6,7 +6,9 @@
 //	       ──Query───▶ leadership verified ─▶ WRITE recalled to READ ─▶ grants ─▶ state ─▶ Answer
 //	       ◀─Recall── push stream ──Recalled, Renew, Release──▶
 //
-// Only the leader serves; the others answer NotLeader and say where to go.
+// Only the leader serves; the others answer NotLeader and say where to go. Who
+// belongs to the servers that elect it, and what becomes of one that has lost its
+// directory, is told in package group.
 //
 // # Promises
 //
@@ -51,6 +53,7 @@
 //
 //	DIR/quern-meta          "quern metadata 1\n"
 //	DIR/lock                flock: held while the server runs
+//	DIR/member              "quern member 1\nid ID\ncluster HEX\n": who it is in the group (package group)
 //	DIR/log/                raft-wal: the log, and raft's term and vote
 //	DIR/current             "state-N\n": the state directory in use
 //	DIR/state-N/            Pebble, without a log of its own
@@ -63,7 +66,10 @@
 // A snapshot travels as an uncompressed USTAR archive of the checkpoint's files.
 // Taking one flushes the state, so the log is needed from there on only. After
 // a crash raft replays the log from the last snapshot, and the state machine
-// passes over what it has. Installing one writes state-N+1 beside state-N, and
+// passes over what it has, if index and term are those of its last entry: at the start, at
+// each replay, and when a leader cuts the log or sends a snapshot, what the
+// state has applied is held against the log, and a server that does not agree with
+// it stops as damaged. Installing one writes state-N+1 beside state-N, and
 // replaces `current`: a crash leaves one or the other.
 //
 // # What chunk servers are told

@@ -38,10 +38,18 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
 	entries := make([]state.Entry, 0, len(logs))
 	at := make([]int, 0, len(logs))
-	done, _ := f.state().Applied()
+	done, term := f.state().Applied()
 	for i, l := range logs {
 		if l.Type != raft.LogCommand {
 			continue
+		}
+		if l.Index == done && l.Term != term {
+			err := fmt.Errorf("the state has entry %d of term %d, the log has one of term %d in its place", done, term, l.Term)
+			f.fatal(err)
+			for i := range out {
+				out[i] = err
+			}
+			return out
 		}
 		if l.Index <= done {
 			f.skipped.Add(1)
@@ -94,7 +102,8 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // Restore replaces the state by the one that a snapshot holds.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	next, err := f.home.install(r)
+	have, _ := f.state().Applied()
+	next, err := f.home.install(r, have)
 	if err != nil {
 		return fmt.Errorf("restore the metadata state: %w", err)
 	}

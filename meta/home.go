@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"quernfs/internal/wire"
+	"quernfs/meta/group"
 	"quernfs/meta/state"
 )
 
@@ -77,6 +78,51 @@ func foreign(names []string) bool {
 	return false
 }
 
+// record keeps who this server is in the group, and its right to begin one.
+type record struct {
+	home  *home
+	right string // path of the file that is the right; "": none
+}
+
+var _ group.Home = record{}
+
+func (r record) Load() (*group.Record, error) {
+	b, err := r.home.disk.readFile(r.home.path("member"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	rec, err := group.DecodeRecord(b)
+	if err != nil {
+		return nil, fmt.Errorf("the file `member` is damaged: %w", err)
+	}
+	return rec, nil
+}
+
+func (r record) Save(rec group.Record) error {
+	return r.home.disk.writeSynced(r.home.path("member"), rec.Encode())
+}
+
+func (r record) MayBegin() (bool, error) {
+	if r.right == "" {
+		return false, nil
+	}
+	_, err := r.home.disk.fs().Stat(r.right)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (r record) UseRight() error {
+	if err := r.home.disk.fs().Remove(r.right); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return r.home.disk.syncDir(filepath.Dir(r.right))
+}
+
 func (h *home) close() error { return h.lock.Close() }
 
 func (h *home) path(names ...string) string {
@@ -99,10 +145,10 @@ func (h *home) openState() (*state.State, error) {
 		return nil, err
 	default:
 		if _, err := fmt.Sscanf(string(text), "state-%d\n", &h.seq); err != nil {
-			return nil, wire.Errorf(wire.Corrupt, "open metadata server", h.dir, "the file `current` is damaged; restore the directory from a backup, or remove it and let the other members fill it")
+			return nil, wire.Errorf(wire.Corrupt, "open metadata server", h.dir, "the file `current` is damaged; remove the directory and let the other metadata servers fill it, or, of the only one, restore it from a copy")
 		}
 		if _, err := h.disk.fs().Stat(h.stateDir(h.seq)); err != nil {
-			return nil, wire.Errorf(wire.Corrupt, "open metadata server", h.dir, "%s is missing; restore the directory from a backup, or remove it and let the other members fill it", filepath.Base(h.stateDir(h.seq)))
+			return nil, wire.Errorf(wire.Corrupt, "open metadata server", h.dir, "%s is missing; remove the directory and let the other metadata servers fill it, or, of the only one, restore it from a copy", filepath.Base(h.stateDir(h.seq)))
 		}
 	}
 	s, err := state.Open(state.Config{Dir: h.stateDir(h.seq), Key: h.key, FS: h.disk.FS})
@@ -124,8 +170,9 @@ func (h *home) point(seq int) error {
 	return h.disk.writeSynced(h.path("current"), fmt.Appendf(nil, "state-%d\n", seq))
 }
 
-// install unpacks a snapshot beside the current state and makes it current.
-func (h *home) install(r io.Reader) (*state.State, error) {
+// install unpacks a snapshot beside the current state, which ends at entry have,
+// and makes it current.
+func (h *home) install(r io.Reader, have uint64) (*state.State, error) {
 	dir := h.stateDir(h.seq + 1)
 	if err := h.disk.fs().RemoveAll(dir); err != nil {
 		return nil, err
@@ -139,7 +186,13 @@ func (h *home) install(r io.Reader) (*state.State, error) {
 		h.disk.fs().RemoveAll(dir)
 		return nil, err
 	}
-	if err := h.point(h.seq + 1); err != nil {
+	index, _ := s.Applied()
+	if index < have {
+		err = fmt.Errorf("the snapshot ends at entry %d, the state has all up to %d", index, have)
+	} else {
+		err = h.point(h.seq + 1)
+	}
+	if err != nil {
 		s.Close()
 		return nil, err
 	}

@@ -142,8 +142,11 @@ func (l *leader) pause(d time.Duration) {
 func (l *leader) prepare() error {
 	st := l.s.fsm.state()
 	if _, err := st.Inode(wire.RootIno); errors.Is(err, wire.NotFound) {
-		id := make([]byte, 16)
-		rand.Read(id)
+		id := l.s.group.Cluster()
+		if len(id) == 0 {
+			id = make([]byte, 16)
+			rand.Read(id)
+		}
 		r, err := l.propose(&wire.Command{Op: &wire.Command_Bootstrap{Bootstrap: &wire.Bootstrap{
 			Policy: l.s.cfg.Policy.ToWire(), RootMode: 0o755, ClusterId: id,
 		}}})

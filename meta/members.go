@@ -2,8 +2,6 @@ package meta
 
 import (
 	"context"
-	"sync"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -12,82 +10,74 @@ import (
 	"quernfs/meta/client"
 )
 
-const membershipWait = 10 * time.Second
-
-// joined serves MethodJoin: it takes a server in as a voter, or lets one go.
-func (s *Server) joined(ctx context.Context, _ transport.Peer, q *wire.JoinMeta) (*wire.Empty, error) {
+// joined serves MethodJoin: it does the next step for a server that wants to
+// vote, or lets one go.
+func (s *Server) joined(ctx context.Context, peer transport.Peer, q *wire.JoinMeta) (*wire.JoinReply, error) {
 	if _, err := s.leading("join"); err != nil {
 		return nil, err
 	}
-	addr := q.GetEndpoint().GetAddr()
-	if addr == "" {
-		addr = q.GetEndpoint().GetServer()
+	if q.Name == "" {
+		return nil, wire.Errorf(wire.Invalid, "join", "", "a name is needed")
 	}
-	if q.GetName() == "" || addr == "" && !q.Leave {
-		return nil, wire.Errorf(wire.Invalid, "join", q.GetName(), "a name and an address are needed")
-	}
-	var f raft.IndexFuture
 	if q.Leave {
-		f = s.raft.RemoveServer(raft.ServerID(q.Name), 0, membershipWait)
-	} else {
+		if err := s.group.Remove(q.Name); err != nil {
+			return nil, s.unlessDeposed(err)
+		}
+		return &wire.JoinReply{}, nil
+	}
+	if peer.Name != q.Name {
+		return nil, wire.Errorf(wire.Forbidden, "join", q.Name, "the certificate is that of %s", peer.Name)
+	}
+	if addr := q.GetEndpoint().GetAddr(); addr != "" {
 		s.mu.Lock()
 		s.endpoints[addr] = q.Endpoint
 		s.mu.Unlock()
-		f = s.raft.AddVoter(raft.ServerID(q.Name), raft.ServerAddress(addr), 0, membershipWait)
 	}
-	if err := f.Error(); err != nil {
-		if s.raft.State() != raft.Leader {
-			return nil, s.notLeader("join")
-		}
-		return nil, &wire.Error{Code: wire.Unavailable, Op: "join", Object: q.Name, Err: err}
+	reply, err := s.group.Take(ctx, q)
+	if err != nil {
+		return nil, s.unlessDeposed(err)
 	}
-	s.log.Info("the members have changed", "name", q.Name, "addr", addr, "left", q.Leave)
-	return &wire.Empty{}, nil
+	return reply, nil
 }
 
-// join asks the cluster to take this server in.
-func (s *Server) join(ctx context.Context) error {
-	c, err := client.Open(ctx, client.Config{Servers: s.cfg.Join, Pool: s.cfg.Pool, Name: s.cfg.Name, Log: s.log})
-	if err != nil {
-		return err
+// unlessDeposed is err, or NotLeader if this server has ceased to lead.
+func (s *Server) unlessDeposed(err error) error {
+	if s.raft.State() != raft.Leader {
+		return s.notLeader("join")
 	}
-	defer c.Close(context.WithoutCancel(ctx))
-	ep := s.cfg.Server.Endpoint()
-	ep.Addr = s.cfg.Addr
-	_, err = c.Call(ctx, wire.MethodJoin, &wire.JoinMeta{Name: s.cfg.Name, Endpoint: ep})
 	return err
 }
 
-// member: the log says that this server belongs to a cluster.
-func (s *Server) member() bool {
-	return len(s.raft.GetConfiguration().Configuration().Servers) > 0
-}
-
-// peers knows which members answered this leader's last heartbeat.
-type peers struct {
-	mu   sync.Mutex
-	down map[raft.ServerID]bool
-}
-
-// observe is a raft.FilterFn: it notes what it is shown and lets nothing pass.
-func (p *peers) observe(o *raft.Observation) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch d := o.Data.(type) {
-	case raft.FailedHeartbeatObservation:
-		p.down[d.PeerID] = true
-	case raft.ResumedHeartbeatObservation:
-		delete(p.down, d.PeerID)
-	case raft.PeerObservation:
-		delete(p.down, d.Peer.ID)
-	case raft.RaftState:
-		clear(p.down)
+// others are the metadata servers that may know the group, but this one.
+func (s *Server) others() []*wire.Endpoint {
+	var out []*wire.Endpoint
+	for _, m := range s.cfg.Members {
+		if m.Name == s.cfg.Name {
+			continue
+		}
+		ep := m.Endpoint
+		if ep == nil {
+			ep = &wire.Endpoint{Addr: m.Addr}
+		}
+		out = append(out, ep)
 	}
-	return false
+	return append(out, s.cfg.Join...)
 }
 
-func (p *peers) alive(id raft.ServerID) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return !p.down[id]
+// askToJoin sends a join to the leader that the others name.
+func (s *Server) askToJoin(ctx context.Context, q *wire.JoinMeta) (*wire.JoinReply, error) {
+	c, err := client.Open(ctx, client.Config{Servers: s.others(), Pool: s.cfg.Pool, Name: s.cfg.Name, Log: s.log})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	r, err := c.Call(ctx, wire.MethodJoin, q)
+	if err != nil {
+		return nil, err
+	}
+	reply, ok := r.(*wire.JoinReply)
+	if !ok {
+		return nil, wire.Errorf(wire.Internal, "join", s.cfg.Name, "the reply is a %T", r)
+	}
+	return reply, nil
 }

@@ -54,15 +54,35 @@ func newRig(t testing.TB, n int, opts ...func(*rig)) *rig {
 	for i := range n {
 		r.nodes = append(r.nodes, &member{Member: r.members[i], dir: filepath.Join(r.dir, r.members[i].Name)})
 	}
+	if err := os.WriteFile(r.right(), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for i := range n {
 		r.start(i)
 	}
+	r.whole()
 	t.Cleanup(func() {
 		for i := range r.nodes {
 			r.stop(i)
 		}
 	})
 	return r
+}
+
+// right is the file that lets the first member begin the cluster.
+func (r *rig) right() string { return filepath.Join(r.dir, "right") }
+
+// whole waits until all members that run vote.
+func (r *rig) whole() {
+	r.t.Helper()
+	eventually(r.t, "all members vote", func() bool {
+		for _, n := range r.nodes {
+			if n.meta != nil && n.meta.group.Voters() != len(r.nodes) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 func overUnix(r *rig) { r.unix = true }
@@ -116,6 +136,9 @@ func (r *rig) tryStart(i int, members []Member, join []*wire.Endpoint) error {
 	c := Config{
 		Dir: n.dir, Name: n.Name, Addr: n.Addr, Key: r.key, Server: srv, Mux: mux, Pool: pool, Members: members, Join: join,
 		Policy: block.Policy{K: 2, M: 1}, LeaseTime: r.lease, Timing: r.timing, Log: testLog(r.t),
+	}
+	if i == 0 {
+		c.Right = r.right()
 	}
 	if r.adjust != nil {
 		r.adjust(&c)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
+	"quernfs/meta/group"
 	"quernfs/meta/state"
 )
 
@@ -24,15 +26,16 @@ type Server struct {
 	wal   RaftLog
 	snaps *snapshots
 	layer *transport.RaftLayer
-	trans *raft.NetworkTransport
-	raft  *raft.Raft
+	group *group.Group
+	raft  *raft.Raft // of group
 	check verifier
-	peers peers
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	down   chan struct{} // closed once raft has shut down
+
+	started chan struct{} // closed once group and raft are set
 
 	mu        sync.Mutex
 	lead      *leader                   // nil: not leading, or not yet able to serve
@@ -44,8 +47,9 @@ type Server struct {
 	closeErr  error
 }
 
-// Open starts the server: it opens or makes Dir, joins raft, and serves on
-// Config.Mux. It returns before there is a leader; see WaitLeader.
+// Open starts the server: it opens or makes Dir, becomes a member of the group,
+// or asks to, and serves on Config.Mux. It returns before there is a leader, and
+// before it is taken in; see WaitLeader.
 func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -54,9 +58,8 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, log: cfg.Log.With("meta", cfg.Name), home: h, turned: make(chan struct{}), endpoints: map[string]*wire.Endpoint{}, down: make(chan struct{})}
+	s := &Server{cfg: cfg, log: cfg.Log.With("meta", cfg.Name), home: h, turned: make(chan struct{}), endpoints: map[string]*wire.Endpoint{}, down: make(chan struct{}), started: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.peers.down = map[raft.ServerID]bool{}
 	s.check.window = cfg.Timing.LeaderLease / 2
 	for _, m := range cfg.Members {
 		s.endpoints[m.Addr] = m.Endpoint
@@ -69,12 +72,6 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.register()
-	if len(cfg.Join) > 0 && !s.member() {
-		if err := s.join(ctx); err != nil {
-			s.Close(context.WithoutCancel(ctx))
-			return nil, err
-		}
-	}
 	return s, nil
 }
 
@@ -100,11 +97,6 @@ func (s *Server) start() error {
 	if err := s.agree(); err != nil {
 		return err
 	}
-	s.layer = transport.NewRaftLayer(s.cfg.Server, s.cfg.Pool, s.cfg.Addr)
-	s.layer.Resolve = s.endpoint
-	s.trans = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: s.layer, MaxPool: 4, Timeout: 10 * time.Second, Logger: logger, MaxRPCsInFlight: 32,
-	})
 	return s.startRaft(logger)
 }
 
@@ -112,7 +104,6 @@ func (s *Server) startRaft(logger *raftLog) error {
 	t := s.cfg.Timing
 	notify := make(chan bool, 64)
 	conf := raft.DefaultConfig()
-	conf.LocalID = raft.ServerID(s.cfg.Name)
 	conf.Logger = logger
 	conf.NotifyCh = notify
 	// A leader is missed after one to two heartbeat times; one round of votes
@@ -126,45 +117,37 @@ func (s *Server) startRaft(logger *raftLog) error {
 	conf.NoSnapshotRestoreOnStart = true // the state is on disk; agree has checked it
 	conf.NoLegacyTelemetry = true
 
-	fresh, err := raft.HasExistingState(s.wal, s.wal, s.snaps)
+	ep := s.cfg.Server.Endpoint()
+	ep.Addr = s.cfg.Addr
+	others := s.others()
+	g, err := group.Open(group.Config{
+		Name: s.cfg.Name, Addr: s.cfg.Addr, Home: record{s.home, s.cfg.Right}, Alone: len(others) == 0, Lost: s.lost(),
+		Logs: s.wal, Stable: s.wal, Snapshots: s.snaps, FSM: s.fsm,
+		Applied: func() group.Position {
+			index, term := s.fsm.state().Applied()
+			return group.Position{Index: index, Term: term}
+		},
+		StateCluster: func() []byte {
+			id, _ := s.fsm.state().ClusterID()
+			return id
+		},
+		Transport: func(g *group.Group, local string) group.Transport {
+			s.layer = transport.NewRaftLayer(s.cfg.Server, s.cfg.Pool, local)
+			s.layer.Resolve, s.layer.Cluster, s.layer.Admit = s.endpoint, g.Cluster, g.Admit
+			return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+				Stream: s.layer, MaxPool: 4, Timeout: 10 * time.Second, Logger: logger, MaxRPCsInFlight: 32,
+			})
+		},
+		Ask: s.askToJoin, Endpoint: ep, Raft: conf, Log: s.log,
+		Damaged: func(err error) { s.fail(s.damaged(err)) },
+	})
 	if err != nil {
 		return s.damaged(err)
 	}
-	if !fresh && len(s.cfg.Join) == 0 {
-		if err := raft.BootstrapCluster(conf, s.wal, s.wal, s.snaps, s.trans, s.firstMembers()); err != nil {
-			return err
-		}
-	}
-	if s.raft, err = raft.NewRaft(conf, s.fsm, s.wal, s.wal, s.snaps, s.trans); err != nil {
-		return s.damaged(err)
-	}
-	s.raft.RegisterObserver(raft.NewObserver(make(chan raft.Observation), false, s.peers.observe))
+	s.group, s.raft = g, g.Raft()
+	close(s.started)
 	s.wg.Go(func() { s.watch(notify) })
-	if c := s.raft.GetConfiguration().Configuration().Servers; len(c) == 1 && string(c[0].ID) == s.cfg.Name {
-		s.wg.Go(s.hurry)
-	}
 	return nil
-}
-
-// hurry has the only voter stand for election at once, by the message with
-// which a leader asks its successor to: there is nobody to wait for.
-func (s *Server) hurry() {
-	q := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(s.cfg.Name), Addr: []byte(s.cfg.Addr)}}
-	if err := s.trans.TimeoutNow(raft.ServerID(s.cfg.Name), raft.ServerAddress(s.cfg.Addr), q, new(raft.TimeoutNowResponse)); err != nil {
-		s.log.Debug("the election starts by its timer", "err", err)
-	}
-}
-
-func (s *Server) firstMembers() raft.Configuration {
-	members := s.cfg.Members
-	if len(members) == 0 {
-		members = []Member{{Name: s.cfg.Name, Addr: s.cfg.Addr}}
-	}
-	var c raft.Configuration
-	for _, m := range members {
-		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(m.Name), Address: raft.ServerAddress(m.Addr)})
-	}
-	return c
 }
 
 // agree brings the state up to the newest snapshot, if a crash came between
@@ -174,11 +157,11 @@ func (s *Server) agree() error {
 	if err != nil {
 		return s.damaged(err)
 	}
-	applied, _ := s.fsm.state().Applied()
-	var snapshot uint64
+	var applied, snapshot group.Position
+	applied.Index, applied.Term = s.fsm.state().Applied()
 	if len(all) > 0 {
-		snapshot = all[0].Index
-		if applied < snapshot {
+		snapshot = group.Position{Index: all[0].Index, Term: all[0].Term}
+		if applied.Index < snapshot.Index {
 			_, r, err := s.snaps.Open(all[0].ID)
 			if err != nil {
 				return s.damaged(err)
@@ -186,28 +169,38 @@ func (s *Server) agree() error {
 			if err := s.fsm.Restore(r); err != nil {
 				return s.damaged(err)
 			}
-			applied, _ = s.fsm.state().Applied()
+			applied.Index, applied.Term = s.fsm.state().Applied()
 		}
 	}
-	first, err1 := s.wal.FirstIndex()
-	last, err2 := s.wal.LastIndex()
-	switch {
-	case err1 != nil || err2 != nil:
-		return s.damaged(errors.Join(err1, err2))
-	case applied > max(last, snapshot):
-		return s.damaged(fmt.Errorf("the state has entry %d, the log ends at %d", applied, max(last, snapshot)))
-	case first > max(applied, snapshot)+1:
-		return s.damaged(fmt.Errorf("the log begins at entry %d, the state ends at %d", first, applied))
+	if err := group.Agree(applied, snapshot, s.wal); err != nil {
+		return s.damaged(err)
 	}
 	return nil
 }
 
-// damaged is the one sentence for a directory that cannot be used as it is.
+// damaged is the one sentence for a directory that cannot be used as it is. A
+// copy of a member's directory has forgotten what it voted and acknowledged
+// since: only the directory of the only member may be put back from one.
 func (s *Server) damaged(err error) error {
-	return &wire.Error{
-		Code: wire.Corrupt, Op: "open metadata server", Object: s.cfg.Dir,
-		Err: fmt.Errorf("%w; restore the directory from a backup, or remove it and let the other members fill it", err),
+	if e, ok := errors.AsType[*wire.Error](err); ok {
+		return e
 	}
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
+		return &wire.Error{Code: wire.CodeOf(err), Op: "open metadata server", Object: s.cfg.Dir, Err: err}
+	}
+	what := "remove the directory and start the server again: the others fill it"
+	if len(s.others()) == 0 {
+		what = "restore the directory from a copy"
+	}
+	return &wire.Error{
+		Code: wire.Corrupt, Op: "open metadata server", Object: s.cfg.Dir, Err: fmt.Errorf("%w; %s", err, what),
+	}
+}
+
+// lost is what the only member says when its directory is empty and it has no
+// right to begin anew.
+func (s *Server) lost() string {
+	return fmt.Sprintf("the metadata of this filesystem is gone: %s is empty, and there is no other metadata server to fill it; restore it from a copy%s", s.cfg.Dir, s.cfg.LostHint)
 }
 
 // watch follows raft's word on who leads.
@@ -259,10 +252,10 @@ func (s *Server) leading(op string) (*leader, error) {
 // notLeader says who leads, if that is known and somebody else.
 func (s *Server) notLeader(op string) error {
 	addr, id := s.raft.LeaderWithID()
-	if string(id) == s.cfg.Name {
+	if id == s.group.ID() {
 		addr = "" // it has been elected and cannot serve yet
 	}
-	return &wire.Error{Code: wire.NotLeader, Op: op, Object: s.cfg.Name, Leader: string(addr)}
+	return &wire.Error{Code: wire.NotLeader, Op: op, Object: s.cfg.Name, Leader: group.AddrOf(addr)}
 }
 
 func (s *Server) endpoint(addr string) *wire.Endpoint {
@@ -288,7 +281,7 @@ func (s *Server) WaitLeader(ctx context.Context) error {
 		if failed != nil {
 			return failed
 		}
-		if _, id := s.raft.LeaderWithID(); l != nil || id != "" && string(id) != s.cfg.Name {
+		if _, id := s.raft.LeaderWithID(); l != nil || id != "" && id != s.group.ID() {
 			return nil
 		}
 		t := time.NewTimer(20 * time.Millisecond)
@@ -297,6 +290,9 @@ func (s *Server) WaitLeader(ctx context.Context) error {
 		case <-t.C: // another server's election makes no noise here
 		case <-ctx.Done():
 			t.Stop()
+			if err := s.group.Waiting(); err != nil {
+				return &wire.Error{Code: wire.Unavailable, Op: "wait for a leader", Object: s.cfg.Name, Err: err}
+			}
 			return wire.Errorf(wire.Unavailable, "wait for a leader", s.cfg.Name, "none was elected in time: are more than half of the members running?")
 		case <-s.ctx.Done():
 			t.Stop()
@@ -354,7 +350,13 @@ func (s *Server) fail(err error) {
 	if first {
 		s.log.Error("the metadata state failed, this server stops", "err", err)
 		s.cancel()
-		s.wg.Go(func() { s.raft.Shutdown().Error() })
+		s.wg.Go(func() {
+			select {
+			case <-s.started:
+				s.raft.Shutdown().Error()
+			case <-s.down:
+			}
+		})
 	}
 }
 
@@ -362,7 +364,7 @@ func (s *Server) fail(err error) {
 // replay. It may be called twice.
 func (s *Server) Close(ctx context.Context) error {
 	s.closeOnce.Do(func() {
-		if s.raft.State() == raft.Leader && s.voters() > 1 {
+		if s.raft.State() == raft.Leader && s.group.Voters() > 1 {
 			s.within(ctx, 2*time.Second, func() error { return s.raft.LeadershipTransfer().Error() })
 		}
 		s.cancel()
@@ -399,14 +401,11 @@ func (s *Server) within(ctx context.Context, d time.Duration, f func() error) {
 func (s *Server) stop() error {
 	s.cancel()
 	var errs []error
-	if s.raft != nil {
-		errs = append(errs, s.raft.Shutdown().Error())
+	if s.group != nil {
+		errs = append(errs, s.group.Close())
 	}
 	close(s.down)
 	s.wg.Wait()
-	if s.trans != nil {
-		errs = append(errs, s.trans.Close())
-	}
 	if s.wal != nil {
 		errs = append(errs, s.wal.Close())
 	}
@@ -432,16 +431,6 @@ func (s *Server) settled(f raft.Future) error {
 	default:
 		return raft.ErrRaftShutdown
 	}
-}
-
-func (s *Server) voters() int {
-	n := 0
-	for _, m := range s.raft.GetConfiguration().Configuration().Servers {
-		if m.Suffrage == raft.Voter {
-			n++
-		}
-	}
-	return n
 }
 
 // register serves the methods.

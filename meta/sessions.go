@@ -7,6 +7,7 @@ import (
 
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
+	"quernfs/meta/group"
 )
 
 const helloWait = 10 * time.Second // from the opening of a stream to its Hello
@@ -73,8 +74,8 @@ func (s *Server) session(ctx context.Context, _ transport.Peer, out transport.St
 		w := &wire.Welcome{Code: uint32(wire.CodeOf(err))}
 		if wire.CodeOf(err) == wire.NotLeader {
 			addr, id := s.raft.LeaderWithID()
-			if string(id) != s.cfg.Name {
-				w.Leader = string(addr)
+			if id != s.group.ID() {
+				w.Leader = group.AddrOf(addr)
 			}
 		}
 		return out.Send(&wire.Push{Op: &wire.Push_Welcome{Welcome: w}})

@@ -4,6 +4,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"quernfs/internal/wire"
+	"quernfs/meta/group"
 )
 
 // maxStatusScan bounds the blocks looked at to tell degraded from lost.
@@ -98,12 +99,12 @@ func (l *leader) members() []*wire.MemberStatus {
 	s := l.s
 	var out []*wire.MemberStatus
 	for _, m := range s.raft.GetConfiguration().Configuration().Servers {
-		st := &wire.MemberStatus{Name: string(m.ID), Addr: string(m.Address), Voter: m.Suffrage == raft.Voter}
-		if string(m.ID) == s.cfg.Name {
+		st := &wire.MemberStatus{Name: group.NameOf(m.ID), Addr: group.AddrOf(m.Address), Voter: m.Suffrage == raft.Voter}
+		if m.ID == s.group.ID() {
 			st.Leader, st.Alive = true, true
 			st.Applied, _ = s.fsm.state().Applied()
 		} else {
-			st.Alive = s.peers.alive(m.ID)
+			st.Alive = s.group.Alive(m.ID)
 		}
 		out = append(out, st)
 	}

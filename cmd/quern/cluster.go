@@ -10,7 +10,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"quernfs/internal/block"
 	"quernfs/internal/transport"
@@ -216,7 +218,7 @@ func prepareDir(dir string) error {
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case name == "lock" || name == "run" || name == "quern.yaml":
-		case name == "pki" || name == "cluster.key" || name == "cluster.json.new":
+		case name == "pki" || name == "cluster.key" || name == "cluster.json.new" || strings.HasPrefix(name, beginPrefix):
 			// Made before cluster.json, by an attempt that ended too soon;
 			// nothing can have been stored under them.
 		case strings.HasPrefix(name, "meta-") || strings.HasPrefix(name, "chunkd-"):
@@ -225,9 +227,11 @@ func prepareDir(dir string) error {
 			return fmt.Errorf("%s is not empty (%s) and is no data directory of QuernFS: name a new or an empty one", dir, name)
 		}
 	}
-	for _, name := range []string{"pki", "cluster.key", "cluster.json.new"} {
-		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
-			return err
+	for _, e := range entries {
+		if name := e.Name(); slices.Contains([]string{"pki", "cluster.key", "cluster.json.new"}, name) || strings.HasPrefix(name, beginPrefix) {
+			if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+				return err
+			}
 		}
 	}
 	return os.MkdirAll(filepath.Join(dir, "run"), 0o711)
@@ -274,7 +278,58 @@ func initHome(dir string, c cluster) (*home, error) {
 			return nil, err
 		}
 	}
+	if err := h.mayBegin(); err != nil {
+		return nil, err
+	}
 	return h, h.save()
+}
+
+// beginPrefix begins the name of the file that gives a metadata server the right
+// to begin the cluster, which one of them has, once. It is no part of any
+// bundle: a server that comes back without its state must not have it.
+const beginPrefix = "begin-"
+
+func (h *home) beginPath(member string) string { return h.path(beginPrefix + member) }
+
+// mayBegin gives the first metadata server the right to begin the cluster.
+func (h *home) mayBegin() error {
+	name := h.Members[0].Name
+	return writeDurably(h.beginPath(name), []byte(name+" may begin the cluster, once. It removes this file when it has.\n"), 0o600)
+}
+
+// metadataGone: this host had all metadata servers of a filesystem, and none of
+// them has its log any more.
+func (h *home) metadataGone() bool {
+	for _, m := range h.Members {
+		for _, path := range []string{h.path(m.Name, "log"), h.beginPath(m.Name)} {
+			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+				return false
+			}
+		}
+	}
+	return len(h.Nodes) > 0 // else the others are on other hosts
+}
+
+// setAside moves what belonged to the lost filesystem away, so that a new one
+// can begin, and returns where it is.
+func (h *home) setAside() (string, error) {
+	aside := h.path("lost-" + time.Now().UTC().Format("20060102-150405"))
+	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return "", err
+	}
+	var names []string
+	for _, m := range h.Members {
+		names = append(names, m.Name)
+	}
+	for _, n := range h.Nodes {
+		names = append(names, n.Name)
+	}
+	for _, name := range names {
+		if err := os.Rename(h.path(name), filepath.Join(aside, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	return aside, h.mayBegin()
 }
 
 func (h *home) issue(ca *transport.Authority, role, name string, hosts ...string) error {

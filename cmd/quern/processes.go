@@ -146,6 +146,9 @@ func upProcesses(ctx context.Context, h *home, opts upOptions, out io.Writer, lo
 	}()
 	for i, group := range []map[string][]string{metas, chunks, mounts} {
 		if i == 1 {
+			if err := p.awaitVoters(ctx); err != nil {
+				return err
+			}
 			// Before anything that waits for the leader: it waits for these.
 			p.endStaleSessions(ctx, "", h.metaEndpoints())
 		}

@@ -25,6 +25,7 @@ type upOptions struct {
 	processes    bool
 	agents       int
 	jobsPerUser  uint32
+	anew         bool // the metadata is gone: begin a new filesystem
 	mountFlags   mountFlags
 
 	// Which of the flags were given; the others follow what DIR has.
@@ -75,6 +76,7 @@ again (see "quern start"). They outlive this command if it is killed by SIGKILL;
 	flags.IntVar(&o.chunkServers, "chunk-servers", 6, "chunk servers")
 	flags.BoolVar(&o.processes, "processes", false, "run each role as a process of its own")
 	flags.IntVar(&o.agents, "agents", 0, "with --processes: so many agents, each beside a chunk server as if the two were a host of their own; the mount then runs no tasks")
+	flags.BoolVar(&o.anew, "new-filesystem", false, "where the metadata of the filesystem in DIR is gone, begin a new, empty one; what the chunk servers hold is kept in DIR/lost-DATE")
 	jobsFlag(flags, &o.jobsPerUser)
 	o.mountFlags.add(flags, true)
 	return cmd
@@ -107,7 +109,7 @@ func up(ctx context.Context, o upOptions, out io.Writer, log *slog.Logger) error
 		return err
 	}
 	defer lock.release()
-	h, err := o.open(dir)
+	h, err := o.open(dir, log)
 	if err != nil {
 		return err
 	}
@@ -132,7 +134,7 @@ func up(ctx context.Context, o upOptions, out io.Writer, log *slog.Logger) error
 
 // open makes or opens the data directory, and checks that what it has and what
 // the flags ask for agree.
-func (o upOptions) open(dir string) (*home, error) {
+func (o upOptions) open(dir string, log *slog.Logger) (*home, error) {
 	if !isHome(dir) {
 		if o.processes && !o.metaSet {
 			o.metaServers = 3
@@ -152,6 +154,18 @@ func (o upOptions) open(dir string) (*home, error) {
 	h, err := openHome(dir)
 	if err != nil {
 		return nil, err
+	}
+	switch {
+	case h.metadataGone() && !o.anew:
+		return nil, fmt.Errorf("the metadata of the filesystem in %s is gone (there is no %s), and without it what the chunk servers hold cannot be read%s", dir, memberNames(h), "; restore it from a copy"+h.lostHint())
+	case h.metadataGone():
+		aside, err := h.setAside()
+		if err != nil {
+			return nil, err
+		}
+		log.Warn("a new filesystem is begun; what is left of the lost one is kept", "kept in", aside)
+	case o.anew:
+		return nil, usagef("--new-filesystem: the metadata of the filesystem in %s is not gone; name another --data for a new one", dir)
 	}
 	switch {
 	case o.policySet && o.policy != h.Policy:
@@ -179,6 +193,14 @@ func checkPolicy(text string, servers int) error {
 			text, policy.Shards(), servers, policy.Shards(), max(0, servers-1))
 	}
 	return nil
+}
+
+// lostHint ends the sentence that says that the metadata is gone.
+func (h *home) lostHint() string {
+	if len(h.Nodes) > 0 {
+		return ", or begin a new, empty filesystem with `quern up --new-filesystem`"
+	}
+	return ", or make a new cluster with `quern init` in another directory"
 }
 
 func (o upOptions) announce(out io.Writer, h *home) {
@@ -211,6 +233,9 @@ func upEmbedded(ctx context.Context, h *home, o upOptions, out io.Writer, log *s
 		if _, err := p.startMeta(ctx, m, m.Addr); err != nil {
 			return err
 		}
+	}
+	if err := p.awaitVoters(ctx); err != nil {
+		return err
 	}
 	// Before anything that waits for the leader: it waits for these.
 	p.endStaleSessions(ctx, "", h.metaEndpoints())

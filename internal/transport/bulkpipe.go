@@ -83,7 +83,7 @@ func (c *framedConn) CallBulk(ctx context.Context, m wire.Method, req proto.Mess
 	defer cancel()
 	b := c.takeIdle()
 	if b == nil {
-		p, r, _, err := c.open(ctx, useBulk, m)
+		p, r, _, err := c.open(ctx, useBulk, m, nil)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -175,7 +175,7 @@ func (c *framedConn) CallFile(ctx context.Context, m wire.Method, req proto.Mess
 	defer c.leave()
 	ctx, cancel := withDefault(ctx)
 	defer cancel()
-	p, r, files, err := c.open(ctx, useFiles, m)
+	p, r, files, err := c.open(ctx, useFiles, m, nil)
 	if err != nil {
 		return nil, nil, err
 	}

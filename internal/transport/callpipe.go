@@ -46,7 +46,7 @@ func (c *framedConn) addCallPipe(ctx context.Context, i int) (*callPipe, error) 
 	if p := c.calls[i].Load(); p != nil {
 		return p, nil
 	}
-	p, r, _, err := c.open(ctx, useCalls, 0)
+	p, r, _, err := c.open(ctx, useCalls, 0, nil)
 	if err != nil {
 		return nil, err
 	}

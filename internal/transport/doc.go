@@ -47,7 +47,7 @@
 //	(files)       a bulkPipe whose reply has a descriptor beside its first byte
 //	              (SCM_RIGHTS); Unix only
 //	framedStream  one stream of messages
-//	rawPipe       raft's own bytes
+//	rawPipe       raft's own bytes; its opening says which member and cluster are meant
 //
 // A long request (over smallMessage) goes over a bulk pipe, so that calls never
 // wait behind it. A pipe opened anew for each call would cost two to ten times

@@ -174,8 +174,9 @@ func (c *framedConn) fault(m wire.Method, err error) error {
 	return lostError(m, c.peer, err)
 }
 
-// open makes a pipe for use, past its accept.
-func (c *framedConn) open(ctx context.Context, use uint32, m wire.Method) (pipe, *frameReader, *fileReader, error) {
+// open makes a pipe for use, past its accept. meant, if set, says whom a raw
+// stream is meant for.
+func (c *framedConn) open(ctx context.Context, use uint32, m wire.Method, meant *wire.Opening) (pipe, *frameReader, *fileReader, error) {
 	p, err := c.link.open(ctx)
 	if err != nil {
 		switch ctxErr := ctx.Err(); {
@@ -198,7 +199,7 @@ func (c *framedConn) open(ctx context.Context, use uint32, m wire.Method) (pipe,
 	} else {
 		r = newFrameReader(p)
 	}
-	err = c.greet(p, r, use, m)
+	err = c.greet(p, r, use, m, meant)
 	if !stop() {
 		err = waitError(ctx.Err(), m, c.peer)
 	}
@@ -210,8 +211,11 @@ func (c *framedConn) open(ctx context.Context, use uint32, m wire.Method) (pipe,
 }
 
 // greet sends the opening and waits for the answer.
-func (c *framedConn) greet(p pipe, r *frameReader, use uint32, m wire.Method) error {
-	o := &wire.Opening{Use: use, Method: uint32(m), Role: c.hello.Role, Name: c.hello.Name}
+func (c *framedConn) greet(p pipe, r *frameReader, use uint32, m wire.Method, meant *wire.Opening) error {
+	o := &wire.Opening{
+		Use: use, Method: uint32(m), Role: c.hello.Role, Name: c.hello.Name,
+		Target: meant.GetTarget(), Cluster: meant.GetCluster(),
+	}
 	frame, err := appendFrame(nil, header{kind: frameOpen, method: m}, o, proto.Size(o))
 	if err != nil {
 		return err

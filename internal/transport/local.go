@@ -256,13 +256,16 @@ func (c *localConn) Stream(ctx context.Context, m wire.Method) (Stream, error) {
 }
 
 // OpenRaw joins the caller with the server's raw handler.
-func (c *localConn) OpenRaw(ctx context.Context, m wire.Method) (net.Conn, error) {
+func (c *localConn) OpenRaw(ctx context.Context, m wire.Method, meant *wire.Opening) (net.Conn, error) {
 	r, err := c.server.cfg.Mux.route(m, c.peer)
 	if err != nil {
 		return nil, err
 	}
 	if r.raw == nil {
 		return nil, wire.Errorf(wire.Invalid, m.String(), c.name, "it is not a raw stream")
+	}
+	if err := r.admit(meant); err != nil {
+		return nil, carried(err)
 	}
 	mine, theirs := net.Pipe()
 	if !c.server.goStream(func(sctx context.Context) {

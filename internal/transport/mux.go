@@ -29,6 +29,7 @@ type route struct {
 	call   Handler
 	stream StreamHandler
 	raw    rawHandler
+	admit  func(*wire.Opening) error // of raw: refuses a stream before it begins
 }
 
 // rawHandler takes over a stream of bytes; it owns conn.
@@ -53,9 +54,9 @@ func (m *Mux) HandleStream(method wire.Method, roles []string, h StreamHandler) 
 	m.add(method, route{roles: slices.Clone(roles), stream: h})
 }
 
-// handleRaw serves byte streams of method; a nil h takes the route away.
-func (m *Mux) handleRaw(method wire.Method, roles []string, h rawHandler) {
-	m.add(method, route{roles: slices.Clone(roles), raw: h})
+// handleRaw serves byte streams of method that admit lets in.
+func (m *Mux) handleRaw(method wire.Method, roles []string, admit func(*wire.Opening) error, h rawHandler) {
+	m.add(method, route{roles: slices.Clone(roles), raw: h, admit: admit})
 }
 
 func (m *Mux) add(method wire.Method, r route) {

@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,16 +13,23 @@ import (
 )
 
 // RawConn is a Conn that can also open streams of bytes, as all of this package
-// can.
+// can. meant says for whom a stream is, see wire.Opening; nil: for whoever serves
+// the method.
 type RawConn interface {
 	Conn
-	OpenRaw(ctx context.Context, m wire.Method) (net.Conn, error)
+	OpenRaw(ctx context.Context, m wire.Method, meant *wire.Opening) (net.Conn, error)
 }
 
 // RaftLayer carries the traffic of hashicorp/raft over the connections of a
-// Pool: a raft.StreamLayer whose addresses are the host:port that meta servers
-// advertise.
+// Pool: a raft.StreamLayer. Where it dials, an address says which member is
+// meant and where that is (RaftTarget): who answers there may be another one by
+// now, and must not be taken for it.
 type RaftLayer struct {
+	// Cluster, if set, says which cluster this member belongs to, and Admit
+	// refuses a stream that is meant for another member, or comes from another
+	// cluster. Set them before the first Dial.
+	Cluster func() []byte
+	Admit   func(target string, cluster []byte) error
 	// Resolve finds the endpoint of a meta server by its address, so that the
 	// short cuts within a host and a process are taken. nil, or a nil answer:
 	// the address alone. Set it before the first Dial.
@@ -48,8 +56,27 @@ func NewRaftLayer(server *Server, pool *Pool, advertise string) *RaftLayer {
 		incoming:  make(chan net.Conn),
 		closed:    make(chan struct{}),
 	}
-	server.cfg.Mux.handleRaw(wire.MethodRaft, []string{"meta"}, l.take)
+	server.cfg.Mux.handleRaw(wire.MethodRaft, []string{"meta"}, l.admit, l.take)
 	return l
+}
+
+// RaftTarget is the address to dial for the member id at addr. Of addr, what
+// follows a slash tells incarnations of the member apart, and is not dialed.
+func RaftTarget(id, addr string) string { return id + "|" + addr }
+
+func cutTarget(target string) (id, addr string) {
+	if i := strings.LastIndexByte(target, '|'); i >= 0 {
+		id, target = target[:i], target[i+1:]
+	}
+	addr, _, _ = strings.Cut(target, "/")
+	return id, addr
+}
+
+func (l *RaftLayer) admit(o *wire.Opening) error {
+	if l.Admit == nil {
+		return nil
+	}
+	return l.Admit(o.GetTarget(), o.GetCluster())
 }
 
 // take hands an incoming stream to Accept.
@@ -73,22 +100,27 @@ func (l *RaftLayer) Accept() (net.Conn, error) {
 	}
 }
 
-// Dial opens a stream to the meta server that advertises address.
+// Dial opens a stream to a meta server, see RaftTarget.
 func (l *RaftLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
+	id, addr := cutTarget(string(address))
+	meant := &wire.Opening{Target: id}
+	if l.Cluster != nil {
+		meant.Cluster = l.Cluster()
+	}
 	var ep *wire.Endpoint
 	if l.Resolve != nil {
-		ep = l.Resolve(string(address))
+		ep = l.Resolve(addr)
 	}
 	if ep == nil {
-		ep = &wire.Endpoint{Addr: string(address)}
+		ep = &wire.Endpoint{Addr: addr}
 	}
 	c, err := l.pool.Get(ctx, ep)
 	if err != nil {
 		return nil, err
 	}
-	return c.(RawConn).OpenRaw(ctx, wire.MethodRaft)
+	return c.(RawConn).OpenRaw(ctx, wire.MethodRaft, meant)
 }
 
 // Addr is the advertised address.

@@ -68,7 +68,7 @@ func (s *Server) servePipe(ctx context.Context, p pipe, peer Peer) {
 	case useStream:
 		sp.serveStream(wire.Method(opening.GetMethod()))
 	case useRaw:
-		sp.serveRaw(wire.Method(opening.GetMethod()))
+		sp.serveRaw(wire.Method(opening.GetMethod()), opening)
 	default:
 		sp.refuse(wire.Errorf(wire.Unsupported, "connect", "", "a pipe for use %d is not known here", sp.use))
 	}
@@ -364,10 +364,13 @@ func (sp *servedPipe) serveStream(m wire.Method) {
 }
 
 // serveRaw gives the pipe to the handler, which closes it.
-func (sp *servedPipe) serveRaw(m wire.Method) {
+func (sp *servedPipe) serveRaw(m wire.Method, opening *wire.Opening) {
 	r, err := sp.s.cfg.Mux.route(m, sp.peer)
 	if err == nil && r.raw == nil {
 		err = wire.Errorf(wire.Invalid, m.String(), "", "it is not a raw stream")
+	}
+	if err == nil {
+		err = r.admit(opening)
 	}
 	if err != nil {
 		sp.refuse(err)

@@ -163,7 +163,7 @@ func (c *framedConn) Stream(ctx context.Context, m wire.Method) (Stream, error) 
 	}
 	opening, cancel := withDefault(ctx)
 	defer cancel()
-	p, r, _, err := c.open(opening, useStream, m)
+	p, r, _, err := c.open(opening, useStream, m, nil)
 	if err != nil {
 		c.leave()
 		return nil, err
@@ -185,14 +185,14 @@ func (c *framedConn) Stream(ctx context.Context, m wire.Method) (Stream, error) 
 }
 
 // OpenRaw opens a stream of bytes. It outlives ctx; its user closes it.
-func (c *framedConn) OpenRaw(ctx context.Context, m wire.Method) (net.Conn, error) {
+func (c *framedConn) OpenRaw(ctx context.Context, m wire.Method, meant *wire.Opening) (net.Conn, error) {
 	if err := c.enter(m); err != nil {
 		return nil, err
 	}
 	defer c.leave()
 	ctx, cancel := withDefault(ctx)
 	defer cancel()
-	p, r, _, err := c.open(ctx, useRaw, m)
+	p, r, _, err := c.open(ctx, useRaw, m, meant)
 	if err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ const (
 	MethodBadShard  Method = 14 // BadShard → Empty
 	MethodHeartbeat Method = 15 // Heartbeat → HeartbeatReply
 	MethodPoll      Method = 16 // Poll → PollReply
-	MethodJoin      Method = 17 // JoinMeta → Empty
+	MethodJoin      Method = 17 // JoinMeta → JoinReply
 	MethodRaft      Method = 18 // raw stream: hashicorp/raft's own traffic
 
 	// Served by chunkd (and edge).
@@ -43,7 +43,7 @@ var Shapes = map[Method]Shape{
 	MethodBadShard:  {"bad-shard", func() proto.Message { return new(BadShard) }, func() proto.Message { return new(Empty) }},
 	MethodHeartbeat: {"heartbeat", func() proto.Message { return new(Heartbeat) }, func() proto.Message { return new(HeartbeatReply) }},
 	MethodPoll:      {"poll", func() proto.Message { return new(Poll) }, func() proto.Message { return new(PollReply) }},
-	MethodJoin:      {"join", func() proto.Message { return new(JoinMeta) }, func() proto.Message { return new(Empty) }},
+	MethodJoin:      {"join", func() proto.Message { return new(JoinMeta) }, func() proto.Message { return new(JoinReply) }},
 	MethodPutShard:  {"put-shard", func() proto.Message { return new(PutShard) }, func() proto.Message { return new(PutShardReply) }},
 	MethodGetShard:  {"get-shard", func() proto.Message { return new(GetShard) }, func() proto.Message { return new(GetShardReply) }},
 	MethodOpenShard: {"open-shard", func() proto.Message { return new(OpenShard) }, func() proto.Message { return new(OpenShardReply) }},

@@ -11307,12 +11307,18 @@ func (x *Assignment) GetTask() *Task {
 	return nil
 }
 
-// JoinMeta asks the leader to make the sender a voter.
+// JoinMeta asks the leader to take the sender in: at first as a member without
+// a vote, then, once it has caught up, with one. It is sent again until the
+// answer says that it votes. See meta/group.
 type JoinMeta struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
 	Endpoint      *Endpoint              `protobuf:"bytes,2,opt,name=endpoint" json:"endpoint,omitempty"`
 	Leave         bool                   `protobuf:"varint,3,opt,name=leave" json:"leave,omitempty"`
+	Id            string                 `protobuf:"bytes,4,opt,name=id" json:"id,omitempty"`            // of raft: the name, or NAME/INCARNATION after a start with an empty directory
+	Addr          string                 `protobuf:"bytes,5,opt,name=addr" json:"addr,omitempty"`        // of raft
+	Cluster       []byte                 `protobuf:"bytes,6,opt,name=cluster" json:"cluster,omitempty"`  // that it belongs to; empty: it does not know yet
+	Applied       uint64                 `protobuf:"varint,7,opt,name=applied" json:"applied,omitempty"` // the last entry of the log that it has applied
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -11368,6 +11374,102 @@ func (x *JoinMeta) GetLeave() bool {
 	return false
 }
 
+func (x *JoinMeta) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinMeta) GetAddr() string {
+	if x != nil {
+		return x.Addr
+	}
+	return ""
+}
+
+func (x *JoinMeta) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *JoinMeta) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+type JoinReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Voter         bool                   `protobuf:"varint,1,opt,name=voter" json:"voter,omitempty"`
+	Applied       uint64                 `protobuf:"varint,2,opt,name=applied" json:"applied,omitempty"` // by the leader: how far the sender has to come
+	Cluster       []byte                 `protobuf:"bytes,3,opt,name=cluster" json:"cluster,omitempty"`
+	Refused       string                 `protobuf:"bytes,4,opt,name=refused" json:"refused,omitempty"` // for good: why the sender does not belong here
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinReply) Reset() {
+	*x = JoinReply{}
+	mi := &file_quern_proto_msgTypes[136]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinReply) ProtoMessage() {}
+
+func (x *JoinReply) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[136]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
+func (*JoinReply) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{136}
+}
+
+func (x *JoinReply) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *JoinReply) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *JoinReply) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *JoinReply) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 // Opening is the first message on every stream or socket between two
 // processes (internal/transport): what it will carry. role and name count on a
 // Unix socket only; over QUIC the certificate says who calls.
@@ -11377,13 +11479,15 @@ type Opening struct {
 	Method        uint32                 `protobuf:"varint,2,opt,name=method" json:"method,omitempty"` // of the stream, if it carries one
 	Role          string                 `protobuf:"bytes,3,opt,name=role" json:"role,omitempty"`
 	Name          string                 `protobuf:"bytes,4,opt,name=name" json:"name,omitempty"`
+	Target        string                 `protobuf:"bytes,5,opt,name=target" json:"target,omitempty"`   // of raft's streams: the id of the member that is meant
+	Cluster       []byte                 `protobuf:"bytes,6,opt,name=cluster" json:"cluster,omitempty"` // and the cluster that the caller belongs to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[136]
+	mi := &file_quern_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11395,7 +11499,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[136]
+	mi := &file_quern_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11408,7 +11512,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{136}
+	return file_quern_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -11439,6 +11543,20 @@ func (x *Opening) GetName() string {
 	return ""
 }
 
+func (x *Opening) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Opening) GetCluster() []byte {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
 // Failure is how an error travels in place of a reply.
 type Failure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -11453,7 +11571,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[137]
+	mi := &file_quern_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11465,7 +11583,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[137]
+	mi := &file_quern_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11478,7 +11596,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{137}
+	return file_quern_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -12431,16 +12549,27 @@ const file_quern_proto_rawDesc = "" +
 	"Assignment\x12\x1c\n" +
 	"\x03job\x18\x01 \x01(\v2\n" +
 	".quern.JobR\x03job\x12\x1f\n" +
-	"\x04task\x18\x02 \x01(\v2\v.quern.TaskR\x04task\"a\n" +
+	"\x04task\x18\x02 \x01(\v2\v.quern.TaskR\x04task\"\xb9\x01\n" +
 	"\bJoinMeta\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12+\n" +
 	"\bendpoint\x18\x02 \x01(\v2\x0f.quern.EndpointR\bendpoint\x12\x14\n" +
-	"\x05leave\x18\x03 \x01(\bR\x05leave\"[\n" +
+	"\x05leave\x18\x03 \x01(\bR\x05leave\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\x12\x12\n" +
+	"\x04addr\x18\x05 \x01(\tR\x04addr\x12\x18\n" +
+	"\acluster\x18\x06 \x01(\fR\acluster\x12\x18\n" +
+	"\aapplied\x18\a \x01(\x04R\aapplied\"o\n" +
+	"\tJoinReply\x12\x14\n" +
+	"\x05voter\x18\x01 \x01(\bR\x05voter\x12\x18\n" +
+	"\aapplied\x18\x02 \x01(\x04R\aapplied\x12\x18\n" +
+	"\acluster\x18\x03 \x01(\fR\acluster\x12\x18\n" +
+	"\arefused\x18\x04 \x01(\tR\arefused\"\x8d\x01\n" +
 	"\aOpening\x12\x10\n" +
 	"\x03use\x18\x01 \x01(\rR\x03use\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\rR\x06method\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"w\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x16\n" +
+	"\x06target\x18\x05 \x01(\tR\x06target\x12\x18\n" +
+	"\acluster\x18\x06 \x01(\fR\acluster\"w\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x0e\n" +
 	"\x02op\x18\x02 \x01(\tR\x02op\x12\x16\n" +
@@ -12483,7 +12612,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 138)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 139)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(Drop)(0),              // 1: quern.Drop
@@ -12625,8 +12754,9 @@ var file_quern_proto_goTypes = []any{
 	(*PollReply)(nil),      // 137: quern.PollReply
 	(*Assignment)(nil),     // 138: quern.Assignment
 	(*JoinMeta)(nil),       // 139: quern.JoinMeta
-	(*Opening)(nil),        // 140: quern.Opening
-	(*Failure)(nil),        // 141: quern.Failure
+	(*JoinReply)(nil),      // 140: quern.JoinReply
+	(*Opening)(nil),        // 141: quern.Opening
+	(*Failure)(nil),        // 142: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	5,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -12897,7 +13027,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   138,
+			NumMessages:   139,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
