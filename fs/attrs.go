@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"slices"
+
 	"quernfs/internal/wire"
 )
 
@@ -110,6 +112,31 @@ func (d *deferred) settle(a *wire.Attr) {
 	}
 }
 
+// under makes d what it would be if the changes of o had come before its own.
+func (d *deferred) under(o deferred) {
+	below := o
+	below.mask &^= d.mask
+	if below.mask&wire.SetMode != 0 {
+		d.mode = below.mode
+	}
+	if below.mask&wire.SetUID != 0 {
+		d.uid = below.uid
+	}
+	if below.mask&wire.SetGID != 0 {
+		d.gid = below.gid
+	}
+	if below.mask&wire.SetAtime != 0 {
+		d.atime = below.atime
+	}
+	if below.mask&wire.SetMtime != 0 {
+		d.mtime = below.mtime
+	}
+	if below.mask&wire.SetCtime != 0 {
+		d.ctime = below.ctime
+	}
+	d.mask |= below.mask
+}
+
 // killSuid returns mode without the bits that a write or a chown takes away.
 // member: the caller is in the file's group, or privileged.
 func killSuid(mode uint32, member bool) uint32 {
@@ -121,6 +148,11 @@ func killSuid(mode uint32, member bool) uint32 {
 		mode &^= bitSGID
 	}
 	return mode
+}
+
+// inGroup says whether gid is among the groups of cred, or cred is privileged.
+func inGroup(cred *wire.Cred, gid uint32) bool {
+	return cred.GetUid() == 0 || cred.GetGid() == gid || slices.Contains(cred.GetGroups(), gid)
 }
 
 // planLocal decides whether a change of attributes may be made here and now by

@@ -72,6 +72,17 @@ func TestDeferred(t *testing.T) {
 	}
 }
 
+func TestDeferredUnder(t *testing.T) {
+	var carried, d deferred
+	carried.set(&wire.SetAttr{Mask: wire.SetMode | wire.SetMtime | wire.SetUID, Mode: 0o700, MtimeNs: 1, Uid: 5})
+	d.set(&wire.SetAttr{Mask: wire.SetMtime | wire.SetCtime, MtimeNs: 2, CtimeNs: 2})
+	d.under(carried)
+	want := deferred{mask: wire.SetMode | wire.SetMtime | wire.SetUID | wire.SetCtime, mode: 0o700, uid: 5, mtime: 2, ctime: 2}
+	if d != want {
+		t.Errorf("%+v, want %+v", d, want)
+	}
+}
+
 func TestKillSuid(t *testing.T) {
 	for _, c := range []struct {
 		mode   uint32

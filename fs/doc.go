@@ -95,7 +95,15 @@
 // Under WRITE, times, mode and owner of a regular file are changed here (planLocal)
 // and go with the next commit. What meta is to judge by them waits for that
 // commit first (settle): a removal from a sticky directory by one who is not root,
-// an ACL, a truncate by path.
+// an ACL, a truncate by path. A command that changes content takes them along
+// (doAfter; before, in the message): meta sets them first, and then does what the
+// command does to attributes. Committed later, a mode would bring back the suid that
+// a stranger's truncate had taken away, and a time the one from before a punch.
+//
+// The bits and capabilities that a change of content takes away are those that
+// Linux's own filesystems take: suid, and sgid where the group may execute or who
+// changes it is not in the group, unless root does; security.capability always. Of a
+// write the kernel says whether it takes them, of all else meta judges.
 //
 // # What a file occupies
 //

@@ -93,11 +93,11 @@ func (fs *FS) accessed(in *inode) {
 
 // writing is what one write asks for.
 type writing struct {
-	off      int64
-	append   bool // O_APPEND: off is only what the kernel believes
-	killSuid bool
-	cached   bool // the bytes are in the kernel's cache at off
-	back     bool // it writes back a mapping
+	off    int64
+	append bool              // O_APPEND: off is only what the kernel believes
+	kill   func() *wire.Cred // who writes, if the write takes suid and sgid away; nil: it does not
+	cached bool              // the bytes are in the kernel's cache at off
+	back   bool              // it writes back a mapping
 }
 
 // write writes to a file, into memory: data reaches the servers by fsync,
@@ -125,7 +125,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 	}
 	n, err := in.file.WriteAt(ctx, p, off)
 	if n > 0 {
-		fs.modified(in, w.killSuid)
+		fs.modified(in, w.kill)
 		in.mu.Lock()
 		in.tells = false // the kernel asks again after a write
 		in.mu.Unlock()
@@ -152,19 +152,18 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 const timeGrain = int64(time.Millisecond)
 
 // modified moves the times of a file that was written, in an operation under
-// the write lease.
-func (fs *FS) modified(in *inode, kill bool) {
+// the write lease. kill: who wrote, if that takes suid and sgid away.
+func (fs *FS) modified(in *inode, kill func() *wire.Cred) {
 	now := fs.now()
 	set := &wire.SetAttr{Mask: wire.SetMtime | wire.SetCtime, MtimeNs: now, CtimeNs: now}
 	in.mu.Lock()
-	if in.local.mask&wire.SetMtime != 0 && now-in.local.mtime < timeGrain && now >= in.local.mtime && !kill {
+	if in.local.mask&wire.SetMtime != 0 && now-in.local.mtime < timeGrain && now >= in.local.mtime && kill == nil {
 		in.mu.Unlock()
 		return // it bears this time already
 	}
 	killed := false
-	if kill {
-		a := in.attrs()
-		if m := killSuid(a.mode, false); m != a.mode {
+	if a := in.attrs(); kill != nil && a.mode&(bitSUID|bitSGID) != 0 {
+		if m := killSuid(a.mode, inGroup(kill(), a.gid)); m != a.mode {
 			set.Mask |= wire.SetMode
 			set.Mode = m & permMask
 			killed = true
@@ -180,6 +179,9 @@ func (fs *FS) modified(in *inode, kill bool) {
 	}
 }
 
+// capability is the attribute with the capabilities of a program.
+const capability = "security.capability"
+
 // dropCaps removes file capabilities before the first write under a lease.
 func (fs *FS) dropCaps(ctx context.Context, in *inode) error {
 	in.mu.Lock()
@@ -189,14 +191,14 @@ func (fs *FS) dropCaps(ctx context.Context, in *inode) error {
 		return nil
 	}
 	_, err := fs.meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_SetXattr{
-		SetXattr: &wire.SetXattr{Ino: in.ino, Name: "security.capability", Remove: true},
+		SetXattr: &wire.SetXattr{Ino: in.ino, Name: capability, Remove: true},
 	}})
 	if err != nil && !errors.Is(err, wire.NoAttr) {
 		return err
 	}
 	in.mu.Lock()
 	in.capsGone = true
-	delete(in.xattrs, "security.capability")
+	delete(in.xattrs, capability)
 	in.mu.Unlock()
 	return nil
 }
@@ -232,19 +234,60 @@ func (fs *FS) alter(ctx context.Context, in *inode, s span, f func(context.Conte
 	if err := fs.dropCaps(ctx, in); err != nil {
 		return err
 	}
-	err := f(ctx, in.file)
-	if err == nil {
-		in.mu.Lock()
-		if in.local.mask&(wire.SetMtime|wire.SetCtime) != 0 {
-			// Times deferred before would come after those that meta has set.
-			now := fs.now()
-			set := &wire.SetAttr{Mask: wire.SetMtime | wire.SetCtime, MtimeNs: now, CtimeNs: now}
-			in.local.set(set)
-			in.file.SetAttr(set)
-		}
-		in.mu.Unlock()
+	in.mu.Lock()
+	mode := in.attrs().mode
+	in.mu.Unlock()
+	if err := f(ctx, in.file); err != nil {
+		return err
 	}
-	return err
+	in.mu.Lock()
+	killed := in.attrs().mode != mode
+	in.mu.Unlock()
+	if k := fs.kernel(); killed && k != nil {
+		k.forgetAttrs(in.ino)
+	}
+	return nil
+}
+
+// doAfter carries out a command that changes the content of in, within alter.
+// What is deferred goes with it, and comes before it: build makes the command.
+func (fs *FS) doAfter(ctx context.Context, in *inode, cred *wire.Cred, build func(before *wire.SetAttr) *wire.Command) (*wire.Inode, error) {
+	in.mu.Lock()
+	before := in.file.TakeDeferred()
+	in.carried, in.local = in.local, deferred{}
+	if before.GetMask()&wire.SetAtime == 0 && in.carried.mask&wire.SetAtime != 0 { // shown here only
+		in.local.mask, in.local.atime = wire.SetAtime, in.carried.atime
+		in.carried.mask &^= wire.SetAtime
+	}
+	in.mu.Unlock()
+	rec, err := fs.doInode(ctx, in, cred, build(before))
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	carried := in.carried
+	in.carried = deferred{}
+	if err == nil {
+		return rec, nil
+	}
+	if before.GetMask()&wire.SetMode != 0 && cred.GetUid() != 0 && mayHaveRun(err) {
+		// Coming after the command the mode must not undo what that takes away.
+		a := carried.over(attrsOf(in.rec.Attr))
+		before.Mode = killSuid(a.mode, inGroup(cred, a.gid)) & permMask
+		carried.mode = before.Mode
+	}
+	if in.held.mode == wire.Mode_WRITE {
+		in.local.under(carried)
+		in.file.ReturnDeferred(before)
+	}
+	return nil, err
+}
+
+// mayHaveRun says that a command that failed with err may have been carried out.
+func mayHaveRun(err error) bool {
+	switch wire.CodeOf(err) {
+	case wire.Timeout, wire.Unavailable, wire.Interrupted:
+		return true
+	}
+	return false
 }
 
 // doInode carries out a command whose result shows the inode in.
@@ -272,11 +315,18 @@ func (fs *FS) truncate(ctx context.Context, in *inode, cred *wire.Cred, q *wire.
 		in.mu.Unlock()
 		if q.Size == 0 && a.size == 0 && q.Mask == wire.SetSize && q.Handle {
 			// Nothing to cut off, as with O_TRUNC of a new file.
-			fs.modified(in, q.KillSuid)
+			var kill func() *wire.Cred
+			if q.KillSuid {
+				kill = func() *wire.Cred { return cred }
+			}
+			fs.modified(in, kill)
 			return nil
 		}
 		return f.Truncate(ctx, int64(q.Size), func(ctx context.Context) (*wire.Inode, error) {
-			return fs.doInode(ctx, in, cred, &wire.Command{Op: &wire.Command_SetAttr{SetAttr: q}})
+			return fs.doAfter(ctx, in, cred, func(before *wire.SetAttr) *wire.Command {
+				q.Before = before
+				return &wire.Command{Op: &wire.Command_SetAttr{SetAttr: q}}
+			})
 		})
 	})
 	if err == nil {
@@ -306,9 +356,11 @@ func (fs *FS) fallocate(ctx context.Context, in *inode, cred *wire.Cred, mode ui
 	}
 	return fs.alter(ctx, in, span{}, func(ctx context.Context, f *data.File) error {
 		cmd := func(ctx context.Context) (*wire.Inode, error) {
-			return fs.doInode(ctx, in, cred, &wire.Command{Op: &wire.Command_Fallocate{
-				Fallocate: &wire.Fallocate{Ino: in.ino, Mode: mode, Off: uint64(off), Len: uint64(n)},
-			}})
+			return fs.doAfter(ctx, in, cred, func(before *wire.SetAttr) *wire.Command {
+				return &wire.Command{Op: &wire.Command_Fallocate{
+					Fallocate: &wire.Fallocate{Ino: in.ino, Mode: mode, Off: uint64(off), Len: uint64(n), Before: before},
+				}}
+			})
 		}
 		if mode&(fallocPunch|fallocZero) != 0 {
 			return f.Punch(ctx, off, n, cmd)
@@ -342,9 +394,11 @@ func (fs *FS) clone(ctx context.Context, cred *wire.Cred, src *inode, srcOff int
 	once := func() error {
 		return fs.alter(ctx, dst, span{}, func(ctx context.Context, f *data.File) error {
 			return f.Mutate(ctx, func(ctx context.Context) (*wire.Inode, error) {
-				return fs.doInode(ctx, dst, cred, &wire.Command{Op: &wire.Command_Clone{Clone: &wire.Clone{
-					Src: src.ino, SrcOff: uint64(srcOff), Dst: dst.ino, DstOff: uint64(dstOff), Len: uint64(n),
-				}}})
+				return fs.doAfter(ctx, dst, cred, func(before *wire.SetAttr) *wire.Command {
+					return &wire.Command{Op: &wire.Command_Clone{Clone: &wire.Clone{
+						Src: src.ino, SrcOff: uint64(srcOff), Dst: dst.ino, DstOff: uint64(dstOff), Len: uint64(n), Before: before,
+					}}}
+				})
 			})
 		})
 	}

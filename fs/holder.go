@@ -113,7 +113,7 @@ func (h *holder) Ended() {
 		in.mu.Lock()
 		in.held.mode = wire.Mode_NONE
 		in.held.recall = max(in.held.recall, in.held.grant)
-		in.local = deferred{}
+		in.local, in.carried = deferred{}, deferred{}
 		in.locks = nil
 		in.stale = true
 		in.doubt()

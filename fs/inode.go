@@ -25,9 +25,10 @@ type inode struct {
 	rec  *wire.Inode // as meta last gave it; shared, never changed
 	sure bool        // rec is what meta has, as long as at least READ is held
 
-	local deferred
-	file  *data.File // regular files, from first use
-	stale bool       // file may have changed elsewhere: it is Reset with the next lease
+	local   deferred
+	carried deferred   // what was local and goes with a command that is under way
+	file    *data.File // regular files, from first use
+	stale   bool       // file may have changed elsewhere: it is Reset with the next lease
 
 	ops     map[*op]struct{} // reads and writes under way
 	recall  *recalling       // a recall is being carried out
@@ -95,7 +96,7 @@ func (in *inode) attrs() attrs {
 	if in.writes() {
 		a.size = uint64(in.file.Size())
 	}
-	return in.local.over(a)
+	return in.local.over(in.carried.over(a))
 }
 
 // writes: what is known of the content here is ahead of meta. in.mu is held.

@@ -181,21 +181,27 @@ func (r *raw) SetXAttr(cancel <-chan struct{}, q *fuse.SetXAttrIn, name string, 
 		return fuse.Status(syscall.EOPNOTSUPP)
 	}
 	value = append([]byte{}, value[:min(int(q.Size), len(value))]...)
-	return r.changeXattr(&q.InHeader, &wire.SetXattr{Name: name, Value: value, Flags: q.Flags})
+	return r.changeXattr(&q.InHeader, cred(&q.InHeader), &wire.SetXattr{Name: name, Value: value, Flags: q.Flags})
 }
 
 func (r *raw) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	if isVirtual(h.NodeId) {
 		return fuse.ENOATTR
 	}
-	return r.changeXattr(h, &wire.SetXattr{Name: name, Remove: true})
+	by := cred(h)
+	if name == capability {
+		// The kernel has judged: removexattr(2) needs CAP_SETFCAP. It also removes the
+		// capability by itself, in the name of whoever writes to the file.
+		by = rootCred
+	}
+	return r.changeXattr(h, by, &wire.SetXattr{Name: name, Remove: true})
 }
 
-func (r *raw) changeXattr(h *fuse.InHeader, q *wire.SetXattr) fuse.Status {
+func (r *raw) changeXattr(h *fuse.InHeader, by *wire.Cred, q *wire.SetXattr) fuse.Status {
 	ctx, done := r.fs.bound()
 	defer done()
 	in := r.fs.inode(h.NodeId)
-	err := r.fs.setAttribute(ctx, in, cred(h), q)
+	err := r.fs.setAttribute(ctx, in, by, q)
 	if strings.HasPrefix(q.Name, "system.") && err == nil {
 		r.conn.forgetAttrs(in.ino) // an ACL changes the mode
 	}

@@ -205,10 +205,13 @@ func (r *raw) Write(cancel <-chan struct{}, q *fuse.WriteIn, data []byte) (uint3
 	ctx, done := r.fs.bound()
 	defer done()
 	cached := q.WriteFlags&fuse.WRITE_CACHE != 0
+	var kill func() *wire.Cred
+	if q.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		kill = func() *wire.Cred { return cred(&q.InHeader) }
+	}
 	n, err := r.fs.write(ctx, h.in, data, writing{
 		off: int64(q.Offset), cached: cached || !h.direct, back: cached,
-		append:   q.Flags&syscall.O_APPEND != 0 && !cached,
-		killSuid: q.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0,
+		append: q.Flags&syscall.O_APPEND != 0 && !cached, kill: kill,
 	})
 	if n > 0 {
 		h.mu.Lock()

@@ -51,7 +51,7 @@ func (fs *FS) setattr(ctx context.Context, in *inode, cred *wire.Cred, q *wire.S
 // judges by them, or changes them itself.
 func (fs *FS) settle(ctx context.Context, in *inode) error {
 	in.mu.Lock()
-	pending := in.local.mask&^wire.SetAtime != 0 && in.file != nil && in.held.mode == wire.Mode_WRITE
+	pending := (in.local.mask|in.carried.mask)&^wire.SetAtime != 0 && in.file != nil && in.held.mode == wire.Mode_WRITE
 	in.mu.Unlock()
 	if !pending {
 		return nil

@@ -6,7 +6,9 @@ import (
 	"quernfs/internal/wire"
 )
 
-// Command sends a command to meta and returns the inode as it is after it.
+// Command sends a command to meta and returns the inode as it is after it. It is
+// called while no commit of the file is in flight or begins, and takes what is
+// deferred along (TakeDeferred).
 type Command = func(context.Context) (*wire.Inode, error)
 
 // Truncate changes the size: set sends SetAttr{size}. Nothing is flushed:
@@ -67,6 +69,34 @@ func (f *File) MakeExtents(ctx context.Context) error {
 	return f.Flush(ctx)
 }
 
+// TakeDeferred returns the deferred attributes that meta does not have yet; nil:
+// none. They go with the command that calls it, which meta carries out after it
+// has set them: committed later they would undo what the command does to
+// attributes. It is for a Command only, which calls ReturnDeferred if it fails.
+func (f *File) TakeDeferred() *wire.SetAttr {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pending == nil {
+		return nil
+	}
+	a := f.pending.attr
+	f.pending.attr = nil
+	return a
+}
+
+// ReturnDeferred makes attributes deferred again, under those that were deferred
+// since.
+func (f *File) ReturnDeferred(a *wire.SetAttr) {
+	if a == nil {
+		return
+	}
+	f.mu.Lock()
+	c := f.changing()
+	c.attr = mergeAttr(a, c.attr)
+	f.mu.Unlock()
+	f.changeLater()
+}
+
 // around runs cmd while no commit of this file is in flight or begins, then
 // applies what it did. One at a time.
 func (f *File) around(ctx context.Context, cmd Command, apply func()) error {
@@ -82,11 +112,19 @@ func (f *File) around(ctx context.Context, cmd Command, apply func()) error {
 		return err
 	}
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	apply()
 	if inode != nil {
 		f.adopt(inode)
+		f.times = &wire.SetAttr{Mask: wire.SetMtime | wire.SetCtime, MtimeNs: inode.GetAttr().GetMtimeNs(), CtimeNs: inode.GetAttr().GetCtimeNs()}
+		if c := f.pending; c != nil && c.attr != nil {
+			f.times = mergeAttr(f.times, timesOf(c.attr))
+		}
 	}
-	f.mu.Unlock()
+	if c := f.pending; c != nil && c.attr == nil && !c.inline && c.minSize == 0 && c.charged == 0 {
+		f.pending = nil // the command took all of it
+		c.close()
+	}
 	return nil
 }
 

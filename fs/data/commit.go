@@ -188,6 +188,8 @@ func (f *File) collect(b *batch) *update {
 	if len(u.parts) > 0 {
 		u.msg.MinSize = max(u.msg.MinSize, uint64(u.extents.end()))
 		u.msg.DropInline = f.storedInline
+	}
+	if u.msg.MinSize > 0 || u.msg.HasInline { // meta would stamp its own time on it
 		u.msg.Attr = mergeAttr(f.times, u.msg.Attr)
 	}
 	b.size += size + len(u.msg.Inline) + 128

@@ -86,7 +86,9 @@
 // n = 0 plain allocation) and Mutate (Clone: the destination; the source is
 // flushed before) run the caller's command while commits of the file pause.
 // Dirty data that the command supersedes is dropped after it has succeeded. The
-// caller needs no other order, and no flush before Truncate or Punch. Writes
+// command takes the deferred attributes along (TakeDeferred): what it does to
+// attributes comes after them. Data that is committed later repeats the times that
+// the command has set. The caller needs no other order, and no flush before Truncate or Punch. Writes
 // that come meanwhile are as if they came before the command, in the range that
 // it changes, or after it, elsewhere.
 //

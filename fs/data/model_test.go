@@ -263,7 +263,9 @@ func (s *subject) run(t *testing.T, c *cluster, p *Path, rng *rand.Rand) {
 			s.touch(min(size, len(s.want)), max(len(s.want), len(s.promised), size))
 			fail := rng.IntN(5) == 0
 			err := s.f.Truncate(ctx, int64(size), func(context.Context) (*wire.Inode, error) {
+				before := s.f.TakeDeferred()
 				if fail {
+					s.f.ReturnDeferred(before)
 					return nil, failing
 				}
 				time.Sleep(time.Millisecond)

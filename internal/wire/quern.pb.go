@@ -2424,6 +2424,7 @@ type SetAttr struct {
 	CtimeNs       int64                  `protobuf:"fixed64,9,opt,name=ctime_ns,json=ctimeNs" json:"ctime_ns,omitempty"`    // only with SetCtime (deferred changes of a lease holder)
 	KillSuid      bool                   `protobuf:"varint,10,opt,name=kill_suid,json=killSuid" json:"kill_suid,omitempty"` // clear suid/sgid as a write by cred would
 	Handle        bool                   `protobuf:"varint,11,opt,name=handle" json:"handle,omitempty"`                     // ftruncate: the open file descriptor gave the right, no check
+	Before        *SetAttr               `protobuf:"bytes,12,opt,name=before" json:"before,omitempty"`                      // with SetSize: attributes that were changed before under the write lease, as in FileUpdate.attr
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2533,6 +2534,13 @@ func (x *SetAttr) GetHandle() bool {
 		return x.Handle
 	}
 	return false
+}
+
+func (x *SetAttr) GetBefore() *SetAttr {
+	if x != nil {
+		return x.Before
+	}
+	return nil
 }
 
 type SetXattr struct {
@@ -2765,6 +2773,7 @@ type Fallocate struct {
 	Mode          uint32                 `protobuf:"varint,2,opt,name=mode" json:"mode,omitempty"` // FALLOC_FL_KEEP_SIZE 1, PUNCH_HOLE 2, ZERO_RANGE 16
 	Off           uint64                 `protobuf:"varint,3,opt,name=off" json:"off,omitempty"`
 	Len           uint64                 `protobuf:"varint,4,opt,name=len" json:"len,omitempty"`
+	Before        *SetAttr               `protobuf:"bytes,5,opt,name=before" json:"before,omitempty"` // attributes that were changed before under the write lease, as in FileUpdate.attr
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2827,6 +2836,13 @@ func (x *Fallocate) GetLen() uint64 {
 	return 0
 }
 
+func (x *Fallocate) GetBefore() *SetAttr {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
 // Clone lets a range of dst share the blocks of src (reflink). The parts of
 // an inline file are copied inline when the result fits, else the code is
 // NeedExtents and the client flushes src as extents first.
@@ -2837,6 +2853,7 @@ type Clone struct {
 	Dst           uint64                 `protobuf:"varint,3,opt,name=dst" json:"dst,omitempty"`
 	DstOff        uint64                 `protobuf:"varint,4,opt,name=dst_off,json=dstOff" json:"dst_off,omitempty"`
 	Len           uint64                 `protobuf:"varint,5,opt,name=len" json:"len,omitempty"`
+	Before        *SetAttr               `protobuf:"bytes,6,opt,name=before" json:"before,omitempty"` // attributes of dst that were changed before under the write lease, as in FileUpdate.attr
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2904,6 +2921,13 @@ func (x *Clone) GetLen() uint64 {
 		return x.Len
 	}
 	return 0
+}
+
+func (x *Clone) GetBefore() *SetAttr {
+	if x != nil {
+		return x.Before
+	}
+	return nil
 }
 
 // ReleaseOrphans: the session has closed the last handle of these inodes.
@@ -11832,7 +11856,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x1d\n" +
 	"\n" +
 	"new_parent\x18\x02 \x01(\x04R\tnewParent\x12\x19\n" +
-	"\bnew_name\x18\x03 \x01(\tR\anewName\"\x81\x02\n" +
+	"\bnew_name\x18\x03 \x01(\tR\anewName\"\xa9\x02\n" +
 	"\aSetAttr\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04mask\x18\x02 \x01(\rR\x04mask\x12\x12\n" +
@@ -11845,7 +11869,8 @@ const file_quern_proto_rawDesc = "" +
 	"\bctime_ns\x18\t \x01(\x10R\actimeNs\x12\x1b\n" +
 	"\tkill_suid\x18\n" +
 	" \x01(\bR\bkillSuid\x12\x16\n" +
-	"\x06handle\x18\v \x01(\bR\x06handle\"t\n" +
+	"\x06handle\x18\v \x01(\bR\x06handle\x12&\n" +
+	"\x06before\x18\f \x01(\v2\x0e.quern.SetAttrR\x06before\"t\n" +
 	"\bSetXattr\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -11865,18 +11890,20 @@ const file_quern_proto_rawDesc = "" +
 	"\n" +
 	"has_inline\x18\x06 \x01(\bR\thasInline\x12\x1f\n" +
 	"\vdrop_inline\x18\a \x01(\bR\n" +
-	"dropInline\"U\n" +
+	"dropInline\"}\n" +
 	"\tFallocate\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x10\n" +
 	"\x03off\x18\x03 \x01(\x04R\x03off\x12\x10\n" +
-	"\x03len\x18\x04 \x01(\x04R\x03len\"o\n" +
+	"\x03len\x18\x04 \x01(\x04R\x03len\x12&\n" +
+	"\x06before\x18\x05 \x01(\v2\x0e.quern.SetAttrR\x06before\"\x97\x01\n" +
 	"\x05Clone\x12\x10\n" +
 	"\x03src\x18\x01 \x01(\x04R\x03src\x12\x17\n" +
 	"\asrc_off\x18\x02 \x01(\x04R\x06srcOff\x12\x10\n" +
 	"\x03dst\x18\x03 \x01(\x04R\x03dst\x12\x17\n" +
 	"\adst_off\x18\x04 \x01(\x04R\x06dstOff\x12\x10\n" +
-	"\x03len\x18\x05 \x01(\x04R\x03len\"$\n" +
+	"\x03len\x18\x05 \x01(\x04R\x03len\x12&\n" +
+	"\x06before\x18\x06 \x01(\v2\x0e.quern.SetAttrR\x06before\"$\n" +
 	"\x0eReleaseOrphans\x12\x12\n" +
 	"\x04inos\x18\x01 \x03(\x04R\x04inos\"3\n" +
 	"\x05Batch\x12*\n" +
@@ -12802,142 +12829,145 @@ var file_quern_proto_depIdxs = []int32{
 	6,   // 40: quern.Result.inodes:type_name -> quern.Inode
 	43,  // 41: quern.Result.grants:type_name -> quern.Grant
 	19,  // 42: quern.Result.results:type_name -> quern.Result
-	10,  // 43: quern.Commit.blocks:type_name -> quern.Block
-	27,  // 44: quern.Commit.files:type_name -> quern.FileUpdate
-	8,   // 45: quern.FileUpdate.extents:type_name -> quern.Extent
-	24,  // 46: quern.FileUpdate.attr:type_name -> quern.SetAttr
-	18,  // 47: quern.Batch.commands:type_name -> quern.Command
-	12,  // 48: quern.PutNode.node:type_name -> quern.Node
-	9,   // 49: quern.MoveShard.shard:type_name -> quern.Shard
-	4,   // 50: quern.Bootstrap.policy:type_name -> quern.Policy
-	0,   // 51: quern.Grant.mode:type_name -> quern.Mode
-	17,  // 52: quern.Query.cred:type_name -> quern.Cred
-	46,  // 53: quern.Query.lookup:type_name -> quern.Lookup
-	47,  // 54: quern.Query.get_inode:type_name -> quern.GetInode
-	50,  // 55: quern.Query.read_dir:type_name -> quern.ReadDir
-	53,  // 56: quern.Query.get_xattr:type_name -> quern.GetXattr
-	54,  // 57: quern.Query.list_xattr:type_name -> quern.ListXattr
-	56,  // 58: quern.Query.get_extents:type_name -> quern.GetExtents
-	58,  // 59: quern.Query.acquire:type_name -> quern.Acquire
-	59,  // 60: quern.Query.stat_fs:type_name -> quern.StatFS
-	61,  // 61: quern.Query.get_blocks:type_name -> quern.GetBlocks
-	63,  // 62: quern.Query.allocate:type_name -> quern.Allocate
-	127, // 63: quern.Query.list_jobs:type_name -> quern.ListJobs
-	128, // 64: quern.Query.get_job:type_name -> quern.GetJob
-	66,  // 65: quern.Query.list_nodes:type_name -> quern.ListNodes
-	69,  // 66: quern.Query.status:type_name -> quern.Status
-	48,  // 67: quern.Query.access:type_name -> quern.Access
-	129, // 68: quern.Query.explain_job:type_name -> quern.ExplainJob
-	121, // 69: quern.Query.get_memo:type_name -> quern.GetMemo
-	119, // 70: quern.Query.list_refusals:type_name -> quern.ListRefusals
-	43,  // 71: quern.Answer.grants:type_name -> quern.Grant
-	49,  // 72: quern.Answer.inode:type_name -> quern.InodeAnswer
-	52,  // 73: quern.Answer.dir:type_name -> quern.DirAnswer
-	55,  // 74: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	57,  // 75: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	60,  // 76: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	62,  // 77: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	65,  // 78: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	131, // 79: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	68,  // 80: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	72,  // 81: quern.Answer.status:type_name -> quern.StatusAnswer
-	122, // 82: quern.Answer.memo:type_name -> quern.Memo
-	120, // 83: quern.Answer.refusals:type_name -> quern.RefusalsAnswer
-	6,   // 84: quern.InodeAnswer.inode:type_name -> quern.Inode
-	6,   // 85: quern.InodeAnswer.parent:type_name -> quern.Inode
-	6,   // 86: quern.DirEntry.inode:type_name -> quern.Inode
-	51,  // 87: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	6,   // 88: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	8,   // 89: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	10,  // 90: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 91: quern.Acquire.mode:type_name -> quern.Mode
-	10,  // 92: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	4,   // 93: quern.Allocate.policy:type_name -> quern.Policy
-	64,  // 94: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	12,  // 95: quern.NodeStatus.node:type_name -> quern.Node
-	133, // 96: quern.NodeStatus.devices:type_name -> quern.Device
-	67,  // 97: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	15,  // 98: quern.SessionStatus.session:type_name -> quern.Session
-	70,  // 99: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	67,  // 100: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	71,  // 101: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	4,   // 102: quern.StatusAnswer.policy:type_name -> quern.Policy
-	43,  // 103: quern.Hello.held:type_name -> quern.Grant
-	85,  // 104: quern.Hello.locks:type_name -> quern.LockClaim
-	43,  // 105: quern.Welcome.held:type_name -> quern.Grant
-	76,  // 106: quern.Push.recall:type_name -> quern.Recall
-	77,  // 107: quern.Push.renewed:type_name -> quern.Renewed
-	68,  // 108: quern.Push.nodes:type_name -> quern.NodesAnswer
-	74,  // 109: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 110: quern.Recall.mode:type_name -> quern.Mode
-	73,  // 111: quern.FromClient.hello:type_name -> quern.Hello
-	79,  // 112: quern.FromClient.recalled:type_name -> quern.Recalled
-	80,  // 113: quern.FromClient.renew:type_name -> quern.Renew
-	81,  // 114: quern.FromClient.release:type_name -> quern.Release
-	0,   // 115: quern.Recalled.mode:type_name -> quern.Mode
-	43,  // 116: quern.Release.grants:type_name -> quern.Grant
-	82,  // 117: quern.LockCall.lock:type_name -> quern.Lock
-	82,  // 118: quern.LockReply.conflict:type_name -> quern.Lock
-	82,  // 119: quern.LockClaim.lock:type_name -> quern.Lock
-	94,  // 120: quern.Heartbeat.bad:type_name -> quern.ShardID
-	98,  // 121: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	94,  // 122: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	94,  // 123: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
-	94,  // 124: quern.Heartbeat.inventory:type_name -> quern.ShardID
-	94,  // 125: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	133, // 126: quern.Heartbeat.devices:type_name -> quern.Device
-	94,  // 127: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	97,  // 128: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	67,  // 129: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	10,  // 130: quern.Rebuild.block:type_name -> quern.Block
-	9,   // 131: quern.Rebuilt.shard:type_name -> quern.Shard
-	17,  // 132: quern.Job.cred:type_name -> quern.Cred
-	107, // 133: quern.Job.events:type_name -> quern.JobEvent
-	105, // 134: quern.Job.kernels:type_name -> quern.KernelRef
-	113, // 135: quern.Job.binds:type_name -> quern.TaskInput
-	104, // 136: quern.Job.after:type_name -> quern.After
-	3,   // 137: quern.Job.if_exists:type_name -> quern.IfExists
-	102, // 138: quern.Job.source:type_name -> quern.Source
-	103, // 139: quern.Job.notify:type_name -> quern.Entry
-	105, // 140: quern.Job.combine:type_name -> quern.KernelRef
-	1,   // 141: quern.Source.drop:type_name -> quern.Drop
-	106, // 142: quern.KernelRef.files:type_name -> quern.KernelFile
-	113, // 143: quern.Task.inputs:type_name -> quern.TaskInput
-	110, // 144: quern.Task.placement:type_name -> quern.Placement
-	112, // 145: quern.Task.timing:type_name -> quern.Timing
-	109, // 146: quern.Task.second:type_name -> quern.SecondAttempt
-	2,   // 147: quern.Task.verdict:type_name -> quern.Verdict
-	110, // 148: quern.SecondAttempt.placement:type_name -> quern.Placement
-	111, // 149: quern.Placement.places:type_name -> quern.Place
-	114, // 150: quern.TaskInput.ranges:type_name -> quern.FileRange
-	101, // 151: quern.SubmitJob.job:type_name -> quern.Job
-	108, // 152: quern.SubmitJob.tasks:type_name -> quern.Task
-	118, // 153: quern.RefusalsAnswer.refusals:type_name -> quern.Refusal
-	108, // 154: quern.UpdateTask.task:type_name -> quern.Task
-	125, // 155: quern.UpdateTask.files:type_name -> quern.OutputFile
-	108, // 156: quern.UpdateJob.tasks:type_name -> quern.Task
-	113, // 157: quern.UpdateJob.binds:type_name -> quern.TaskInput
-	130, // 158: quern.ExplainJob.sketch:type_name -> quern.Sketch
-	135, // 159: quern.Sketch.held:type_name -> quern.Transfer
-	105, // 160: quern.Sketch.kernel:type_name -> quern.KernelRef
-	101, // 161: quern.JobsAnswer.jobs:type_name -> quern.Job
-	108, // 162: quern.JobsAnswer.tasks:type_name -> quern.Task
-	136, // 163: quern.Poll.running:type_name -> quern.RunningTask
-	134, // 164: quern.Poll.ended:type_name -> quern.EndedTask
-	133, // 165: quern.Poll.devices:type_name -> quern.Device
-	136, // 166: quern.EndedTask.task:type_name -> quern.RunningTask
-	112, // 167: quern.EndedTask.timing:type_name -> quern.Timing
-	135, // 168: quern.EndedTask.transfers:type_name -> quern.Transfer
-	138, // 169: quern.PollReply.start:type_name -> quern.Assignment
-	136, // 170: quern.PollReply.stop:type_name -> quern.RunningTask
-	101, // 171: quern.Assignment.job:type_name -> quern.Job
-	108, // 172: quern.Assignment.task:type_name -> quern.Task
-	14,  // 173: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	174, // [174:174] is the sub-list for method output_type
-	174, // [174:174] is the sub-list for method input_type
-	174, // [174:174] is the sub-list for extension type_name
-	174, // [174:174] is the sub-list for extension extendee
-	0,   // [0:174] is the sub-list for field type_name
+	24,  // 43: quern.SetAttr.before:type_name -> quern.SetAttr
+	10,  // 44: quern.Commit.blocks:type_name -> quern.Block
+	27,  // 45: quern.Commit.files:type_name -> quern.FileUpdate
+	8,   // 46: quern.FileUpdate.extents:type_name -> quern.Extent
+	24,  // 47: quern.FileUpdate.attr:type_name -> quern.SetAttr
+	24,  // 48: quern.Fallocate.before:type_name -> quern.SetAttr
+	24,  // 49: quern.Clone.before:type_name -> quern.SetAttr
+	18,  // 50: quern.Batch.commands:type_name -> quern.Command
+	12,  // 51: quern.PutNode.node:type_name -> quern.Node
+	9,   // 52: quern.MoveShard.shard:type_name -> quern.Shard
+	4,   // 53: quern.Bootstrap.policy:type_name -> quern.Policy
+	0,   // 54: quern.Grant.mode:type_name -> quern.Mode
+	17,  // 55: quern.Query.cred:type_name -> quern.Cred
+	46,  // 56: quern.Query.lookup:type_name -> quern.Lookup
+	47,  // 57: quern.Query.get_inode:type_name -> quern.GetInode
+	50,  // 58: quern.Query.read_dir:type_name -> quern.ReadDir
+	53,  // 59: quern.Query.get_xattr:type_name -> quern.GetXattr
+	54,  // 60: quern.Query.list_xattr:type_name -> quern.ListXattr
+	56,  // 61: quern.Query.get_extents:type_name -> quern.GetExtents
+	58,  // 62: quern.Query.acquire:type_name -> quern.Acquire
+	59,  // 63: quern.Query.stat_fs:type_name -> quern.StatFS
+	61,  // 64: quern.Query.get_blocks:type_name -> quern.GetBlocks
+	63,  // 65: quern.Query.allocate:type_name -> quern.Allocate
+	127, // 66: quern.Query.list_jobs:type_name -> quern.ListJobs
+	128, // 67: quern.Query.get_job:type_name -> quern.GetJob
+	66,  // 68: quern.Query.list_nodes:type_name -> quern.ListNodes
+	69,  // 69: quern.Query.status:type_name -> quern.Status
+	48,  // 70: quern.Query.access:type_name -> quern.Access
+	129, // 71: quern.Query.explain_job:type_name -> quern.ExplainJob
+	121, // 72: quern.Query.get_memo:type_name -> quern.GetMemo
+	119, // 73: quern.Query.list_refusals:type_name -> quern.ListRefusals
+	43,  // 74: quern.Answer.grants:type_name -> quern.Grant
+	49,  // 75: quern.Answer.inode:type_name -> quern.InodeAnswer
+	52,  // 76: quern.Answer.dir:type_name -> quern.DirAnswer
+	55,  // 77: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	57,  // 78: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	60,  // 79: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	62,  // 80: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	65,  // 81: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	131, // 82: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	68,  // 83: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	72,  // 84: quern.Answer.status:type_name -> quern.StatusAnswer
+	122, // 85: quern.Answer.memo:type_name -> quern.Memo
+	120, // 86: quern.Answer.refusals:type_name -> quern.RefusalsAnswer
+	6,   // 87: quern.InodeAnswer.inode:type_name -> quern.Inode
+	6,   // 88: quern.InodeAnswer.parent:type_name -> quern.Inode
+	6,   // 89: quern.DirEntry.inode:type_name -> quern.Inode
+	51,  // 90: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	6,   // 91: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	8,   // 92: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	10,  // 93: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 94: quern.Acquire.mode:type_name -> quern.Mode
+	10,  // 95: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	4,   // 96: quern.Allocate.policy:type_name -> quern.Policy
+	64,  // 97: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	12,  // 98: quern.NodeStatus.node:type_name -> quern.Node
+	133, // 99: quern.NodeStatus.devices:type_name -> quern.Device
+	67,  // 100: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	15,  // 101: quern.SessionStatus.session:type_name -> quern.Session
+	70,  // 102: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	67,  // 103: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	71,  // 104: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	4,   // 105: quern.StatusAnswer.policy:type_name -> quern.Policy
+	43,  // 106: quern.Hello.held:type_name -> quern.Grant
+	85,  // 107: quern.Hello.locks:type_name -> quern.LockClaim
+	43,  // 108: quern.Welcome.held:type_name -> quern.Grant
+	76,  // 109: quern.Push.recall:type_name -> quern.Recall
+	77,  // 110: quern.Push.renewed:type_name -> quern.Renewed
+	68,  // 111: quern.Push.nodes:type_name -> quern.NodesAnswer
+	74,  // 112: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 113: quern.Recall.mode:type_name -> quern.Mode
+	73,  // 114: quern.FromClient.hello:type_name -> quern.Hello
+	79,  // 115: quern.FromClient.recalled:type_name -> quern.Recalled
+	80,  // 116: quern.FromClient.renew:type_name -> quern.Renew
+	81,  // 117: quern.FromClient.release:type_name -> quern.Release
+	0,   // 118: quern.Recalled.mode:type_name -> quern.Mode
+	43,  // 119: quern.Release.grants:type_name -> quern.Grant
+	82,  // 120: quern.LockCall.lock:type_name -> quern.Lock
+	82,  // 121: quern.LockReply.conflict:type_name -> quern.Lock
+	82,  // 122: quern.LockClaim.lock:type_name -> quern.Lock
+	94,  // 123: quern.Heartbeat.bad:type_name -> quern.ShardID
+	98,  // 124: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	94,  // 125: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	94,  // 126: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	94,  // 127: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	94,  // 128: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	133, // 129: quern.Heartbeat.devices:type_name -> quern.Device
+	94,  // 130: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	97,  // 131: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	67,  // 132: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	10,  // 133: quern.Rebuild.block:type_name -> quern.Block
+	9,   // 134: quern.Rebuilt.shard:type_name -> quern.Shard
+	17,  // 135: quern.Job.cred:type_name -> quern.Cred
+	107, // 136: quern.Job.events:type_name -> quern.JobEvent
+	105, // 137: quern.Job.kernels:type_name -> quern.KernelRef
+	113, // 138: quern.Job.binds:type_name -> quern.TaskInput
+	104, // 139: quern.Job.after:type_name -> quern.After
+	3,   // 140: quern.Job.if_exists:type_name -> quern.IfExists
+	102, // 141: quern.Job.source:type_name -> quern.Source
+	103, // 142: quern.Job.notify:type_name -> quern.Entry
+	105, // 143: quern.Job.combine:type_name -> quern.KernelRef
+	1,   // 144: quern.Source.drop:type_name -> quern.Drop
+	106, // 145: quern.KernelRef.files:type_name -> quern.KernelFile
+	113, // 146: quern.Task.inputs:type_name -> quern.TaskInput
+	110, // 147: quern.Task.placement:type_name -> quern.Placement
+	112, // 148: quern.Task.timing:type_name -> quern.Timing
+	109, // 149: quern.Task.second:type_name -> quern.SecondAttempt
+	2,   // 150: quern.Task.verdict:type_name -> quern.Verdict
+	110, // 151: quern.SecondAttempt.placement:type_name -> quern.Placement
+	111, // 152: quern.Placement.places:type_name -> quern.Place
+	114, // 153: quern.TaskInput.ranges:type_name -> quern.FileRange
+	101, // 154: quern.SubmitJob.job:type_name -> quern.Job
+	108, // 155: quern.SubmitJob.tasks:type_name -> quern.Task
+	118, // 156: quern.RefusalsAnswer.refusals:type_name -> quern.Refusal
+	108, // 157: quern.UpdateTask.task:type_name -> quern.Task
+	125, // 158: quern.UpdateTask.files:type_name -> quern.OutputFile
+	108, // 159: quern.UpdateJob.tasks:type_name -> quern.Task
+	113, // 160: quern.UpdateJob.binds:type_name -> quern.TaskInput
+	130, // 161: quern.ExplainJob.sketch:type_name -> quern.Sketch
+	135, // 162: quern.Sketch.held:type_name -> quern.Transfer
+	105, // 163: quern.Sketch.kernel:type_name -> quern.KernelRef
+	101, // 164: quern.JobsAnswer.jobs:type_name -> quern.Job
+	108, // 165: quern.JobsAnswer.tasks:type_name -> quern.Task
+	136, // 166: quern.Poll.running:type_name -> quern.RunningTask
+	134, // 167: quern.Poll.ended:type_name -> quern.EndedTask
+	133, // 168: quern.Poll.devices:type_name -> quern.Device
+	136, // 169: quern.EndedTask.task:type_name -> quern.RunningTask
+	112, // 170: quern.EndedTask.timing:type_name -> quern.Timing
+	135, // 171: quern.EndedTask.transfers:type_name -> quern.Transfer
+	138, // 172: quern.PollReply.start:type_name -> quern.Assignment
+	136, // 173: quern.PollReply.stop:type_name -> quern.RunningTask
+	101, // 174: quern.Assignment.job:type_name -> quern.Job
+	108, // 175: quern.Assignment.task:type_name -> quern.Task
+	14,  // 176: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	177, // [177:177] is the sub-list for method output_type
+	177, // [177:177] is the sub-list for method input_type
+	177, // [177:177] is the sub-list for extension type_name
+	177, // [177:177] is the sub-list for extension extendee
+	0,   // [0:177] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }

@@ -15,12 +15,16 @@ func (t *tx) setAttr(op *wire.SetAttr) *wire.Result {
 	}
 
 	in = edit(in)
+	t.assignBefore(in, op.Before)
 	if op.Mask&wire.SetSize != 0 {
 		t.truncate(in, op.Size)
 		in.Attr.MtimeNs = t.now
 	}
 	if op.KillSuid || op.Mask&wire.SetSize != 0 {
 		t.killSuid(in)
+	}
+	if op.Mask&(wire.SetSize|wire.SetUID|wire.SetGID) != 0 {
+		t.dropCapability(in)
 	}
 	t.assign(in, op, t.cred, op.Handle)
 	t.putInode(in)
@@ -64,6 +68,42 @@ func (t *tx) maySetAttr(in *wire.Inode, op *wire.SetAttr) wire.Code {
 		return wire.Denied
 	}
 	return wire.OK
+}
+
+// assignBefore sets what a holder of the write lease had changed, and nobody else
+// knew, before the command.
+func (t *tx) assignBefore(in *wire.Inode, before *wire.SetAttr) {
+	if before == nil {
+		return
+	}
+	if before.KillSuid {
+		in.Attr.Mode = KillSuid(in.Attr.Mode, true)
+	}
+	t.assign(in, before, nil, true)
+}
+
+// modify is what every command that changes content begins with: before is
+// assigned, times move, and what a change by the command's caller takes away goes.
+func (t *tx) modify(in *wire.Inode, before *wire.SetAttr) *wire.Inode {
+	in = edit(in)
+	t.assignBefore(in, before)
+	in.Attr.MtimeNs, in.Attr.CtimeNs = t.now, t.now
+	t.killSuid(in)
+	t.dropCapability(in)
+	return in
+}
+
+// capability is the attribute with the capabilities of a program. Whoever changes
+// the program's content or owner takes them away, root too.
+const capability = "security.capability"
+
+func (t *tx) dropCapability(in *wire.Inode) {
+	if !in.HasXattr || isDir(in) {
+		return
+	}
+	if _, ok := t.xattr(in.Attr.Ino, capability); ok {
+		t.writeXattr(in, capability, nil, false)
+	}
 }
 
 // killSuid takes from the edited in what a write by the command's caller does.

@@ -140,7 +140,7 @@ func (t *tx) checkUpdate(f *wire.FileUpdate, made map[uint64]*wire.Block) *wire.
 
 // update carries out a checked change of one file on its edited inode.
 func (t *tx) update(in *wire.Inode, f *wire.FileUpdate) {
-	size := max(in.Attr.Size, f.MinSize)
+	size, ctime := max(in.Attr.Size, f.MinSize), in.Attr.CtimeNs
 	switch {
 	case f.HasInline:
 		t.cut(in, 0, in.Attr.Size)
@@ -157,10 +157,6 @@ func (t *tx) update(in *wire.Inode, f *wire.FileUpdate) {
 	if len(f.Extents) > 0 || f.HasInline || size != in.Attr.Size {
 		in.Attr.Size, in.Attr.MtimeNs, in.Attr.CtimeNs = size, t.now, t.now
 	}
-	if f.Attr.GetKillSuid() {
-		in.Attr.Mode = KillSuid(in.Attr.Mode, true)
-	}
-	if f.Attr != nil {
-		t.assign(in, f.Attr, nil, true)
-	}
+	t.assignBefore(in, f.Attr)
+	in.Attr.CtimeNs = max(in.Attr.CtimeNs, ctime) // a link may have come since the attributes were deferred
 }

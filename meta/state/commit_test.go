@@ -194,18 +194,25 @@ func TestDeferredAttributes(t *testing.T) {
 	r.must(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: 1, Mask: wire.SetMode, Mode: 0o777}}})
 	in := r.do(&wire.Command{Cred: &wire.Cred{Uid: 7, Gid: 8}, Op: &wire.Command_Create{Create: &wire.Create{Parent: 1, Name: "f", Mode: 0o6777}}}).Inode
 	attr := &wire.SetAttr{
-		Mask: wire.SetMtime | wire.SetAtime | wire.SetCtime, MtimeNs: 1, AtimeNs: 2, CtimeNs: 3, KillSuid: true,
+		Mask: wire.SetMtime | wire.SetAtime | wire.SetCtime, MtimeNs: 1, AtimeNs: 2, CtimeNs: 1 << 40, KillSuid: true,
 	}
 	res := r.commit(nil, &wire.FileUpdate{Ino: in.Attr.Ino, HasInline: true, Inline: []byte("x"), Attr: attr})
 	a := res.Inodes[0].Attr
-	if a.MtimeNs != 1 || a.AtimeNs != 2 || a.CtimeNs != 3 || a.Mode != sIFREG|0o777 || a.Version != in.Attr.Version+1 {
+	if a.MtimeNs != 1 || a.AtimeNs != 2 || a.CtimeNs != 1<<40 || a.Mode != sIFREG|0o777 || a.Version != in.Attr.Version+1 {
 		t.Errorf("attributes %v", a)
 	}
 	res = r.commit(nil, &wire.FileUpdate{Ino: in.Attr.Ino, Attr: &wire.SetAttr{Mask: wire.SetMode | wire.SetUID, Mode: 0o4600, Uid: 9}})
 	if a := res.Inodes[0].Attr; a.Mode != sIFREG|0o4600 || a.Uid != 9 || a.MtimeNs != 1 {
 		t.Errorf("attributes %v", a)
 	}
-	before := res.Inodes[0].Attr
+	// A change in meta that came after what was deferred keeps its time of change.
+	before := r.must(&wire.Command{Op: &wire.Command_SetXattr{SetXattr: &wire.SetXattr{Ino: in.Attr.Ino, Name: "user.a"}}}).Inode.Attr
+	res = r.commit(nil, &wire.FileUpdate{Ino: in.Attr.Ino, HasInline: true, Inline: []byte("y"), Attr: &wire.SetAttr{
+		Mask: wire.SetMtime | wire.SetCtime, MtimeNs: 1, CtimeNs: 3}})
+	if a := res.Inodes[0].Attr; a.MtimeNs != 1 || a.CtimeNs != before.CtimeNs {
+		t.Errorf("attributes %v", a)
+	}
+	before = res.Inodes[0].Attr
 	res = r.commit(nil, &wire.FileUpdate{Ino: in.Attr.Ino, Attr: &wire.SetAttr{Mask: wire.SetAtime, AtimeNs: 77}})
 	if a := res.Inodes[0].Attr; a.AtimeNs != 77 || a.CtimeNs != before.CtimeNs || a.MtimeNs != before.MtimeNs {
 		t.Errorf("attributes after a read %v", a)
@@ -302,4 +309,48 @@ func TestEqualHashes(t *testing.T) {
 		eof = a.Eof
 	}
 	expect(t, "pages", pages, "abcd|e|")
+}
+
+// TestBefore: attributes that go with a command that changes content come before
+// it, and the command takes away what it takes away.
+func TestBefore(t *testing.T) {
+	r := newRig(t)
+	r.must(&wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: 1, Mask: wire.SetMode, Mode: 0o777}}})
+	owner, member, stranger := &wire.Cred{Uid: 7, Gid: 8}, &wire.Cred{Uid: 9, Gid: 9, Groups: []uint32{8}}, &wire.Cred{Uid: 9, Gid: 9}
+	src := r.newFile("src")
+	r.commit(nil, &wire.FileUpdate{Ino: src, HasInline: true, Inline: []byte("source")})
+	for i, c := range []struct {
+		cred *wire.Cred
+		mode uint32
+		want uint32
+	}{
+		{owner, 0o6777, 0o777}, {member, 0o6777, 0o777}, {stranger, 0o6777, 0o777}, {nil, 0o6777, 0o6777},
+		{owner, 0o2767, 0o2767}, {member, 0o2767, 0o2767}, {stranger, 0o2767, 0o767},
+	} {
+		for name, command := range map[string]func(ino uint64, before *wire.SetAttr) *wire.Command{
+			"truncate": func(ino uint64, before *wire.SetAttr) *wire.Command {
+				return &wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{Ino: ino, Mask: wire.SetSize, Size: 1, Handle: true, Before: before}}}
+			},
+			"allocate": func(ino uint64, before *wire.SetAttr) *wire.Command {
+				return &wire.Command{Op: &wire.Command_Fallocate{Fallocate: &wire.Fallocate{Ino: ino, Mode: fallocKeepSize, Len: 1, Before: before}}}
+			},
+			"zero": func(ino uint64, before *wire.SetAttr) *wire.Command {
+				return &wire.Command{Op: &wire.Command_Fallocate{Fallocate: &wire.Fallocate{Ino: ino, Mode: fallocZeroRange, Len: 1, Before: before}}}
+			},
+			"clone": func(ino uint64, before *wire.SetAttr) *wire.Command {
+				return &wire.Command{Op: &wire.Command_Clone{Clone: &wire.Clone{Src: src, Dst: ino, Len: 3, Before: before}}}
+			},
+		} {
+			in := r.do(&wire.Command{Cred: owner, Op: &wire.Command_Create{Create: &wire.Create{Parent: 1, Name: fmt.Sprint(name, i), Mode: 0o666}}}).Inode
+			r.must(&wire.Command{Op: &wire.Command_SetXattr{SetXattr: &wire.SetXattr{Ino: in.Attr.Ino, Name: capability, Value: []byte("x")}}})
+			cmd := command(in.Attr.Ino, &wire.SetAttr{Mask: wire.SetMode | wire.SetMtime | wire.SetCtime | wire.SetAtime, Mode: c.mode, MtimeNs: 1, CtimeNs: 1, AtimeNs: 5})
+			cmd.Cred = c.cred
+			got := r.do(cmd).Inode
+			if a := got.Attr; a.Mode != sIFREG|c.want || a.MtimeNs <= 1 || a.MtimeNs != a.CtimeNs || a.AtimeNs != 5 || got.HasXattr {
+				t.Errorf("%s of %o by %v: %v, attributes left: %v", name, c.mode, c.cred, a, got.HasXattr)
+			}
+		}
+	}
+	r.check()
+	r.replay(1<<20, 1, 3)
 }

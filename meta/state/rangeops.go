@@ -18,7 +18,8 @@ const (
 const cloneExtents = 1 << 16
 
 // fallocate needs no permission: the caller has the file open for writing.
-// Space is not reserved: nothing is overwritten in place.
+// Space is not reserved: nothing is overwritten in place. It counts as a change of
+// the file also where it changes nothing, as on Linux's filesystems.
 func (t *tx) fallocate(op *wire.Fallocate) *wire.Result {
 	in := t.inode(op.Ino)
 	keep := op.Mode&fallocKeepSize != 0
@@ -36,12 +37,7 @@ func (t *tx) fallocate(op *wire.Fallocate) *wire.Result {
 		return fail(wire.FileTooBig)
 	}
 	stop := op.Off + op.Len
-	if hole == 0 && (keep || stop <= in.Attr.Size) {
-		return &wire.Result{Inode: in}
-	}
-
-	in = t.touch(in)
-	t.killSuid(in)
+	in = t.modify(in, op.Before)
 	if hole != 0 {
 		t.zero(in, op.Off, stop)
 	}
@@ -108,8 +104,7 @@ func (t *tx) clone(op *wire.Clone) *wire.Result {
 		shared = append(shared, ex)
 		return true
 	})
-	dst = t.touch(dst)
-	t.killSuid(dst)
+	dst = t.modify(dst, op.Before)
 	dropInline(dst)
 	t.cut(dst, op.DstOff, op.DstOff+n)
 	for _, ex := range shared {
@@ -132,8 +127,7 @@ func (t *tx) cloneInline(op *wire.Clone, src, dst *wire.Inode, n uint64) *wire.R
 		return failf(wire.NeedExtents, "inode %d has inline data that must become extents first", op.Src)
 	}
 
-	dst = t.touch(dst)
-	t.killSuid(dst)
+	dst = t.modify(dst, op.Before)
 	t.zero(dst, op.DstOff, op.DstOff+n)
 	if len(content) > 0 {
 		whole := make([]byte, max(uint64(len(dst.Inline)), op.DstOff+uint64(len(content))))
