@@ -121,6 +121,8 @@ func TestFailures(t *testing.T) {
 		"memory":  {"wasm: /grow.wasm\nmemory: 8MiB\nretries: 0", want{StateFailed, "out of memory twice, the second time with 12 MiB, half as much again as the job file says", 2}},
 		"spam":    {"wasm: /spam.wasm\nretries: 0", want{StateFailed, "it wrote more than is allowed (1024 KiB: output_limit in the job file, or --output-limit of the host's agent)", 1}},
 		"pattern": {"kernel: grep\nargs: ['[']\nretries: 0", want{StateFailed, "missing closing ]", 1}},
+		"data":    {"wasm: /data.wasm\nretries: 5", want{StateFailed, "exited with status 65", 1}},
+		"wrong":   {"kernel: gunzip\nretries: 5", want{StateFailed, "exited with status 65", 1}},
 		"fine":    {"kernel: sha256sum", want{StateSucceeded, "all tasks done", 1}},
 	}
 	ids := map[string]uint64{}
@@ -159,6 +161,100 @@ func TestChangedInput(t *testing.T) {
 	}
 	if job, _ := r.wait(touched); job.State != StateSucceeded {
 		t.Errorf("a new access time: %s: %s", job.State, job.Reason)
+	}
+}
+
+// TestRemovedInput: one that is gone is told apart from one that has changed, and
+// neither is tried again.
+func TestRemovedInput(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"changed", "removed", "replaced"} {
+		r.write("/in/"+name, "some text\n")
+		r.submit(name, "version: 1\nkernel: sha256sum\nretries: 5\ninputs: [/in/"+name+"]\n")
+	}
+	dir, err := r.Stat(t.Context(), "/in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.write("/in/changed", "another text\n")
+	for _, name := range []string{"removed", "replaced"} {
+		if err := r.Remove(t.Context(), dir.Attr.Ino, name, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.write("/in/replaced", "some text\n")
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", nil)
+	for i, want := range []string{
+		"input /in/changed has changed since the job was submitted",
+		"input /in/removed has been removed since the job was submitted",
+		"input /in/replaced has changed since the job was submitted",
+	} {
+		job, tasks := r.wait(uint64(i + 1))
+		if job.State != StateFailed || !strings.HasSuffix(job.Reason, ": "+want) || tasks[0].Attempt != 1 {
+			t.Errorf("%s after %d attempts: %s", job.State, tasks[0].Attempt, job.Reason)
+		}
+	}
+}
+
+// TestRefusedResults walks all codes with which meta could refuse a result: one that
+// may pass is asked again, any other ends the task, with its sentence, in its first
+// attempt.
+func TestRefusedResults(t *testing.T) {
+	r := newRig(t)
+	r.write("/x", "some text\n")
+	refusal := map[string]wire.Code{} // of the job's first report of success
+	all := map[string]wire.Code{}     // of all of its reports
+	r.fail = func(cmd *wire.Command) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for _, u := range updates(cmd) {
+			job, err := r.st.Job(u.Task.Job)
+			if err != nil || cmd.GetBatch() != nil {
+				continue // it is asked again alone
+			}
+			if c, ok := all[job.Name]; ok {
+				return wire.Errorf(c, "mutate", "", "meta says no")
+			}
+			if c, ok := refusal[job.Name]; ok && u.Task.State == StateSucceeded {
+				delete(refusal, job.Name)
+				return wire.Errorf(c, "mutate", "", "meta says no")
+			}
+		}
+		return nil
+	}
+	r.lead(SchedulerConfig{})
+	r.startAgent("a", func(c *AgentConfig) { c.Slots = 1 })
+	known := 0
+	for c := wire.OK + 1; c < 64; c++ {
+		if strings.HasPrefix(c.String(), "code ") || c == wire.Stale { // that the attempt is over
+			continue
+		}
+		known++
+		name := fmt.Sprintf("code%d", c)
+		r.mu.Lock()
+		refusal[name] = c
+		r.mu.Unlock()
+		id := r.submit(name, "version: 1\nkernel: sha256sum\nretries: 5\ninputs: [/x]\n")
+		job, tasks := r.wait(id)
+		want := "failed: task 0 (/x): meta says no"
+		if c.MayPass() {
+			want = "succeeded: all tasks done"
+		}
+		if got := job.State + ": " + strings.Replace(job.Reason, "task 0: ", "task 0 (/x): ", 1); got != want || tasks[0].Attempt != 1 {
+			t.Errorf("%v: attempt %d: %s, not %s", c, tasks[0].Attempt, got, want)
+		}
+	}
+	if known < 30 {
+		t.Errorf("%d codes", known)
+	}
+	// Not even that it has failed is taken: the scheduler hears of it.
+	r.mu.Lock()
+	all["mute"] = wire.NameTooLong
+	r.mu.Unlock()
+	id := r.submit("mute", "version: 1\nkernel: sha256sum\nretries: 5\ninputs: [/x]\n")
+	if job, tasks := r.wait(id); job.State != StateFailed || !strings.HasSuffix(job.Reason, "its end could not be stored: meta says no") || tasks[0].Attempt != 1 {
+		t.Errorf("%s after %d attempts: %s", job.State, tasks[0].Attempt, job.Reason)
 	}
 }
 

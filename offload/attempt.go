@@ -37,7 +37,9 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 	}
 	err := r.run(ctx)
 	if err == nil {
-		err = r.makePlace(ctx)
+		if err = r.makePlace(ctx); err != nil {
+			r.fate = fateOf(err, fault)
+		}
 	}
 	ran()
 	if errors.Is(context.Cause(ctx), errStopped) {
@@ -60,7 +62,7 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 		u.Files, u.Names, u.ResultDir, u.Provenance = r.small, r.place.names, r.place.dir, r.origin
 	}
 	stale, err := a.tell(ctx, u)
-	if t.State == StateSucceeded && refused(err) {
+	if err != nil && t.State == StateSucceeded && !wire.CodeOf(err).MayPass() {
 		// The results cannot have their places, now or later.
 		t.Failures++
 		t.State, t.Reason = StateFailed, sentence(err)
@@ -70,7 +72,15 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 	r.remove()
 	if err != nil {
 		a.log.Warn("a task's end could not be reported", "task", id, "state", t.State, "err", err)
-		return nil
+		if errors.Is(context.Cause(ctx), errShutdown) {
+			return nil
+		}
+		// The scheduler hears of it all the same. Else it would give the same attempt
+		// again and again, and nobody would know why.
+		reason := "its end could not be stored: " + sentence(err)
+		if t.State, t.Reason = StateFailed, reason; wire.CodeOf(err).MayPass() {
+			t.State, t.Reason = afterFailure(t.Attempt, t.Failures, r.retries, false, reason)
+		}
 	}
 	a.log.Debug("task ended", "task", id, "state", t.State, "reason", t.Reason, "took", time.Since(started))
 	end := &wire.EndedTask{Task: &wire.RunningTask{Job: id.job, N: id.n, Attempt: id.attempt}}
@@ -85,15 +95,6 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 	return end
 }
 
-// refused says whether meta does not take the results of a task.
-func refused(err error) bool {
-	switch wire.CodeOf(err) {
-	case wire.Exists, wire.NotFound, wire.NotDir, wire.Denied, wire.Invalid, wire.Quota:
-		return true
-	}
-	return false
-}
-
 // tell reports the end of an attempt. It is repeated until meta has answered:
 // the attempt's number makes that harmless. stale: the attempt was over
 // already, perhaps by an earlier try of this report.
@@ -106,13 +107,12 @@ func (a *Agent) tell(ctx context.Context, u *wire.UpdateTask) (stale bool, err e
 	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		err := a.reports.send(ctx, u)
-		switch wire.CodeOf(err) {
-		case wire.OK:
+		switch c := wire.CodeOf(err); {
+		case err == nil:
 			return false, nil
-		case wire.Stale:
+		case c == wire.Stale:
 			return true, nil
-		case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown, wire.Again, wire.Busy, wire.Interrupted, wire.NoSession:
-		default:
+		case !c.MayPass():
 			return false, err
 		}
 		timer := time.NewTimer(pause)
@@ -137,7 +137,7 @@ type attemptRun struct {
 	small   []*wire.OutputFile
 	place   resultPlace // of the results that leave the job's own directory
 	origin  []byte      // what the results are made from
-	lost    bool        // the error is not the task's own fault
+	fate    fate        // of the task, if it failed
 	retries int         // as the job file says
 	meter   traffic.Meter
 	memory  int64 // bytes that the task may have
@@ -149,6 +149,7 @@ type attemptRun struct {
 
 // run does everything up to the report.
 func (r *attemptRun) run(ctx context.Context) error {
+	r.fate = final // until something runs
 	spec, err := r.agent.specs.parse(r.job)
 	if err != nil {
 		return fmt.Errorf("the job file cannot be read any more: %w", err)
@@ -169,6 +170,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 	case spec.Reduce != nil:
 		phase = "map"
 	}
+	r.fate = fault
 	r.memory = int64(r.task.Memory)
 	if r.memory == 0 {
 		r.memory = spec.Memory
@@ -195,7 +197,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 	defer out.close()
 	known, err := r.remembered(ctx, out)
 	if err != nil {
-		r.lost = true
+		r.fate = fateOf(err, fault)
 		return err
 	}
 	if phase != "map" {
@@ -207,21 +209,19 @@ func (r *attemptRun) run(ctx context.Context) error {
 	began := time.Now()
 	v, err := r.agent.variant(ctx, ref, r.task.Runtime)
 	if err != nil {
-		r.lost = !errors.Is(err, errModule)
+		r.fate = fateOf(err, lost)
 		return err
 	}
 	inputs, err := r.inputs(ctx)
 	if err != nil {
-		var changed *changedError
-		r.lost = !errors.As(err, &changed)
+		r.fate = fateOf(err, fault)
 		return err
 	}
 	defer inputs.close()
 
 	e, err := r.agent.engage(ctx, ref, v, wish{r.task.Device, candidates(spec.Runtime, ref, phase == "reduce"), spec.Simulated})
 	if err != nil {
-		// A variant that is wrong here costs a retry, so that another host is tried.
-		r.lost = !errors.Is(err, errModule) && !errors.Is(err, trial.ErrDiffers)
+		r.fate = engageFate(err)
 		return err
 	}
 	timing := &wire.Timing{WarmNs: time.Since(began).Nanoseconds()}
@@ -235,7 +235,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 	if combines(spec, r.task) {
 		if part, err = r.localPart(); err != nil {
 			r.agent.dismiss(e, r.job.Id, true, "")
-			r.lost = true
+			r.fate = lost
 			return err
 		}
 		defer part.close()
@@ -270,10 +270,19 @@ func (r *attemptRun) run(ctx context.Context) error {
 	return r.keep(ctx, out)
 }
 
+// engageFate is what it means that a worker could not be had. A variant that is
+// wrong here, or not trusted, costs a retry, so that another host is tried.
+func engageFate(err error) fate {
+	if errors.Is(err, errModule) || errors.Is(err, trial.ErrDiffers) {
+		return fault
+	}
+	return lost
+}
+
 // keep makes the output durable.
 func (r *attemptRun) keep(ctx context.Context, out *taskOutput) error {
 	if err := out.finish(ctx); err != nil {
-		r.lost = true
+		r.fate = fateOf(err, fault)
 		return fmt.Errorf("storing the output: %w", err)
 	}
 	return nil
@@ -296,38 +305,39 @@ func blame(exit worker.Exit, err, timeout error) string {
 // fault it was.
 func (r *attemptRun) judge(exit worker.Exit, err error, timeout error) error {
 	var in *worker.InputError
-	var changed *changedError
 	var out *worker.OutputError
 	var crash *worker.CrashError
 	switch {
 	case err == nil:
-	case errors.As(err, &changed):
-		return changed
 	case errors.As(err, &in):
-		r.lost = true
+		var changed *changedError
+		if r.fate = fateOf(err, fault); errors.As(err, &changed) {
+			return changed
+		}
 		return err
 	case errors.As(err, &out):
-		r.lost = !errors.Is(err, errTooMuch)
+		r.fate = fateOf(err, fault)
 		return out.Err
 	case errors.As(err, &crash):
 		return err
 	case errors.Is(err, timeout):
 		return timeout
 	default: // stopped, shut down
-		r.lost = true
+		r.fate = lost
 		return err
 	}
 	switch {
 	case exit.Code == 0:
 		return nil
 	case exit.Fault:
-		r.lost = true
+		r.fate = lost
 		return errors.New(exit.Trap)
 	case exit.PeakMemory >= r.memory*3/4 || bytes.Contains(r.stderr.Bytes(), []byte("out of memory")):
 		return &memoryError{r.memory, jobfile.MaxMemory}
 	case exit.Trap != "":
 		return fmt.Errorf("the module ended by a trap: %s", exit.Trap)
 	}
+	r.fate = exitFate(exit.Code)
 	return fmt.Errorf("the module exited with status %d%s", exit.Code, lastLine(r.stderr.Bytes()))
 }
 

@@ -11,7 +11,6 @@ import (
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
 	"quernfs/offload/sandbox"
-	"quernfs/offload/trial"
 	"quernfs/offload/worker"
 )
 
@@ -65,17 +64,18 @@ const phaseReduce = "reduce"
 func (r *attemptRun) combine(ctx context.Context, spec *jobfile.Spec, part *os.File, size int64, out *taskOutput, timeout error) error {
 	step, ref := jobfile.Inherit(*spec.Combine, spec.Map), r.job.Combine
 	if ref == nil {
+		r.fate = final
 		return errors.New("the job has no kernel for its combine step")
 	}
 	began := time.Now()
 	v, err := r.agent.variant(ctx, ref, runtimeWasm)
 	if err != nil {
-		r.lost = !errors.Is(err, errModule)
+		r.fate = fateOf(err, lost)
 		return err
 	}
 	e, err := r.agent.engage(ctx, ref, v, wish{})
 	if err != nil {
-		r.lost = !errors.Is(err, errModule) && !errors.Is(err, trial.ErrDiffers)
+		r.fate = engageFate(err)
 		return err
 	}
 	exit, err := e.process.Run(ctx, &worker.Task{
@@ -113,8 +113,7 @@ func combineArgs(ref *wire.KernelRef, step jobfile.Step) []string {
 func (r *attemptRun) combineProgram(ctx context.Context, spec *jobfile.Spec, dir sandbox.Dir, part *localOutput, out *taskOutput, timeout error) error {
 	all, err := leftOutputs(dir.Out())
 	if err != nil {
-		var bad *outputError
-		r.lost = !errors.As(err, &bad)
+		r.fate = fateOf(err, lost)
 		return err
 	}
 	from, size := part.f, part.size
@@ -122,12 +121,13 @@ func (r *attemptRun) combineProgram(ctx context.Context, spec *jobfile.Spec, dir
 	case len(all) == 0:
 	case len(all) == 1 && all[0].mode.IsRegular():
 		if from, err = os.Open(filepath.Join(dir.Out(), all[0].rel)); err != nil {
-			r.lost = true
+			r.fate = lost
 			return err
 		}
 		defer from.Close()
 		size = all[0].size
 	default:
+		r.fate = final
 		return &outputError{fmt.Sprintf("it left %d files and directories in /out; before a combine step it must be one file", len(all))}
 	}
 	if err := r.combine(ctx, spec, from, size, out, timeout); err != nil {

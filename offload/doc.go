@@ -30,13 +30,15 @@
 //   - The name of a job is an idempotency key: the same name with the same
 //     content is the same job, with other content it is refused (EEXIST).
 //   - Inputs are pinned to what they were at submission. A task that finds an
-//     input changed fails and says which one.
+//     input changed or removed fails and says which one.
 //   - A task runs at least once, its result appears exactly once: each attempt
 //     writes into a directory of its own below wire.OutputsIno, and one command
 //     (UpdateTask, fenced by the attempt's number) renames its files into the
 //     job's output directory and records the winner. A small output is in that
 //     command itself, and no file before.
-//   - A host that is lost costs a task no retry; a kernel that fails does.
+//   - A host that is lost costs a task no retry; a kernel that fails does. What would
+//     end the same way again is not tried again: what an error means is said in one
+//     place (fate.go), by its code, and a code that is not known to pass ends the task.
 //   - A task that is late, by what was learned of its kernel, gets a second
 //     attempt beside the first; whichever succeeds first commits, the other
 //     cannot.

@@ -13,13 +13,6 @@ import (
 // maxOpen bounds how many inputs of one task are open at once.
 const maxOpen = 64
 
-// changedError is an input that is no longer what was submitted.
-type changedError struct{ path string }
-
-func (e *changedError) Error() string {
-	return fmt.Sprintf("input %s has changed since the job was submitted", e.path)
-}
-
 // taskInputs are the inputs of one attempt. One goroutine uses them.
 type taskInputs struct {
 	files Files
@@ -140,15 +133,17 @@ func (in *taskInputs) file(ctx context.Context, i int, t *wire.TaskInput) (File,
 		}
 	}
 	f, err := in.files.OpenInode(ctx, t.Ino)
-	if errors.Is(err, wire.NotFound) || errors.Is(err, wire.Stale) {
-		return nil, &changedError{t.Path}
+	if isGone(err) {
+		// Another file may have been put in its place.
+		_, err := in.files.Stat(ctx, t.Path)
+		return nil, &changedError{t.Path, errors.Is(err, wire.NotFound) || errors.Is(err, wire.NotDir)}
 	}
 	if err != nil {
 		return nil, err
 	}
 	if changed(f.Inode().GetAttr(), t) {
 		f.Close()
-		return nil, &changedError{t.Path}
+		return nil, &changedError{path: t.Path}
 	}
 	if len(in.open) == maxOpen {
 		in.open[0].f.Close()

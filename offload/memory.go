@@ -21,7 +21,7 @@ func (e *memoryError) Error() string {
 func (r *attemptRun) failed(err error) {
 	t := r.report
 	var memory *memoryError
-	if errors.As(err, &memory) && !r.lost {
+	if errors.As(err, &memory) && r.fate == fault {
 		t.Ooms++
 		more := min(memory.limit*3/2, memory.most)
 		if t.Ooms == 1 && more > memory.limit {
@@ -36,8 +36,13 @@ func (r *attemptRun) failed(err error) {
 		}
 		return
 	}
-	if !r.lost {
+	if r.fate == final {
+		t.Failures++
+		t.State, t.Reason = StateFailed, err.Error()
+		return
+	}
+	if r.fate == fault {
 		t.Failures++
 	}
-	t.State, t.Reason = afterFailure(t.Attempt, t.Failures, r.retries, !r.lost, err.Error())
+	t.State, t.Reason = afterFailure(t.Attempt, t.Failures, r.retries, r.fate == fault, err.Error())
 }

@@ -21,6 +21,9 @@ import (
 // errModule is a module that cannot be run: a fault of the job.
 var errModule = errors.New("the kernel's module is of no use")
 
+// errSlow is a module that takes too long to compile on this host.
+var errSlow = fmt.Errorf("%w: it takes longer than %s to compile", errModule, compileLimit)
+
 // compileLimit bounds the compilation of one module.
 const compileLimit = 2 * time.Minute
 
@@ -40,7 +43,7 @@ func (a *Agent) module(ctx context.Context, ref *wire.KernelRef) (string, error)
 	}
 	defer a.give(p)
 	// What is wrong with the module is told by the task that runs it.
-	ctx, cancel := context.WithTimeoutCause(ctx, compileLimit, fmt.Errorf("%w: it takes longer than %s to compile", errModule, compileLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, compileLimit, errSlow)
 	defer cancel()
 	if _, err := p.Run(ctx, &worker.Task{Run: worker.Run{Module: file, Digest: ref.Digest, Memory: jobfile.MaxMemory, Prepare: true}}); err != nil {
 		return "", fmt.Errorf("compiling the kernel %s: %w", ref.Name, err)

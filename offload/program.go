@@ -22,7 +22,7 @@ const taskPids = 1024
 // program runs an attempt whose step is a program of the host.
 func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfile.Step, phase string) error {
 	x, cfg := step.Exec, r.agent.cfg.Exec
-	r.lost = true // until the program itself has been started
+	r.fate = lost // until the program itself has been started
 	r.report.Runtime = runtimeExec
 	if refused := needOf(spec, x, r.job.Cred).refuse(cfg.Offer()); refused != nil {
 		return fmt.Errorf("the host %s cannot run %s any more: %s", r.agent.cfg.Host, x.Argv[0], refused.why)
@@ -45,8 +45,7 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 	defer func() { r.report.BytesLocal, r.report.BytesRemote = r.meter.Local(), r.meter.Remote() }()
 	inputs, err := r.inputs(ctx)
 	if err != nil {
-		var changed *changedError
-		r.lost = !errors.As(err, &changed)
+		r.fate = fateOf(err, fault)
 		return err
 	}
 	defer inputs.close()
@@ -57,8 +56,9 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 	began := time.Now()
 	shown, err := r.show(rctx, dir, spec, x, inputs)
 	if err != nil {
-		var changed *changedError
-		r.lost = !errors.As(err, &changed) && !errors.Is(err, timeout)
+		if r.fate = fateOf(err, lost); errors.Is(err, timeout) {
+			r.fate = fault
+		}
 		return err
 	}
 	name, elsewhere := outputName(spec, r.task, r.job)
@@ -91,7 +91,7 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 		Binds: shown.binds, Devices: devices, Dir: dir,
 		Stdin: &inputStream{ctx: rctx, in: inputs}, Stdout: stdout, Stderr: r.stderr,
 	})
-	r.lost = false
+	r.fate = fault
 	timing.RunNs, r.report.Timing = time.Since(began).Nanoseconds(), timing
 	began = time.Now()
 	defer func() { timing.WriteNs = time.Since(began).Nanoseconds() }()
@@ -104,16 +104,14 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 		return err
 	}
 	if err := shown.check(ctx); err != nil {
-		var changed *changedError
-		r.lost = !errors.As(err, &changed)
+		r.fate = fateOf(err, fault)
 		return err
 	}
 	if part != nil {
 		return r.combineProgram(rctx, spec, dir, part, out, timeout)
 	}
 	if err := r.collect(ctx, dir, phase, name, elsewhere, out); err != nil {
-		var bad *outputError
-		r.lost = !errors.As(err, &bad)
+		r.fate = fateOf(err, fault)
 		return err
 	}
 	return nil
@@ -137,7 +135,6 @@ func programArgs(x *jobfile.Exec, inputs *taskInputs) (args []string) {
 // judgeProgram turns the end of a program into the reason of a failure, and
 // decides whose fault it was.
 func (r *attemptRun) judgeProgram(exit sandbox.Exit, err error, timeout error) error {
-	var changed *changedError
 	var stream *sandbox.StreamError
 	var limit *sandbox.LimitError
 	var start *sandbox.StartError
@@ -147,17 +144,15 @@ func (r *attemptRun) judgeProgram(exit sandbox.Exit, err error, timeout error) e
 	}
 	switch {
 	case err == nil:
-	case errors.As(err, &changed):
-		return changed
 	case errors.As(err, &limit), errors.As(err, &start), errors.Is(err, errTooMuch):
 		return err
 	case errors.Is(err, timeout):
 		return fmt.Errorf("%w%s", timeout, many)
 	case errors.As(err, &stream):
-		r.lost = true
+		r.fate = fateOf(stream.Err, fault)
 		return stream.Err
 	default: // stopped, shut down, no sandbox
-		r.lost = true
+		r.fate = lost
 		return err
 	}
 	switch {
@@ -170,6 +165,7 @@ func (r *attemptRun) judgeProgram(exit sandbox.Exit, err error, timeout error) e
 	case exit.Signal() != "":
 		return fmt.Errorf("the program was killed by %s%s%s", exit.Signal(), lastLine(r.stderr.Bytes()), many)
 	}
+	r.fate = exitFate(exit.Code)
 	return fmt.Errorf("the program exited with status %d%s%s", exit.Code, lastLine(r.stderr.Bytes()), many)
 }
 
@@ -219,8 +215,7 @@ func (e *outputError) Error() string { return e.text }
 // badOutput makes an outputError of an error of meta that only the output itself
 // can have caused.
 func badOutput(name string, err error) error {
-	switch wire.CodeOf(err) {
-	case wire.Invalid, wire.NameTooLong, wire.Exists:
+	if fateOf(err, fault) == final {
 		return &outputError{fmt.Sprintf("the output %s cannot be stored: %v", strings.ToValidUTF8(name, "?"), err)}
 	}
 	return fmt.Errorf("storing the output %s: %w", strings.ToValidUTF8(name, "?"), err)

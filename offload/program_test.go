@@ -272,6 +272,10 @@ func TestProgramsMisbehave(t *testing.T) {
 			t.Errorf("%s: outputs %v", c.name, len(out))
 		}
 	}
+	id := r.submit("wrong data", "version: 1\ninputs: /x\nretries: 5\nexec: {argv: [sh, -c, 'echo no table >&2; exit 65']}\n")
+	if job, tasks := r.wait(id); job.Reason != "task 0: the program exited with status 65: no table" || tasks[0].Attempt != 1 {
+		t.Errorf("%s after %d attempts", job.Reason, tasks[0].Attempt)
+	}
 	if id, ok := ids["eats memory"]; ok {
 		_, tasks, err := getJob(t.Context(), r, id, true)
 		if err != nil || tasks[0].Attempt != 2 || tasks[0].Ooms != 2 || tasks[0].Memory != 96<<20 {

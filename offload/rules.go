@@ -208,11 +208,11 @@ func (o *Overlay) Landed(ctx context.Context, cred *wire.Cred, t *Target, attrib
 	whole := true // no job was refused
 	fire := func(f firing) error {
 		name, err := o.fire(ctx, cred, t, f)
-		switch wire.CodeOf(err) {
-		case wire.OK:
+		switch {
+		case err == nil:
 			names = append(names, name)
 			return nil
-		case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown:
+		case wire.CodeOf(err).MayPass():
 			return err
 		}
 		whole = false

@@ -130,13 +130,13 @@ func (s *shown) check(ctx context.Context) error {
 			in, err := s.run.agent.cfg.Files.Stat(ctx, t.Path)
 			switch {
 			case errors.Is(err, wire.NotFound) || errors.Is(err, wire.NotDir):
-				return &movedError{changedError{t.Path}}
+				return &movedError{changedError{t.Path, true}}
 			case err != nil:
 				return fmt.Errorf("looking at %s: %w", t.Path, err)
 			case in.GetAttr().GetIno() != t.Ino:
-				return &movedError{changedError{t.Path}}
+				return &movedError{changedError{path: t.Path}}
 			case changed(in.GetAttr(), t):
-				return &changedError{t.Path}
+				return &changedError{path: t.Path}
 			}
 			return nil
 		})

@@ -96,9 +96,9 @@ func (t *term) awaited(ctx context.Context, j *jobState) (*wire.UpdateJob, error
 	if err == nil {
 		err = e.fits(ctx, j.spec, kernelOfTask(j.job, "map"), tasks)
 	}
-	switch wire.CodeOf(err) {
-	case wire.OK:
-	case wire.Unavailable, wire.Timeout, wire.NotLeader, wire.Shutdown:
+	switch {
+	case err == nil:
+	case wire.CodeOf(err).MayPass():
 		return nil, err
 	default:
 		return end(sentence(err))

@@ -187,7 +187,7 @@ func register(ctx context.Context, c *client.Client, n *wire.Node) (uint32, erro
 
 // transient: the call may well succeed when it is made again.
 func transient(err error) bool {
-	return errors.Is(err, wire.Unavailable) || errors.Is(err, wire.Timeout) || errors.Is(err, wire.NotLeader)
+	return wire.CodeOf(err).MayPass()
 }
 
 // heartbeats is what chunkd asks of the metadata servers.

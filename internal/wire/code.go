@@ -48,42 +48,53 @@ const (
 	Shutdown    Code = 49 // the peer is stopping
 )
 
+// fate says what becomes of a request that failed with a code, if it is made
+// again as it is.
+type fate uint8
+
+const (
+	final  fate = iota + 1 // the same
+	passes                 // it may succeed
+)
+
+// codes says all of every code: a row cannot leave out whether its error may pass.
 var codes = map[Code]struct {
 	errno syscall.Errno
 	text  string
+	fate  fate
 }{
-	Perm:         {syscall.EPERM, "operation not permitted"},
-	NotFound:     {syscall.ENOENT, "not found"},
-	Denied:       {syscall.EACCES, "permission denied"},
-	Exists:       {syscall.EEXIST, "exists"},
-	NotDir:       {syscall.ENOTDIR, "not a directory"},
-	IsDir:        {syscall.EISDIR, "is a directory"},
-	Invalid:      {syscall.EINVAL, "invalid argument"},
-	NotEmpty:     {syscall.ENOTEMPTY, "directory not empty"},
-	NameTooLong:  {syscall.ENAMETOOLONG, "name too long"},
-	NoSpace:      {syscall.ENOSPC, "no space left"},
-	TooManyLinks: {syscall.EMLINK, "too many links"},
-	NoAttr:       {syscall.ENODATA, "no such attribute"},
-	Range:        {syscall.ERANGE, "out of range"},
-	Again:        {syscall.EAGAIN, "try again"},
-	Deadlock:     {syscall.EDEADLK, "deadlock avoided"},
-	Interrupted:  {syscall.EINTR, "interrupted"},
-	Busy:         {syscall.EBUSY, "busy"},
-	Unsupported:  {syscall.EOPNOTSUPP, "not supported"},
-	FileTooBig:   {syscall.EFBIG, "file too large"},
-	Quota:        {syscall.EDQUOT, "quota exceeded"},
-	CrossPart:    {syscall.EXDEV, "crosses a partition"},
-	Stale:        {syscall.ESTALE, "stale"},
-	Corrupt:      {syscall.EIO, "data does not match its digest"},
-	Unavailable:  {syscall.EIO, "unavailable"},
-	Timeout:      {syscall.EIO, "timed out"},
-	NotLeader:    {syscall.EIO, "not the leader"},
-	NoSession:    {syscall.EIO, "session has ended"},
-	Forbidden:    {syscall.EACCES, "not allowed for this role"},
-	Internal:     {syscall.EIO, "internal error"},
-	NeedExtents:  {syscall.EIO, "inline data must become extents first"},
-	TooFew:       {syscall.EIO, "too few servers for the policy"},
-	Shutdown:     {syscall.EIO, "shutting down"},
+	Perm:         {syscall.EPERM, "operation not permitted", final},
+	NotFound:     {syscall.ENOENT, "not found", final},
+	Denied:       {syscall.EACCES, "permission denied", final},
+	Exists:       {syscall.EEXIST, "exists", final},
+	NotDir:       {syscall.ENOTDIR, "not a directory", final},
+	IsDir:        {syscall.EISDIR, "is a directory", final},
+	Invalid:      {syscall.EINVAL, "invalid argument", final},
+	NotEmpty:     {syscall.ENOTEMPTY, "directory not empty", final},
+	NameTooLong:  {syscall.ENAMETOOLONG, "name too long", final},
+	NoSpace:      {syscall.ENOSPC, "no space left", passes},
+	TooManyLinks: {syscall.EMLINK, "too many links", final},
+	NoAttr:       {syscall.ENODATA, "no such attribute", final},
+	Range:        {syscall.ERANGE, "out of range", final},
+	Again:        {syscall.EAGAIN, "try again", passes},
+	Deadlock:     {syscall.EDEADLK, "deadlock avoided", passes},
+	Interrupted:  {syscall.EINTR, "interrupted", passes},
+	Busy:         {syscall.EBUSY, "busy", passes},
+	Unsupported:  {syscall.EOPNOTSUPP, "not supported", final},
+	FileTooBig:   {syscall.EFBIG, "file too large", final},
+	Quota:        {syscall.EDQUOT, "quota exceeded", final},
+	CrossPart:    {syscall.EXDEV, "crosses a partition", final},
+	Stale:        {syscall.ESTALE, "stale", final},
+	Corrupt:      {syscall.EIO, "data does not match its digest", passes},
+	Unavailable:  {syscall.EIO, "unavailable", passes},
+	Timeout:      {syscall.EIO, "timed out", passes},
+	NotLeader:    {syscall.EIO, "not the leader", passes},
+	NoSession:    {syscall.EIO, "session has ended", passes},
+	Forbidden:    {syscall.EACCES, "not allowed for this role", final},
+	Internal:     {syscall.EIO, "internal error", final},
+	NeedExtents:  {syscall.EIO, "inline data must become extents first", final},
+	TooFew:       {syscall.EIO, "too few servers for the policy", passes},
+	Shutdown:     {syscall.EIO, "shutting down", passes},
 }
 
 // Errno is what a system call returns for the code: the one table from codes
@@ -97,6 +108,10 @@ func (c Code) Errno() syscall.Errno {
 	}
 	return syscall.EIO
 }
+
+// MayPass says whether a request that failed with this code may succeed when it is
+// made again as it is. What is not known to pass does not.
+func (c Code) MayPass() bool { return codes[c].fate == passes }
 
 func (c Code) String() string {
 	if c == OK {

@@ -24,6 +24,11 @@ var Run func(out *bufio.Writer) error
 // write, and what it does not touch need not be put back.
 var output = bufio.NewWriterSize(os.Stdout, 64<<10)
 
+// dataError is the status EX_DATAERR of <sysexits.h>: the data, or what the job says,
+// is wrong, and another attempt would end as this one did. Whether the input could
+// be read and the output be written is the agent's to know.
+const dataError = 65
+
 // start carries out one task and returns its exit status.
 //
 //go:wasmexport quern_task
@@ -39,7 +44,7 @@ func start() int32 {
 	}
 	if err != nil {
 		os.Stderr.WriteString(err.Error() + "\n")
-		return 1
+		return dataError
 	}
 	return 0
 }
