@@ -24,20 +24,6 @@ func (e *execFlags) add(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&e.system, "exec-system", nil, "a further directory of this host that such programs may read, such as /opt/conda; may be repeated")
 }
 
-// args are the flags as a command line.
-func (e *execFlags) args() (args []string) {
-	for _, p := range e.allow {
-		args = append(args, "--exec-allow="+p)
-	}
-	for _, p := range e.system {
-		args = append(args, "--exec-system="+p)
-	}
-	if e.network {
-		args = append(args, "--exec-network")
-	}
-	return args
-}
-
 func (e *execFlags) check() error {
 	for _, p := range e.allow {
 		if err := sandbox.CheckPattern(p); err != nil {

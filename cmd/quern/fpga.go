@@ -23,16 +23,6 @@ func (f *fpgaFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.simulate, "fpga-simulate", "", "directory of a signed kernel with a model (\"quern kernel build-rtl\") and a test: if it passes, a simulated FPGA is offered to jobs that allow one")
 }
 
-// args are the flags as a command line.
-func (f *fpgaFlags) args() (args []string) {
-	for name, value := range map[string]string{"fpga-keys": f.keys, "fpga": f.known, "fpga-simulate": f.simulate} {
-		if value != "" {
-			args = append(args, "--"+name+"="+value)
-		}
-	}
-	return args
-}
-
 // config checks the flags as far as that can be done before a device is tried.
 func (f *fpgaFlags) config() (c offload.FPGAConfig, err error) {
 	if (f.known != "" || f.simulate != "") && f.keys == "" {

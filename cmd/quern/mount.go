@@ -60,19 +60,6 @@ func (m *mountFlags) outputLimit() (int64, error) {
 	return n, nil
 }
 
-// args are the flags as a command line, for a mount in a process of its own.
-// The address for debugging stays with the process it was given to.
-func (m *mountFlags) args() []string {
-	args := []string{"--write-buffer", m.dirty, "--read-cache", m.cache, fmt.Sprintf("--agent=%t", m.agent), fmt.Sprintf("--slots=%d", m.slots), "--output-limit", m.output}
-	if len(m.options) > 0 {
-		args = append(args, "-o", strings.Join(m.options, ","))
-	}
-	for _, key := range sortedKeys(m.labels) {
-		args = append(args, "--label", key+"="+m.labels[key])
-	}
-	return append(append(args, m.exec.args()...), m.fpga.args()...)
-}
-
 func newMount() *cobra.Command {
 	var flags mountFlags
 	var target clusterFlags

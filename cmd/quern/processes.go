@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
@@ -101,27 +102,67 @@ func (h *home) spawnAll(commands map[string][]string) ([]*child, error) {
 	return children, g.Wait()
 }
 
+// ownFlags are those flags of `quern up` that a role has, too, and does not get from
+// it: their value is the role's own, or they mean another thing there.
+var ownFlags = map[string][]string{
+	"meta":   {"data", "debug-addr"},
+	"chunkd": {"data", "debug-addr", "label"}, // up's are of the host that runs jobs, these of the place of shards
+	"agent":  {"data", "debug-addr"},
+	"mount":  {"data", "debug-addr", "agent"},
+}
+
+// pathFlags name files: a process may be started again from another directory.
+var pathFlags = []string{"fpga-keys", "fpga", "fpga-simulate"}
+
+// passOn is what the command line of `quern up` says, as a command line of a role:
+// all flags that were given and that the role has, too. So a new flag that both have
+// cannot be forgotten.
+func passOn(up *pflag.FlagSet, role *cobra.Command) (args []string) {
+	up.VisitAll(func(f *pflag.Flag) {
+		if !f.Changed || role.Flags().Lookup(f.Name) == nil || slices.Contains(ownFlags[role.Name()], f.Name) {
+			return
+		}
+		values := []string{f.Value.String()}
+		switch f.Value.Type() {
+		case "stringArray":
+			values = f.Value.(pflag.SliceValue).GetSlice()
+		case "stringSlice", "stringToString": // as CSV, in brackets
+			values[0] = strings.TrimSuffix(strings.TrimPrefix(values[0], "["), "]")
+		}
+		for _, v := range values {
+			if slices.Contains(pathFlags, f.Name) && v != "" {
+				if abs, err := filepath.Abs(v); err == nil {
+					v = abs
+				}
+			}
+			args = append(args, "--"+f.Name+"="+v)
+		}
+	})
+	return args
+}
+
 // roleArgs are the command lines of the processes of this data directory.
 func (h *home) roleArgs(opts upOptions) (metas, chunks, mounts map[string][]string) {
 	common := []string{"--data", h.dir, "--log-level", opts.logLevel, "--log-format", opts.logFormat}
+	said := func(role *cobra.Command) []string { return slices.Concat(common, passOn(opts.flags, role)) }
 	// The agents are among the mounts.
 	metas, chunks, mounts = map[string][]string{}, map[string][]string{}, map[string][]string{}
 	for _, m := range h.Members {
-		metas[m.Name] = append([]string{"meta", "--name", m.Name, fmt.Sprintf("--jobs-per-user=%d", opts.jobsPerUser)}, common...)
+		metas[m.Name] = append([]string{"meta", "--name", m.Name}, said(newMeta())...)
 	}
 	for i, n := range h.Nodes {
-		chunks[n.Name] = append([]string{"chunkd", "--name", n.Name}, common...)
+		chunks[n.Name] = append([]string{"chunkd", "--name", n.Name}, said(newChunkd())...)
 		if i >= opts.agents {
 			continue
 		}
 		host := []string{"--as-host", fmt.Sprintf("host-%d", i+1)}
 		chunks[n.Name] = append(chunks[n.Name], host...)
 		name := fmt.Sprintf("agent-%d", i+1)
-		mounts[name] = slices.Concat([]string{"agent", "--name", name}, common, host, []string{fmt.Sprintf("--slots=%d", opts.mountFlags.slots), "--output-limit", opts.mountFlags.output})
+		mounts[name] = slices.Concat([]string{"agent", "--name", name}, said(newAgent()), host)
 	}
 	if opts.mount != "" {
-		args := append([]string{"mount", opts.mount, "--name", "mount-1"}, common...)
-		mounts["mount-1"] = append(args, opts.mountFlags.args()...)
+		args := append([]string{"mount", opts.mount, "--name", "mount-1"}, said(newMount())...)
+		mounts["mount-1"] = append(args, fmt.Sprintf("--agent=%t", opts.mountFlags.agent))
 	}
 	return metas, chunks, mounts
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"quernfs/internal/block"
 	"quernfs/internal/transport"
@@ -32,6 +33,8 @@ type upOptions struct {
 	policySet, metaSet, chunksSet bool
 
 	logLevel, logFormat string
+
+	flags *pflag.FlagSet // all of them, for processes of their own
 }
 
 func newUp() *cobra.Command {
@@ -52,6 +55,7 @@ again (see "quern start"). They outlive this command if it is killed by SIGKILL;
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			flags := cmd.Flags()
+			o.flags = flags
 			o.policySet, o.metaSet, o.chunksSet = flags.Changed("policy"), flags.Changed("meta-servers"), flags.Changed("chunk-servers")
 			if o.agents != 0 && (!o.processes || o.agents < 0) {
 				return usagef("--agents %d: with --processes only, from 1 to as many as there are chunk servers", o.agents)
