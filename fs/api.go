@@ -23,6 +23,7 @@ type File interface {
 	ReadExactly(ctx context.Context, p []byte, off int64) (int, error)
 	WriteAt(ctx context.Context, p []byte, off int64) (int, error)
 	Size() int64
+	Truncate(ctx context.Context, size int64) error
 	// Flush makes what was written durable.
 	Flush(ctx context.Context) error
 	Close() error
@@ -162,6 +163,62 @@ func (fs *FS) Create(ctx context.Context, dir uint64, name string, mode uint32) 
 	return file, nil
 }
 
+// CreateNew makes a regular file. It fails with wire.Exists where there is an
+// entry of this name.
+func (fs *FS) CreateNew(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error) {
+	f, _, err := fs.create(ctx, rootCred, &wire.Create{Parent: dir, Name: name, Mode: typeReg | mode&permMask, Exclusive: true})
+	if err != nil {
+		return nil, err
+	}
+	fs.tellOwnKernel(dir, name)
+	return f.in.snapshot(), nil
+}
+
+// Lookup returns the inode number of an entry.
+func (fs *FS) Lookup(ctx context.Context, dir uint64, name string) (ino uint64, err error) {
+	f, err := fs.lookup(ctx, rootCred, dir, name)
+	if err != nil {
+		return 0, err
+	}
+	if f.in == nil {
+		return 0, wire.Errorf(wire.NotFound, "look up", name, "no such file or directory")
+	}
+	return f.in.ino, nil
+}
+
+// Link gives an inode one more name.
+func (fs *FS) Link(ctx context.Context, ino, dir uint64, name string) error {
+	_, err := fs.link(ctx, rootCred, ino, dir, name)
+	if err == nil {
+		fs.tellOwnKernel(dir, name)
+	}
+	return err
+}
+
+// Flock takes, or with wire.Unlock gives up, a lock on a whole file, as flock(2)
+// without waiting does: a conflict is wire.Again. typ is as in wire.Lock. Locks
+// end with Flock alone, not with a file's Close, and with the session.
+func (fs *FS) Flock(ctx context.Context, ino, owner uint64, typ uint32) error {
+	return fs.lock(ctx, fs.inode(ino), fileLock{owner: owner, flock: true, typ: typ, end: ^uint64(0)}, false)
+}
+
+// Leases lists what this session may believe, by inode number: nothing while
+// its lease has lapsed.
+func (fs *FS) Leases() map[uint64]wire.Mode {
+	all := map[uint64]wire.Mode{}
+	if fs.lapsed.Load() {
+		return all
+	}
+	for _, in := range fs.all() {
+		in.mu.Lock()
+		if in.usable(wire.Mode_READ) {
+			all[in.ino] = in.held.mode
+		}
+		in.mu.Unlock()
+	}
+	return all
+}
+
 // Mkdir makes a directory.
 func (fs *FS) Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error) {
 	f, _, err := fs.create(ctx, rootCred, &wire.Create{Parent: dir, Name: name, Mode: typeDir | mode&permMask, Exclusive: true})
@@ -183,7 +240,12 @@ func (fs *FS) Remove(ctx context.Context, dir uint64, name string, rmdir bool) e
 
 // Rename moves an entry, replacing what has the new name.
 func (fs *FS) Rename(ctx context.Context, dir uint64, name string, newDir uint64, newName string) error {
-	err := fs.rename(ctx, rootCred, &wire.Rename{Parent: dir, Name: name, NewParent: newDir, NewName: newName})
+	return fs.RenameAs(ctx, dir, name, newDir, newName, 0)
+}
+
+// RenameAs is Rename with the flags of renameat2(2).
+func (fs *FS) RenameAs(ctx context.Context, dir uint64, name string, newDir uint64, newName string, flags uint32) error {
+	err := fs.rename(ctx, rootCred, &wire.Rename{Parent: dir, Name: name, NewParent: newDir, NewName: newName, Flags: flags})
 	if err == nil {
 		fs.tellOwnKernel(dir, name)
 		fs.tellOwnKernel(newDir, newName)
@@ -239,6 +301,14 @@ func (f *apiFile) WriteAt(ctx context.Context, p []byte, off int64) (int, error)
 		k.forgetAttrs(f.in.ino)
 	}
 	return n, err
+}
+
+func (f *apiFile) Truncate(ctx context.Context, size int64) error {
+	err := f.fs.truncate(ctx, f.in, rootCred, &wire.SetAttr{Ino: f.in.ino, Mask: wire.SetSize, Size: uint64(size), Handle: true})
+	if k := f.fs.kernel(); k != nil && err == nil {
+		k.forgetAttrs(f.in.ino)
+	}
+	return err
 }
 
 func (f *apiFile) Flush(ctx context.Context) error { return f.fs.flush(ctx, f.in) }

@@ -102,7 +102,7 @@ func New(ctx context.Context, cfg Config) (*FS, error) {
 	})
 	if err != nil {
 		fs.cancel()
-		return nil, err
+		return nil, errors.Join(err, fs.data.Close(ctx)) // which holds nothing
 	}
 	fs.start(c)
 	return fs, nil

@@ -52,8 +52,8 @@ type leader struct {
 	stampMu sync.Mutex // orders stamps and proposals
 	last    int64
 
-	horizonMu sync.Mutex // held over its proposal
-	horizon   time.Time
+	covering turn // held over the proposal of horizon, which it guards
+	horizon  time.Time
 
 	ids     idRange
 	tickets ticketClock // of maintain
@@ -66,7 +66,7 @@ func newLeader(s *Server) *leader {
 	l := &leader{
 		s: s, log: s.log, since: time.Now(), open: make(chan struct{}), slots: make(chan struct{}, maxInFlight),
 		locks: lease.NewLocks(), streams: map[uint64]*stream{}, reclaimed: map[uint64]bool{},
-		ending: map[uint64]bool{}, calls: map[callKey]*call{},
+		ending: map[uint64]bool{}, calls: map[callKey]*call{}, covering: newTurn(), ids: idRange{reserving: newTurn()},
 	}
 	l.ctx, l.cancel = context.WithCancel(s.ctx)
 	l.work = newWork()
@@ -302,8 +302,10 @@ func (l *leader) internal(cmd *wire.Command, op string) (*wire.Result, error) {
 // cover makes sure that the recorded horizon reaches until, before a lease that
 // lasts so long is given.
 func (l *leader) cover(until time.Time) error {
-	l.horizonMu.Lock()
-	defer l.horizonMu.Unlock()
+	if err := l.covering.take(l.ctx, "lease horizon"); err != nil {
+		return l.lost("lease horizon")
+	}
+	defer l.covering.pass()
 	if !until.After(l.horizon) {
 		return nil
 	}

@@ -232,22 +232,33 @@ func (s *Server) heartbeat(ctx context.Context, _ transport.Peer, hb *wire.Heart
 
 // idRange hands out block ids of a reserved range.
 type idRange struct {
-	mu        sync.Mutex
+	reserving turn // of those who take ids
+
+	mu        sync.Mutex // guards what follows
 	next, end uint64
 }
 
 const reserveIDs = 65536
 
-func (r *idRange) take(l *leader, n uint64) (uint64, error) {
+func (r *idRange) take(ctx context.Context, l *leader, n uint64) (uint64, error) {
+	if err := r.reserving.take(ctx, "reserve blocks"); err != nil {
+		return 0, err
+	}
+	defer r.reserving.pass()
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.end-r.next < n {
+	few := r.end-r.next < n
+	r.mu.Unlock()
+	if few {
 		res, err := l.internal(&wire.Command{Op: &wire.Command_ReserveBlocks{ReserveBlocks: &wire.ReserveBlocks{Count: reserveIDs}}}, "reserve blocks")
 		if err != nil {
 			return 0, err
 		}
+		r.mu.Lock()
 		r.next, r.end = res.Value, res.Value+reserveIDs
+		r.mu.Unlock()
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	first := r.next
 	r.next += n
 	return first, nil
@@ -256,7 +267,7 @@ func (r *idRange) take(l *leader, n uint64) (uint64, error) {
 const maxTickets = 256
 
 // allocate answers Allocate from memory.
-func (l *leader) allocate(q *wire.Query, op *wire.Allocate) (*wire.Answer, error) {
+func (l *leader) allocate(ctx context.Context, q *wire.Query, op *wire.Allocate) (*wire.Answer, error) {
 	p := op.GetPolicy()
 	if p.GetK() == 0 {
 		root, err := l.s.fsm.state().Policy()
@@ -269,7 +280,7 @@ func (l *leader) allocate(q *wire.Query, op *wire.Allocate) (*wire.Answer, error
 	if count > maxTickets || p.K > 32 || p.M > 8 {
 		return nil, wire.Errorf(wire.Invalid, "allocate", "", "%d blocks of policy %d+%d: at most %d of 32+8", count, p.K, p.M, maxTickets)
 	}
-	first, err := l.ids.take(l, uint64(count))
+	first, err := l.ids.take(ctx, l, uint64(count))
 	if err != nil {
 		return nil, err
 	}

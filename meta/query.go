@@ -26,7 +26,7 @@ func (s *Server) query(ctx context.Context, _ transport.Peer, q *wire.Query) (*w
 	}
 	switch op := q.Op.(type) {
 	case *wire.Query_Allocate:
-		return l.allocate(q, op.Allocate)
+		return l.allocate(ctx, q, op.Allocate)
 	case *wire.Query_ListNodes:
 		return &wire.Answer{Op: &wire.Answer_Nodes{Nodes: &wire.NodesAnswer{Nodes: l.nodes.list()}}}, nil
 	case *wire.Query_Status:

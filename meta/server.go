@@ -379,8 +379,12 @@ func (s *Server) Close(ctx context.Context) error {
 	return s.closeErr
 }
 
-// within runs f for at most d: what it does goes on, but is not waited for.
+// within runs f for at most d: what it does goes on, but is not waited for. f
+// is not run where there is no time for it.
 func (s *Server) within(ctx context.Context, d time.Duration, f func() error) {
+	if ctx.Err() != nil {
+		return
+	}
 	ctx, done := context.WithTimeout(ctx, d)
 	defer done()
 	over := make(chan struct{})

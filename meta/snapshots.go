@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/raft"
@@ -190,7 +191,7 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	}
 	dir := filepath.Join(s.dir, id)
 	if f, err := s.fs().Open(filepath.Join(dir, "stream.tar")); err == nil {
-		return m, f, nil
+		return m, &received{File: f}, nil
 	}
 	// Open files survive a prune; a link of the directory keeps the others.
 	hold, err := s.home.scratch("send")
@@ -208,6 +209,19 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 		w.CloseWithError(s.home.disk.pack(hold, w))
 	}()
 	return m, &packing{r, s.fs(), hold, done}, nil
+}
+
+// received is a snapshot from another server, being read. Raft closes it once
+// more after the state has.
+type received struct {
+	vfs.File
+	once sync.Once
+	err  error
+}
+
+func (r *received) Close() error {
+	r.once.Do(func() { r.err = r.File.Close() })
+	return r.err
 }
 
 // packing is a checkpoint being read as a stream.

@@ -111,5 +111,5 @@
 // one file that is in both, so that there is no circle. Path.filesMu, cells.mu,
 // ahead.mu, records.mu and readers.mu are leaves, except that Path.File takes
 // nothing else, and that freeing a draft takes buffers.mu. No lock is held
-// during a call to Meta or Blocks but stock.mu, by those who need a ticket.
+// during a call to Meta or Blocks.
 package data

@@ -180,7 +180,9 @@ type tickets struct {
 }
 
 type stock struct {
-	mu      sync.Mutex // held while asking, so that one asks for all
+	asking chan struct{} // capacity 1: taken while one asks for all
+
+	mu      sync.Mutex // guards what follows
 	tickets []*wire.Ticket
 	spares  []uint32
 	at      time.Time
@@ -194,7 +196,7 @@ func (t *tickets) of(pol block.Policy) *stock {
 	}
 	s := t.stock[pol]
 	if s == nil {
-		s = &stock{}
+		s = &stock{asking: make(chan struct{}, 1)}
 		t.stock[pol] = s
 	}
 	return s
@@ -203,23 +205,39 @@ func (t *tickets) of(pol block.Policy) *stock {
 // take returns a ticket that nobody else has.
 func (t *tickets) take(ctx context.Context, meta Meta, pol block.Policy) (*wire.Ticket, []uint32, error) {
 	s := t.of(pol)
+	select {
+	case s.asking <- struct{}{}:
+		defer func() { <-s.asking }()
+	case <-ctx.Done():
+		return nil, nil, &wire.Error{Code: wire.CodeOf(ctx.Err()), Op: "allocate", Err: ctx.Err()}
+	}
+	if t, spares := s.next(); t != nil {
+		return t, spares, nil
+	}
+	at := time.Now()
+	a, err := meta.Allocate(ctx, &wire.Allocate{Policy: pol.ToWire(), Count: ticketCount})
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(a.GetTickets()) == 0 {
+		return nil, nil, wire.Errorf(wire.TooFew, "allocate", "", "meta gave no ticket")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tickets, s.spares, s.at = a.GetTickets()[1:], a.GetSpares(), at
+	return a.GetTickets()[0], s.spares, nil
+}
+
+// next takes from the stock; nil: it is used up, or old.
+func (s *stock) next() (*wire.Ticket, []uint32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.tickets) == 0 || time.Since(s.at) > ticketAge {
-		s.tickets = nil
-		at := time.Now()
-		a, err := meta.Allocate(ctx, &wire.Allocate{Policy: pol.ToWire(), Count: ticketCount})
-		if err != nil {
-			return nil, nil, err
-		}
-		if len(a.GetTickets()) == 0 {
-			return nil, nil, wire.Errorf(wire.TooFew, "allocate", "", "meta gave no ticket")
-		}
-		s.tickets, s.spares, s.at = a.GetTickets(), a.GetSpares(), at
+		return nil, nil
 	}
 	first := s.tickets[0]
 	s.tickets = s.tickets[1:]
-	return first, s.spares, nil
+	return first, s.spares
 }
 
 // forget throws the stock of a policy away: a server in it failed.

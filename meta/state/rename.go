@@ -25,7 +25,7 @@ func (t *tx) rename(op *wire.Rename) *wire.Result {
 		return fail(code)
 	}
 	if m.victim != nil && m.victim.Attr.Ino == m.in.Attr.Ino { // two names of one file: nothing to do
-		return &wire.Result{Inode: m.in, Parent: m.to}
+		return &wire.Result{Inode: m.in, Parent: m.to, Victim: m.victim} // by which the caller knows that both names stay
 	}
 	if code := t.mayMove(m); code != wire.OK {
 		return fail(code)
