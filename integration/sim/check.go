@@ -85,17 +85,33 @@ func (c *cluster) settle() {
 	c.violation("five minutes after the last fault: %s", lacking)
 }
 
-// lacks says what a whole cluster has and this has not.
-func (c *cluster) lacks() string {
-	leader := false
+// lacksMembers says what is wrong with the group of metadata servers.
+func (c *cluster) lacksMembers() string {
 	for _, m := range c.members {
 		if m.meta == nil {
 			return m.host + " does not run"
 		}
-		leader = leader || m.meta.Leads()
 	}
-	if !leader {
-		return "no member leads"
+	st, err := c.status()
+	if err != nil {
+		return fmt.Sprintf("no status: %v", err)
+	}
+	voters := 0
+	for _, m := range st.GetMembers() {
+		if m.GetVoter() {
+			voters++
+		}
+	}
+	if voters != len(c.members) || len(st.GetMembers()) != voters {
+		return fmt.Sprintf("%d of %d members vote", voters, len(st.GetMembers()))
+	}
+	return ""
+}
+
+// lacks says what a whole cluster has and this has not.
+func (c *cluster) lacks() string {
+	if lacking := c.lacksMembers(); lacking != "" {
+		return lacking
 	}
 	for _, s := range c.servers {
 		if s.run == nil || s.run.store.Load() == nil {

@@ -73,6 +73,9 @@ func (c *cluster) violation(format string, args ...any) {
 	}
 }
 
+// right is the file that lets the first member begin the cluster.
+const right = "/right"
+
 func newCluster(cfg Config) *cluster {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -81,6 +84,7 @@ func newCluster(cfg Config) *cluster {
 	for i := range cfg.Members {
 		c.members = append(c.members, &member{c: c, host: fmt.Sprintf("meta-%d", i+1), disk: newDisk()})
 	}
+	c.members[0].disk.touch(right)
 	for i := range cfg.Servers {
 		c.servers = append(c.servers, &server{c: c, host: fmt.Sprintf("chunkd-%d", i+1), disk: newDisk()})
 	}
@@ -101,6 +105,12 @@ func (c *cluster) start() error {
 	defer done()
 	if err := c.members[0].meta.WaitLeader(ctx); err != nil {
 		return err
+	}
+	for c.lacksMembers() != "" {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("the members do not come together: %w", err)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	for _, s := range c.servers {
 		if err := s.start(); err != nil {
@@ -149,7 +159,7 @@ func (m *member) start() error {
 	}
 	pool := p.pool()
 	s, err := meta.Open(context.Background(), meta.Config{
-		Disk: m.disk.meta(), Dir: "/meta", Name: m.host, Addr: m.host, Key: key, Server: p.server, Mux: p.mux, Pool: pool, Members: members,
+		Disk: m.disk.meta(), Dir: "/meta", Name: m.host, Addr: m.host, Key: key, Server: p.server, Mux: p.mux, Pool: pool, Members: members, Right: right,
 		Policy: m.c.cfg.Policy, DeleteDelay: 20 * time.Second, DeadAfter: 2 * time.Minute, Log: m.c.log,
 		Timing: meta.Timing{SnapshotLag: 300, Segment: 128 << 10, TicketLife: 10 * time.Minute, Courtesy: 2 * time.Minute},
 	})
@@ -171,6 +181,12 @@ func (m *member) crash(quiet bool) {
 		s.Close(gone())
 		pool.Close()
 	})
+}
+
+// wipe ends the member, and its disk is lost.
+func (m *member) wipe() {
+	m.crash(true)
+	m.disk = newDisk()
 }
 
 // stop ends it in an orderly way.

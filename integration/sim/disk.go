@@ -31,6 +31,17 @@ type disk struct {
 
 func newDisk() *disk { return &disk{mem: vfs.NewCrashableMem()} }
 
+// touch makes an empty file, durably.
+func (d *disk) touch(path string) {
+	f, err := d.mem.Create(path, vfs.WriteCategoryUnspecified)
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close(), syncDir(d.mem, filepath.Dir(path)))
+	}
+	if err != nil {
+		panic(err) // memory does not fail
+	}
+}
+
 // crash is the disk as the next process finds it: with all that was synced, and
 // some of the rest. What the last process still writes does not count.
 func (d *disk) crash(r *rand.Rand) *disk {

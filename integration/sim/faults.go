@@ -96,7 +96,14 @@ func (f *faults) inject() {
 			c.log.Info("stop", "host", m.host, "err", err)
 		}
 		f.later(m.host, m.start)
-	case n < 50:
+	case n < 39: // a lost disk, of one member while the others are whole
+		m := c.members[f.rnd.IntN(len(c.members))]
+		if c.lacksMembers() == "" {
+			c.log.Info("FAULT: a disk is lost", "host", m.host)
+			m.wipe()
+			f.later(m.host, m.start)
+		}
+	case n < 52:
 		f.crashServer(c.servers[f.rnd.IntN(len(c.servers))], quiet)
 	case n < 60:
 		f.crashClient(c.clients[f.rnd.IntN(len(c.clients))], quiet)

@@ -592,11 +592,11 @@ func (s *streamEnd) Close() error {
 }
 
 // OpenRaw joins a pipe here with one into the server, by two lines of bytes.
-func (c *conn) OpenRaw(ctx context.Context, m wire.Method) (net.Conn, error) {
+func (c *conn) OpenRaw(ctx context.Context, m wire.Method, opening *wire.Opening) (net.Conn, error) {
 	if err := c.net.way(ctx, pair{c.from.host, c.to.host}, c.done); err != nil {
 		return nil, err
 	}
-	far, err := c.inner.OpenRaw(ctx, m)
+	far, err := c.inner.OpenRaw(ctx, m, opening)
 	if err != nil {
 		return nil, err
 	}
