@@ -61,14 +61,14 @@ type Agent struct {
 	speed   atomic.Uint32 // of a processor, in percent; see speedOf
 
 	mu      sync.Mutex
-	running map[attemptID]context.CancelCauseFunc // guarded by mu
-	held    int                                   // tasks that occupy a slot, wait for one, or report; guarded by mu
-	active  int                                   // those that do not report; guarded by mu
-	pace    pace                                  // guarded by mu
-	ended   []*wire.EndedTask                     // not yet told to the scheduler; guarded by mu
-	idle    []idleProcess                         // guarded by mu
-	wake    context.CancelFunc                    // ends the poll under way; guarded by mu
-	nudge   *time.Timer                           // is about to call wake; guarded by mu
+	running map[attemptID]*underWay // guarded by mu
+	held    int                     // tasks that occupy a slot, wait for one, or report; guarded by mu
+	active  int                     // those that do not report; guarded by mu
+	pace    pace                    // guarded by mu
+	ended   []*wire.EndedTask       // not yet told to the scheduler; guarded by mu
+	idle    []idleProcess           // guarded by mu
+	wake    context.CancelFunc      // ends the poll under way; guarded by mu
+	nudge   *time.Timer             // is about to call wake; guarded by mu
 	tasks   sync.WaitGroup
 	slots   chan struct{} // has one for each task that runs
 
@@ -82,6 +82,12 @@ type attemptID struct {
 	job     uint64
 	n       uint32
 	attempt uint32
+}
+
+// underWay is an attempt that has not been reported yet.
+type underWay struct {
+	stop context.CancelCauseFunc
+	told bool // to stop: nobody is to be told of it any more; guarded by Agent.mu
 }
 
 type idleProcess struct {
@@ -136,7 +142,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		reports: &reports{meta: cfg.Meta},
 		devices: newDevices(cfg),
 		slots:   make(chan struct{}, cfg.Slots),
-		running: map[attemptID]context.CancelCauseFunc{}, prepared: map[string]bool{},
+		running: map[attemptID]*underWay{}, prepared: map[string]bool{},
 	}
 	a.devices.changed = a.endPoll
 	return a, nil
@@ -255,7 +261,10 @@ func (a *Agent) poll(ctx context.Context) (reply *wire.PollReply, woken bool, er
 	a.mu.Lock()
 	most := a.cfg.Slots + a.pace.ahead(a.cfg.Slots)
 	q.Slots = uint32(max(0, min(most-a.active, 2*most-a.held)))
-	for id := range a.running {
+	for id, x := range a.running {
+		if x.told {
+			continue // else the answer would be to stop it, at once, and again
+		}
 		q.Running = append(q.Running, &wire.RunningTask{Job: id.job, N: id.n, Attempt: id.attempt})
 	}
 	q.Ended = slices.Clone(a.ended)
@@ -280,10 +289,13 @@ func (a *Agent) poll(ctx context.Context) (reply *wire.PollReply, woken bool, er
 func (a *Agent) obey(ctx context.Context, reply *wire.PollReply) {
 	for _, s := range reply.Stop {
 		a.mu.Lock()
-		stop := a.running[attemptID{s.Job, s.N, s.Attempt}]
+		x := a.running[attemptID{s.Job, s.N, s.Attempt}]
+		if x != nil {
+			x.told = true
+		}
 		a.mu.Unlock()
-		if stop != nil {
-			stop(errStopped)
+		if x != nil {
+			x.stop(errStopped)
 		}
 	}
 	for _, s := range reply.Start {
@@ -300,7 +312,7 @@ func (a *Agent) start(ctx context.Context, s *wire.Assignment) {
 	}
 	// The task outlives ctx by its last words.
 	tctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	a.running[id] = stop
+	a.running[id] = &underWay{stop: stop}
 	slot := 1
 	if onDevice(s.Task) {
 		slot = 0 // it occupies a device

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"quernfs/internal/traffic"
@@ -35,6 +36,15 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 			Agent: a.cfg.Node, Host: cmp.Or(s.Task.Host, a.cfg.Host), Device: "cpu", Runtime: s.Task.Runtime,
 		},
 	}
+	// The slot of a task that was stopped is free at once, whatever is still being
+	// fetched or stored for it; only a program has its grace.
+	r.ran = ran
+	unhook := context.AfterFunc(ctx, func() {
+		if !r.inProgram.Load() {
+			ran()
+		}
+	})
+	defer unhook()
 	err := r.run(ctx)
 	if err == nil {
 		if err = r.makePlace(ctx); err != nil {
@@ -141,6 +151,9 @@ type attemptRun struct {
 	retries int         // as the job file says
 	meter   traffic.Meter
 	memory  int64 // bytes that the task may have
+
+	ran       func()      // gives the slot back
+	inProgram atomic.Bool // a program runs, which has time to end after it was stopped
 
 	outputLimit int64   // bytes that it may write
 	find        *finder // looks at the results; nil: nothing is asked
@@ -321,7 +334,7 @@ func (r *attemptRun) judge(exit worker.Exit, err error, timeout error) error {
 	case errors.As(err, &crash):
 		return err
 	case errors.Is(err, timeout):
-		return timeout
+		return fmt.Errorf("%w%s", timeout, lastLine(r.stderr.Bytes()))
 	default: // stopped, shut down
 		r.fate = lost
 		return err

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"quernfs/internal/wire"
 	"quernfs/offload/sandbox"
 )
@@ -160,7 +162,7 @@ func (r *attemptRun) store(ctx context.Context, from string, l left, parent uint
 		return badOutput(l.rel, err)
 	}
 	ino := f.Inode().GetAttr().GetIno()
-	_, err = io.CopyBuffer(&fileWriter{ctx, f, 0}, struct{ io.Reader }{r.find.reader(local)}, make([]byte, outputBuffer))
+	err = r.copyData(ctx, f, local, l.size)
 	r.find.end()
 	if err == nil {
 		err = f.Flush(ctx)
@@ -169,6 +171,40 @@ func (r *attemptRun) store(ctx context.Context, from string, l left, parent uint
 		return badOutput(l.rel, err)
 	}
 	return r.own(ctx, ino)
+}
+
+// copyData copies a local file of size bytes, and leaves its holes out: they are holes
+// of the copy.
+func (r *attemptRun) copyData(ctx context.Context, to File, from *os.File, size int64) error {
+	buf := make([]byte, outputBuffer)
+	w := &fileWriter{ctx, to, 0}
+	for w.off < size {
+		data, err := from.Seek(w.off, unix.SEEK_DATA)
+		hole := size
+		switch {
+		case errors.Is(err, unix.ENXIO): // no more of it
+			data = size
+		case err != nil:
+			return err
+		default:
+			if hole, err = from.Seek(data, unix.SEEK_HOLE); err != nil {
+				return err
+			}
+		}
+		r.find.zeros(data - w.off)
+		if data >= size {
+			// A file ends with a byte: what lies before it is a hole of the copy.
+			w.off = size - 1
+			_, err := w.Write([]byte{0})
+			return err
+		}
+		w.off = data
+		part := io.NewSectionReader(from, data, min(hole, size)-data)
+		if _, err := io.CopyBuffer(w, struct{ io.Reader }{r.find.reader(part)}, buf); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // maxSmall is how many files go with one report.

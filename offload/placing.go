@@ -273,7 +273,7 @@ func (t *term) offers(now time.Time) ([]place.Agent, map[uint32]*parked) {
 				}
 			}
 			started, expect := x.since(id.attempt)
-			r := place.Running{Job: x.t.Job, Until: max(expect-now.Sub(started), 10*time.Millisecond)}
+			r := place.Running{Job: x.t.Job, Until: remaining(expect, now.Sub(started))}
 			if j := t.jobs[x.t.Job]; j != nil {
 				r.User = strconv.FormatUint(uint64(j.job.GetCred().GetUid()), 10)
 				r.Kernel = variantKey(kernelOfTask(j.job, x.t.Phase), runtime)
@@ -337,4 +337,15 @@ func took(p *wire.Placement) time.Duration {
 	}
 	x := p.Places[p.Chosen]
 	return micros(x.FetchUs + x.WarmUs + x.RunUs + x.WriteUs + x.RedoUs)
+}
+
+// remaining is how long an attempt is still expected to run. Of one that should have
+// ended by now nothing is known but that the prediction was wrong: it is given as
+// long again as it is late.
+func remaining(expect, elapsed time.Duration) time.Duration {
+	left := expect - elapsed
+	if left < 0 {
+		left = -left
+	}
+	return max(left, 10*time.Millisecond)
 }

@@ -81,6 +81,7 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 	timing.ReadNs = time.Since(began).Nanoseconds()
 	began = time.Now()
 	cred := r.job.GetCred()
+	r.inProgram.Store(true)
 	exit, err := cfg.Host.Run(rctx, &sandbox.Run{
 		Argv: programArgs(x, inputs), Env: append(append(x.Environ(), r.env(step, phase)...), gpuEnv...),
 		UID: cred.GetUid(), GID: cred.GetGid(), Groups: cred.GetGroups(), Network: x.Network,
@@ -91,6 +92,9 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 		Binds: shown.binds, Devices: devices, Dir: dir,
 		Stdin: &inputStream{ctx: rctx, in: inputs}, Stdout: stdout, Stderr: r.stderr,
 	})
+	if r.inProgram.Store(false); ctx.Err() != nil {
+		r.ran()
+	}
 	r.fate = fault
 	timing.RunNs, r.report.Timing = time.Since(began).Nanoseconds(), timing
 	began = time.Now()
@@ -147,7 +151,7 @@ func (r *attemptRun) judgeProgram(exit sandbox.Exit, err error, timeout error) e
 	case errors.As(err, &limit), errors.As(err, &start), errors.Is(err, errTooMuch):
 		return err
 	case errors.Is(err, timeout):
-		return fmt.Errorf("%w%s", timeout, many)
+		return fmt.Errorf("%w%s%s", timeout, lastLine(r.stderr.Bytes()), many)
 	case errors.As(err, &stream):
 		r.fate = fateOf(stream.Err, fault)
 		return stream.Err

@@ -230,7 +230,7 @@ func TestProgramsMisbehave(t *testing.T) {
 		{"exits", "[sh, -c, 'echo because >&2; exit 7']", "", "the program exited with status 7: because"},
 		{"is killed", "[sh, -c, 'kill -SEGV $$']", "", "the program was killed by SIGSEGV"},
 		{"prints without end", "['yes']", "", "it wrote more than is allowed (4096 KiB: output_limit in the job file, or --output-limit of the host's agent)"},
-		{"complains without end", "[sh, -c, 'yes >&2']", "timeout: 1s\n", "time-out: stopped after 1s"},
+		{"complains without end", "[sh, -c, 'yes >&2']", "timeout: 1s\n", "time-out: stopped after 1s: y"},
 		{"fills its output", "[sh, -c, 'yes > /out/x; sleep 1000']", "", "it wrote more than 4 MiB to /out"},
 		{"fills its scratch space", "[sh, -c, 'for i in 1 2 3 4 5 6 7 8; do head -c 1M /dev/zero > x$i; done; sleep 1000']", "resources: {scratch: 3MiB}\n",
 			"it wrote more than 3 MiB to /scratch (resources.scratch in the job file)"},

@@ -1,6 +1,7 @@
 package offload
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -160,11 +161,33 @@ func stage(ctx context.Context, dir string, in worker.Input) (name string, err e
 	if err != nil {
 		return "", err
 	}
-	_, err = io.Copy(f, io.NewSectionReader(inputAt{ctx, in}, 0, in.Size))
+	err = copySparse(f, io.NewSectionReader(inputAt{ctx, in}, 0, in.Size))
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", fmt.Errorf("copying %s: %w", in.Path, err)
 	}
 	return name, nil
+}
+
+// copySparse copies a file, and leaves out what is zero throughout: a file of the
+// mount that is mostly hole is to fit on the disk of the host.
+func copySparse(to *os.File, from io.Reader) error {
+	buf, zero := make([]byte, 256<<10), make([]byte, 256<<10)
+	for off := int64(0); ; {
+		n, err := io.ReadFull(from, buf)
+		if !bytes.Equal(buf[:n], zero[:n]) {
+			if _, err := to.WriteAt(buf[:n], off); err != nil {
+				return err
+			}
+		}
+		off += int64(n)
+		switch err {
+		case nil:
+		case io.EOF, io.ErrUnexpectedEOF:
+			return to.Truncate(off)
+		default:
+			return err
+		}
+	}
 }
 
 type inputAt struct {

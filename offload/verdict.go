@@ -68,6 +68,16 @@ func (f *finder) end() {
 	f.line = f.line[:0]
 }
 
+// zeros takes a hole of a result: bytes of a line, all 0.
+func (f *finder) zeros(n int64) {
+	if f == nil {
+		return
+	}
+	for zero := make([]byte, maxLine); n > 0 && !f.found; n -= maxLine {
+		_, _ = f.Write(zero[:min(n, maxLine)])
+	}
+}
+
 // reader looks at what is read from r, a result of its own.
 func (f *finder) reader(r io.Reader) io.Reader {
 	if f == nil {
