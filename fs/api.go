@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 
@@ -131,10 +132,7 @@ func (fs *FS) OpenInode(ctx context.Context, ino uint64) (File, error) {
 	if err := fs.know(ctx, rootCred, in); err != nil {
 		return nil, err
 	}
-	in.mu.Lock()
-	reg := in.isReg()
-	in.mu.Unlock()
-	if !reg {
+	if !in.regular() {
 		return nil, wire.Errorf(wire.Invalid, "open", "", "not a regular file")
 	}
 	if err := fs.opened(ctx, in); err != nil {
@@ -145,22 +143,31 @@ func (fs *FS) OpenInode(ctx context.Context, ino uint64) (File, error) {
 
 // Create makes a regular file, or opens and empties the one that is there.
 func (fs *FS) Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error) {
-	f, created, err := fs.create(ctx, rootCred, &wire.Create{Parent: dir, Name: name, Mode: typeReg | mode&permMask})
-	if err != nil {
-		return nil, err
-	}
-	fs.tellOwnKernel(dir, name)
-	file, err := fs.OpenInode(ctx, f.in.ino)
-	if err != nil {
-		return nil, err
-	}
-	if !created {
-		if err := fs.truncate(ctx, f.in, rootCred, &wire.SetAttr{Ino: f.in.ino, Mask: wire.SetSize, Handle: true}); err != nil {
-			file.Close()
+	for {
+		f, created, err := fs.createOpen(ctx, rootCred, &wire.Create{Parent: dir, Name: name, Mode: typeReg | mode&permMask})
+		if err != nil {
 			return nil, err
 		}
+		fs.tellOwnKernel(dir, name)
+		err = fs.keep(ctx, f.in)
+		if err == nil && !created {
+			if !f.in.regular() {
+				err = wire.Errorf(wire.Invalid, "create", "", "not a regular file")
+			} else {
+				err = fs.truncate(ctx, f.in, rootCred, &wire.SetAttr{Ino: f.in.ino, Mask: wire.SetSize, Handle: true})
+			}
+			if err != nil {
+				fs.closed(f.in)
+			}
+		}
+		switch {
+		case err == nil:
+			return &apiFile{fs: fs, in: f.in}, nil
+		case created || !errors.Is(err, wire.NotFound) || ctx.Err() != nil:
+			return nil, err
+		}
+		// It was removed before it could be opened: then it can be made.
 	}
-	return file, nil
 }
 
 // CreateNew makes a regular file. It fails with wire.Exists where there is an

@@ -26,6 +26,7 @@ const (
 const (
 	notifyInvalInode = 2
 	notifyInvalEntry = 3
+	notifyStore      = 4
 	notifyIncEpoch   = 8 // since Linux 6.16
 )
 
@@ -288,6 +289,43 @@ func (c *conn) invalInode(ino uint64, off, n int64) {
 	binary.NativeEndian.PutUint64(b[16:], uint64(n))
 	c.told(c.notify(notifyInvalInode, b[:]))
 }
+
+// raiseSize is a store of the file's last byte from memory that cannot be read.
+// The kernel takes the size first, fails to read the byte, and changes no page.
+func (c *conn) raiseSize(ino uint64, size int64) {
+	if size <= 0 || unreadable() == 0 {
+		return
+	}
+	b := make([]byte, headerSize+24)
+	binary.NativeEndian.PutUint32(b[0:], uint32(len(b)+1))
+	binary.NativeEndian.PutUint32(b[4:], notifyStore)
+	out := b[headerSize:]
+	binary.NativeEndian.PutUint64(out[0:], ino)
+	binary.NativeEndian.PutUint64(out[8:], uint64(size-1))
+	binary.NativeEndian.PutUint32(out[16:], 1)
+	iov := [2]unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
+	for {
+		*(*uintptr)(unsafe.Pointer(&iov[1].Base)), iov[1].Len = unreadable(), 1
+		_, _, no := unix.Syscall(unix.SYS_WRITEV, uintptr(c.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
+		switch no {
+		case unix.EINTR:
+			continue
+		case 0, unix.EFAULT:
+		default:
+			c.told(no)
+		}
+		return
+	}
+}
+
+// unreadable is the address of a page that nobody may read; 0: there is none.
+var unreadable = sync.OnceValue(func() uintptr {
+	b, err := unix.Mmap(-1, 0, pageSize, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return 0
+	}
+	return uintptr(unsafe.Pointer(&b[0]))
+})
 
 // told looks at the outcome of a notification. That the kernel does not know
 // the inode or the name is the best of news.

@@ -69,7 +69,7 @@ func (s *dirStream) after(ctx context.Context, cred *wire.Cred, from uint64, plu
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
 	g := grantOf(ans.Grants, s.in.ino)
-	if g != nil && s.in.held.admit(g, fs.meta.Floor()) && gen == s.in.gen {
+	if g != nil && s.in.admit(g) && gen == s.in.gen {
 		for _, e := range s.page {
 			s.in.entries.learn(e.Name, child{e.Ino, e.Type}, ans.Index)
 		}

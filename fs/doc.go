@@ -56,6 +56,12 @@
 // wait until those given have been written to the device. This is why conn.go has
 // the loop around the device, and go-fuse only decodes.
 //
+// The kernel passes over attributes that a notice has overtaken, also of a reply
+// that was written before. So its size of a file may stay behind what it was
+// told, and a read through its cache ends there without asking. Before attributes
+// of an open file that has grown elsewhere are answered, the size is set by a
+// notice (raiseSize).
+//
 // Pages (recall.go, drain), for a lease that falls below READ:
 //
 //	draining   all goes on under the old lease, pages touched are noted; all pages are dropped
@@ -84,7 +90,9 @@
 // Meta asks every holder of a lease whether the file is open; it keeps the inode for
 // those who say so, and has it only for them. Open is also what the kernel
 // may be about to open: what it was given a name for in the last foundFor, and what an
-// answer with a lease that is still on its way (Recall.grant) is about. Who said so
+// answer with a lease that is still on its way (Recall.grant) is about; of that, OPEN
+// is kept whatever is recalled. A file that an open makes counts as open from the
+// moment when its lease is recorded. Who said so
 // and does not open it tells meta after foundFor. So an open fails only if the name was
 // found before its file was replaced, under an older lease; the kernel then
 // looks the name up again, once, and what that finds can be opened: meta answers a

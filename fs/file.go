@@ -15,17 +15,25 @@ import (
 // so that meta keeps the file when it loses its last name.
 func (fs *FS) opened(ctx context.Context, in *inode) error {
 	in.mu.Lock()
+	in.open++
+	in.mu.Unlock()
+	return fs.keep(ctx, in)
+}
+
+// keep is opened for a handle that has been counted; an error ends it.
+func (fs *FS) keep(ctx context.Context, in *inode) error {
+	in.mu.Lock()
 	for in.releasing {
 		wake := in.wake
 		in.mu.Unlock()
 		select {
 		case <-wake:
 		case <-ctx.Done():
+			fs.closed(in)
 			return wire.Errorf(wire.CodeOf(ctx.Err()), "open file", "", "meta does not answer in time")
 		}
 		in.mu.Lock()
 	}
-	in.open++
 	in.mu.Unlock()
 	err := in.ensure(ctx, wire.Mode_OPEN)
 	if err != nil {

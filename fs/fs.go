@@ -254,7 +254,7 @@ func (m dataMeta) Commit(ctx context.Context, c *wire.Commit) (*wire.Result, err
 		// The leases are held already, and from now on known to meta by these ids.
 		if in := m.fs.peek(g.Ino); in != nil {
 			in.mu.Lock()
-			in.held.admit(g, m.fs.meta.Floor())
+			in.admit(g)
 			in.mu.Unlock()
 		}
 	}

@@ -181,7 +181,7 @@ func (in *inode) fate(now time.Time, crowded bool) (*wire.Grant, idleFate) {
 	var g *wire.Grant
 	if in.held.mode != wire.Mode_NONE {
 		g = &wire.Grant{Ino: in.ino, Id: in.held.grant}
-		in.fall(wire.Mode_NONE, in.held.grant)
+		in.fall(wire.Mode_NONE, in.held.grant, false)
 	}
 	return g, idleDrop
 }

@@ -21,9 +21,13 @@ type inode struct {
 	wake chan struct{} // closed, and replaced, when something changes that others wait for
 
 	held held
+	seen uint64      // id of the newest grant that came, recorded or not
 	gen  uint64      // grows whenever something believed is dropped
 	rec  *wire.Inode // as meta last gave it; shared, never changed
 	sure bool        // rec is what meta has, as long as at least READ is held
+
+	grown  uint64 // the size that it was last found to have got elsewhere
+	raised uint64 // the size that the kernel has at least, as it was told of grown
 
 	local   deferred
 	carried deferred   // what was local and goes with a command that is under way
@@ -86,6 +90,13 @@ func (in *inode) isReg() bool {
 	return in.rec != nil && in.rec.Attr.Mode&typeMask == typeReg
 }
 
+// regular is isReg for who does not hold in.mu.
+func (in *inode) regular() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.isReg()
+}
+
 // attrs are the attributes to be shown, but for what the file occupies. in.mu is
 // held; in.rec is not nil.
 func (in *inode) attrs() attrs {
@@ -127,16 +138,23 @@ func (fs *FS) weigh(ctx context.Context, in *inode) {
 	}
 }
 
+// admit records a grant, unless it came too late. in.mu is held.
+func (in *inode) admit(g *wire.Grant) bool {
+	in.seen = max(in.seen, g.GetId())
+	return in.held.admit(g, in.fs.meta.Floor())
+}
+
 // learn takes over what a reply says about the inode, with the grant that came
 // with it (both may be nil). It reports whether the reply may be believed for
 // as long as the lease is held. in.mu is held.
 func (in *inode) learn(rec *wire.Inode, g *wire.Grant) bool {
-	admitted := in.held.admit(g, in.fs.meta.Floor())
+	admitted := in.admit(g)
 	if admitted {
 		in.lost = false
 	}
 	valid := admitted && in.held.mode >= wire.Mode_READ
 	if rec != nil && (in.rec == nil || rec.Attr.Version >= in.rec.Attr.Version) {
+		in.resized(rec.Attr.Size)
 		in.rec = rec
 	}
 	if !valid || rec == nil {
@@ -150,6 +168,14 @@ func (in *inode) learn(rec *wire.Inode, g *wire.Grant) bool {
 	return true
 }
 
+// resized is told of the size that the record gets. in.mu is held.
+func (in *inode) resized(size uint64) {
+	if in.rec != nil && size > in.attrs().size {
+		in.grown = size
+	}
+	in.grown, in.raised = min(in.grown, size), min(in.raised, size)
+}
+
 // contents returns the data.File. in.mu is held; in.rec is not nil.
 func (in *inode) contents() *data.File {
 	if in.file == nil {
@@ -159,9 +185,10 @@ func (in *inode) contents() *data.File {
 	return in.file
 }
 
-// fall brings the lease down and forgets what it covered. in.mu is held.
-func (in *inode) fall(to wire.Mode, id uint64) {
-	in.held.lower(to, id, in.open > 0)
+// fall brings the lease down and forgets what it covered. coming: it may be about
+// to be opened. in.mu is held.
+func (in *inode) fall(to wire.Mode, id uint64, coming bool) {
+	in.held.lower(to, id, in.open > 0 || coming)
 	if in.held.mode < wire.Mode_WRITE {
 		in.local = deferred{} // flushed, or an access time that is not worth keeping
 	}

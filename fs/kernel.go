@@ -12,6 +12,9 @@ type kernel interface {
 	// forgetPages drops pages of a file, having written back those that were
 	// changed through a mapping. It waits for pages that are locked.
 	forgetPages(ino uint64, s span)
+	// raiseSize makes the kernel's size of a file at least size. It waits while the
+	// page that holds the last byte is locked.
+	raiseSize(ino uint64, size int64)
 	// newEpoch makes the kernel look up every name again, those in replies that
 	// are under way included. It never waits; false: this kernel cannot do it.
 	newEpoch() bool

@@ -32,7 +32,7 @@ func (h *held) admit(g *wire.Grant, floor uint64) bool {
 }
 
 // lower brings the lease down to mode, for the recall or release id. OPEN is
-// kept only for an open file.
+// kept only for a file that is open, or may be about to be.
 func (h *held) lower(to wire.Mode, id uint64, open bool) {
 	h.recall = max(h.recall, id)
 	h.mode = min(h.mode, to)

@@ -191,6 +191,19 @@ func (c *change) failed(names ...string) {
 // create makes an entry of any type, or, for a regular file that need not be
 // new, finds it.
 func (fs *FS) create(ctx context.Context, cred *wire.Cred, q *wire.Create) (f found, created bool, err error) {
+	return fs.createThen(ctx, cred, q, func(*inode) {})
+}
+
+// createOpen is create for a file that is opened: the handle is counted before
+// anybody can ask whether it is open, so that it lives on if another mount
+// removes it at once. Call keep next.
+func (fs *FS) createOpen(ctx context.Context, cred *wire.Cred, q *wire.Create) (f found, created bool, err error) {
+	return fs.createThen(ctx, cred, q, func(in *inode) { in.open++ })
+}
+
+// createThen calls then, with the inode's lock held, at the moment when the
+// lease is recorded.
+func (fs *FS) createThen(ctx context.Context, cred *wire.Cred, q *wire.Create, then func(*inode)) (f found, created bool, err error) {
 	if len(q.Name) > wire.MaxName {
 		return found{}, false, wire.Errorf(wire.NameTooLong, "create", "", "more than 255 bytes")
 	}
@@ -210,6 +223,7 @@ func (fs *FS) create(ctx context.Context, cred *wire.Cred, q *wire.Create) (f fo
 	if in.learn(rec, grantOf(r.Grants, in.ino)) && r.Created && in.isDir() {
 		in.entries.created()
 	}
+	then(in)
 	in.mu.Unlock()
 	if !q.Tmpfile {
 		f = ch.done(q.Parent, q.Name, child{rec.Attr.Ino, rec.Attr.Mode & typeMask}, r, r.Parent)

@@ -257,6 +257,30 @@ func (fs *FS) dropPast(in *inode, s span) {
 	}
 }
 
+// raiseSize makes sure, before attributes of an open file are answered, that the
+// kernel's size is not below theirs. A read through the cache asks for
+// attributes and then ends where the kernel's size says. But the kernel passes over
+// attributes that a notice has overtaken, and a recall's notices may come at
+// any moment, also after the answer was written. What sets the size at once is a
+// store.
+func (fs *FS) raiseSize(in *inode) {
+	k := fs.kernel()
+	if k == nil {
+		return
+	}
+	in.mu.Lock()
+	size := in.attrs().size
+	due := in.open > 0 && in.isReg() && in.grown > in.raised && size <= uint64(maxOff)
+	in.mu.Unlock()
+	if !due {
+		return
+	}
+	k.raiseSize(in.ino, int64(size))
+	in.mu.Lock()
+	in.raised = max(in.raised, min(size, in.grown))
+	in.mu.Unlock()
+}
+
 // awaitDrop waits for a drop of valid pages. A read that waits for a recall, or
 // for a lease, may have one of them locked: then it is not valid any more.
 func (in *inode) awaitDrop(done <-chan struct{}, ss spans, most time.Duration) {

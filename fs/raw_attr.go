@@ -22,6 +22,7 @@ func (r *raw) GetAttr(cancel <-chan struct{}, q *fuse.GetAttrIn, out *fuse.AttrO
 		return r.gone(err)
 	}
 	r.fs.weigh(ctx, in)
+	r.fs.raiseSize(in)
 	a, keep := r.shown(q.Unique, in)
 	putAttr(&out.Attr, a)
 	out.SetTimeout(keep)
@@ -63,6 +64,7 @@ func (r *raw) Statx(cancel <-chan struct{}, q *fuse.StatxIn, out *fuse.StatxOut)
 			return r.gone(err)
 		}
 		r.fs.weigh(ctx, in)
+		r.fs.raiseSize(in)
 		shown, keep := r.shown(q.Unique, in)
 		a = shown
 		out.SetTimeout(keep)

@@ -44,29 +44,35 @@ func (r *raw) Create(cancel <-chan struct{}, q *fuse.CreateIn, name string, out 
 	ctx, done := r.fs.bound()
 	defer done()
 	c := cred(&q.InHeader)
-	f, created, err := r.fs.create(ctx, c, &wire.Create{
-		Parent: q.NodeId, Name: name, Mode: typeReg | q.Mode&permMask, Umask: q.Umask, Exclusive: q.Flags&syscall.O_EXCL != 0,
-	})
-	if err != nil {
-		return r.status(err)
-	}
-	if !created {
-		// Another mount was faster. The kernel believes that the file is new and
-		// checks nothing.
-		if st := r.found(ctx, c, f.in, q); st != fuse.OK {
-			return st
+	for {
+		f, created, err := r.fs.createOpen(ctx, c, &wire.Create{
+			Parent: q.NodeId, Name: name, Mode: typeReg | q.Mode&permMask, Umask: q.Umask, Exclusive: q.Flags&syscall.O_EXCL != 0,
+		})
+		if err != nil {
+			return r.status(err)
 		}
+		err = r.fs.keep(ctx, f.in)
+		if err == nil && !created {
+			// Another mount was faster. The kernel believes that the file is new and
+			// checks nothing.
+			if err = r.found(ctx, c, f.in, q); err != nil {
+				r.fs.closed(f.in)
+			}
+		}
+		switch {
+		case err == nil:
+			return r.created(q, &f, name, out)
+		case created || !errors.Is(err, wire.NotFound) || ctx.Err() != nil:
+			return r.status(err)
+		}
+		// It was removed before it could be opened: then it can be made.
 	}
-	return r.created(ctx, q, &f, name, out)
 }
 
 // found makes the checks that open(2) makes of a file that exists.
-func (r *raw) found(ctx context.Context, c *wire.Cred, in *inode, q *fuse.CreateIn) fuse.Status {
-	in.mu.Lock()
-	reg := in.isReg()
-	in.mu.Unlock()
-	if !reg {
-		return fuse.Status(syscall.ESTALE) // the kernel looks again
+func (r *raw) found(ctx context.Context, c *wire.Cred, in *inode, q *fuse.CreateIn) error {
+	if !in.regular() {
+		return syscall.ESTALE // the kernel looks again
 	}
 	mask := uint32(4)
 	switch q.Flags & accessMode {
@@ -75,22 +81,17 @@ func (r *raw) found(ctx context.Context, c *wire.Cred, in *inode, q *fuse.Create
 	case syscall.O_RDWR:
 		mask = 6
 	}
-	if err := r.fs.settle(ctx, in); err != nil {
-		return r.status(err)
-	}
-	if _, err := r.fs.meta.Ask(ctx, &wire.Query{Cred: c, Op: &wire.Query_Access{Access: &wire.Access{Ino: in.ino, Mask: mask}}}); err != nil {
-		return r.status(err)
+	if err := r.fs.may(ctx, in, c, mask); err != nil {
+		return err
 	}
 	if q.Flags&syscall.O_TRUNC != 0 {
-		return r.status(r.fs.truncate(ctx, in, c, &wire.SetAttr{Ino: in.ino, Mask: wire.SetSize, Handle: true, KillSuid: c.Uid != 0}))
+		return r.fs.truncate(ctx, in, c, &wire.SetAttr{Ino: in.ino, Mask: wire.SetSize, Handle: true, KillSuid: c.Uid != 0})
 	}
-	return fuse.OK
+	return nil
 }
 
-func (r *raw) created(ctx context.Context, q *fuse.CreateIn, f *found, name string, out *fuse.CreateOut) fuse.Status {
-	if err := r.fs.opened(ctx, f.in); err != nil {
-		return r.status(err)
-	}
+// created answers with a file whose handle has been counted.
+func (r *raw) created(q *fuse.CreateIn, f *found, name string, out *fuse.CreateOut) fuse.Status {
 	if checked(q.NodeId) && name != "" {
 		r.fs.queue.note(f.in.ino, q.NodeId, name)
 	}
@@ -106,13 +107,16 @@ func (r *raw) Tmpfile(cancel <-chan struct{}, q *fuse.CreateIn, out *fuse.Create
 	defer r.dirOp(q.NodeId)()
 	ctx, done := r.fs.bound()
 	defer done()
-	f, _, err := r.fs.create(ctx, cred(&q.InHeader), &wire.Create{
+	f, _, err := r.fs.createOpen(ctx, cred(&q.InHeader), &wire.Create{
 		Parent: q.NodeId, Tmpfile: true, Mode: typeReg | q.Mode&permMask, Umask: q.Umask, Exclusive: true,
 	})
+	if err == nil {
+		err = r.fs.keep(ctx, f.in)
+	}
 	if err != nil {
 		return r.status(err)
 	}
-	return r.created(ctx, q, &f, "", out)
+	return r.created(q, &f, "", out)
 }
 
 func (r *raw) Open(cancel <-chan struct{}, q *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {

@@ -123,13 +123,18 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	if in.acquire != nil {
 		in.awaitGrant()
 	}
+	// An answer with a lease that is still on its way may be about a file that is
+	// to be opened: then OPEN stays.
+	coming := r.Grant > max(in.seen, fs.meta.Floor()) && !in.isDir()
+	if coming && in.held.mode < wire.Mode_OPEN {
+		in.held.mode = wire.Mode_OPEN
+	}
 	plan := planRecall(in.held.mode, to, in.isDir(), false, r.Victim)
 	if in.held.mode <= to && !plan.attrs {
 		defer in.mu.Unlock()
 		in.held.recall = max(in.held.recall, id)
 		return &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
 	}
-	coming := r.Grant > max(in.held.grant, in.held.recall)
 	rec := &recalling{to: to, drop: plan.drop}
 	in.recall = rec
 	in.held.recall = max(in.held.recall, id)
@@ -156,7 +161,7 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	if plan.attrs {
 		in.doubt()
 	}
-	in.fall(to, id)
+	in.fall(to, id, coming)
 	out := &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
 	if r.Victim {
 		out.Open = out.Open || coming || in.justFound(time.Now())

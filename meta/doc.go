@@ -22,7 +22,7 @@
 //     given by an earlier leader: package lease, and the grace below.
 //   - What a lease covers never changes without a recall that was answered,
 //     unless the holder has been fenced.
-//   - Every wait ends: with its condition, with Timing.OpTimeout (code Busy),
+//   - Every wait ends: with its condition, with Timing.OpTimeout (code Timeout),
 //     with the caller's context, or with the term (NotLeader).
 //
 // # Records that come with leases

@@ -235,7 +235,7 @@ func (l *leader) await(ctx context.Context, signal <-chan struct{}, op string, d
 		select {
 		case <-signal:
 		case <-ctx.Done():
-			return wire.Errorf(wire.Busy, op, "", "a holder of a lease did not give it up in time")
+			return wire.Errorf(wire.Timeout, op, "", "a holder of a lease did not give it up in time")
 		case <-l.ctx.Done():
 			return l.lost(op)
 		}

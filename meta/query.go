@@ -201,7 +201,7 @@ func (l *leader) lookup(ctx context.Context, q *wire.Query, op *wire.Lookup) (*w
 		if found != child && found != 0 {
 			l.undo(q.Session, dirGrant)
 			if ctx.Err() != nil {
-				return nil, wire.Errorf(wire.Busy, "lookup", op.Name, "the entry keeps changing")
+				return nil, wire.Errorf(wire.Timeout, "lookup", op.Name, "the entry keeps changing")
 			}
 			continue
 		}

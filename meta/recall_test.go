@@ -217,7 +217,7 @@ func TestHolderThatDoesNotAnswer(t *testing.T) {
 	a.mu.Lock()
 	a.stuck = true
 	a.mu.Unlock()
-	if _, err := b.ask(acquire(ino, wire.Mode_WRITE)); wire.CodeOf(err) != wire.Busy {
+	if _, err := b.ask(acquire(ino, wire.Mode_WRITE)); wire.CodeOf(err) != wire.Timeout {
 		t.Fatalf("got %v", err)
 	}
 	if a.mode(ino) != wire.Mode_WRITE {

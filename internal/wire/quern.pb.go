@@ -6230,7 +6230,7 @@ type Recall struct {
 	Mode          Mode                   `protobuf:"varint,3,opt,name=mode,enum=quern.Mode" json:"mode,omitempty"`
 	Names         []string               `protobuf:"bytes,4,rep,name=names" json:"names,omitempty"`
 	Victim        bool                   `protobuf:"varint,5,opt,name=victim" json:"victim,omitempty"` // the inode lost or loses a name: say whether it is open
-	Grant         uint64                 `protobuf:"varint,6,opt,name=grant" json:"grant,omitempty"`   // with victim: the newest grant of ino; it may be on its way
+	Grant         uint64                 `protobuf:"varint,6,opt,name=grant" json:"grant,omitempty"`   // without names: the newest grant of ino; it may be on its way
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -74,7 +74,7 @@ func (t *Table) clear(op *Op, c *Claim) bool {
 			clear = false
 			if h.askID == 0 || h.asked > limit {
 				h.asked = limit
-				h.askID = t.ask(nil, id, &wire.Recall{Ino: c.Ino, Mode: limit})
+				h.askID = t.ask(nil, id, &wire.Recall{Ino: c.Ino, Mode: limit, Grant: h.id})
 			}
 		}
 	}
