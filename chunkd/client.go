@@ -2,6 +2,7 @@ package chunkd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -216,7 +217,8 @@ func (c *Client) report(id shardID, server uint32, corrupt bool) {
 //
 // It returns when all k+m shards are durable, or, with no spare left, at least
 // min(k+1, k+m): then the others have server 0 and are to be repaired. With
-// fewer it fails with wire.TooFew. It never takes longer than three times
+// fewer it fails: with wire.NoSpace if there would be enough had the servers that
+// answered room, else with wire.TooFew. It never takes longer than three times
 // Timeout.
 func (c *Client) WriteBlock(ctx context.Context, p block.Policy, t *wire.Ticket, spares []uint32, data []byte) (*wire.Block, error) {
 	object := fmt.Sprintf("block %d", t.GetBlock())
@@ -248,7 +250,7 @@ func (c *Client) WriteBlock(ctx context.Context, p block.Policy, t *wire.Ticket,
 		wg.Go(func() { errs[i] = c.putShard(ctx, b, i, targets, leaves[i], shards[i]) })
 	}
 	wg.Wait()
-	stored := 0
+	stored, full := 0, targets.full
 	var first error
 	for i, s := range b.Shards {
 		if s.Server != 0 {
@@ -260,7 +262,10 @@ func (c *Client) WriteBlock(ctx context.Context, p block.Policy, t *wire.Ticket,
 	if err := context.Cause(ctx); stored < len(shards) && err == context.Canceled {
 		return nil, &wire.Error{Code: wire.Interrupted, Op: "write", Object: object, Err: err}
 	}
-	if stored < p.Enough() {
+	switch {
+	case stored < p.Enough() && stored+full >= p.Enough():
+		return nil, wire.Errorf(wire.NoSpace, "write", object, "%d of %d shards stored, %d needed: %d servers have no room", stored, len(shards), p.Enough(), full)
+	case stored < p.Enough():
 		return nil, wire.Errorf(wire.TooFew, "write", object, "%d of %d shards stored, %d needed: %w", stored, len(shards), p.Enough(), first)
 	}
 	return b, nil
@@ -271,8 +276,9 @@ func (c *Client) WriteBlock(ctx context.Context, p block.Policy, t *wire.Ticket,
 type targets struct {
 	own []uint32 // for each shard, 0: none
 
-	mu     sync.Mutex // guards spares
+	mu     sync.Mutex // guards what follows
 	spares []uint32
+	full   int // servers that had no room
 }
 
 // targets plans a write. A shard whose server is known to be down starts with a
@@ -337,6 +343,11 @@ func (c *Client) putShard(ctx context.Context, b *wire.Block, i int, t *targets,
 		if proof, err = c.put(ctx, server, req, shard); err == nil {
 			b.Shards[i].Server, b.Shards[i].Proof = server, proof
 			return nil
+		}
+		if errors.Is(err, wire.NoSpace) {
+			t.mu.Lock()
+			t.full++
+			t.mu.Unlock()
 		}
 		c.log.Debug("a shard goes elsewhere", "block", b.Id, "shard", i, "server", server, "error", err)
 	}

@@ -282,6 +282,22 @@ func TestReroute(t *testing.T) {
 			t.Errorf("%v, failing %v", servers(b), c.client.Failing())
 		}
 	})
+	t.Run("no room", func(t *testing.T) {
+		c := newCluster(t, 7, transport.InProcess)
+		for _, n := range c.nodes[1:] {
+			n.store.cfg.Capacity = 1
+		}
+		_, err := write(c, 7)
+		mustCode(t, err, wire.NoSpace)
+		// With two that are down besides there still would be enough.
+		c.nodes[0].setDown(true)
+		c.nodes[1].setDown(true)
+		_, err = write(c, 7)
+		mustCode(t, err, wire.NoSpace)
+		c.nodes[2].setDown(true)
+		_, err = write(c, 7)
+		mustCode(t, err, wire.TooFew)
+	})
 	t.Run("degraded", func(t *testing.T) {
 		c := newCluster(t, 6, transport.QUIC)
 		c.nodes[0].setDown(true)

@@ -98,7 +98,7 @@ func (s *Store) heartbeat(ctx context.Context, meta Meta, inv *inventory) (*wire
 	hb := &wire.Heartbeat{
 		Node: s.cfg.Node, Boot: s.boot,
 		Total: uint64(st.Total), Free: uint64(st.Free), Shards: uint64(max(st.Shards, 0)), ReadOnly: st.ReadOnly,
-		Disk: st.Disk,
+		Disk: st.Disk, Full: st.Full && st.Fault == nil,
 	}
 	s.work.report(hb)
 	if err := inv.report(s, hb); err != nil {

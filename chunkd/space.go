@@ -83,6 +83,7 @@ type Stats struct {
 	Disk     string // whose free space Free is; empty: this server's alone
 	Segments int
 	ReadOnly bool  // no puts: full, or the disk fails
+	Full     bool  // no room for puts
 	Fault    error // what the disk answered, if it fails
 
 	// Since the store was opened.
@@ -101,7 +102,7 @@ func (s *Store) Stats() Stats {
 	return Stats{
 		Disk:   disk,
 		Shards: s.live.shards, Used: s.live.bytes, Total: s.live.bytes + free, Free: free,
-		Segments: len(s.segments), ReadOnly: free < backInService/4 || s.fault != nil, Fault: s.fault,
+		Segments: len(s.segments), Full: free < backInService/4, ReadOnly: free < backInService/4 || s.fault != nil, Fault: s.fault,
 		Puts: s.counters.puts.Load(), PutBytes: s.counters.putBytes.Load(),
 		Reads: s.counters.reads.Load(), ReadBytes: s.counters.readBytes.Load(),
 		Deletes: s.counters.deletes.Load(), BadShards: s.counters.badShards.Load(),

@@ -67,6 +67,7 @@ type FS struct {
 
 	noAtime atomic.Bool // access times are left alone
 
+	short  atomic.Bool // no chunk server has room
 	lapsed atomic.Bool // the session's lease ran out: nothing believed may be used
 	kern   atomic.Pointer[kernelRef]
 

@@ -28,11 +28,15 @@ type cluster struct {
 	log   *slog.Logger
 	ep    *wire.Endpoint
 	names atomic.Int32
+	store chunkd.Config // what every chunk server has of it
 }
 
-func newCluster(t testing.TB, servers int, policy string) *cluster {
+func newCluster(t testing.TB, servers int, policy string, change ...func(*cluster)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir(), local: transport.NewLocal()}
+	for _, f := range change {
+		f(c)
+	}
 	level := slog.LevelWarn
 	if os.Getenv("QUERN_TEST_LOG") != "" {
 		level = slog.LevelDebug
@@ -113,7 +117,9 @@ func (c *cluster) chunkd(name string, key []byte) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	store, err := chunkd.Open(chunkd.Config{Dir: filepath.Join(c.dir, name), Node: id, Key: key, Log: c.log})
+	cfg := c.store
+	cfg.Dir, cfg.Node, cfg.Key, cfg.Log = filepath.Join(c.dir, name), id, key, c.log
+	store, err := chunkd.Open(cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}

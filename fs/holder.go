@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"context"
+
 	"quernfs/internal/wire"
 	"quernfs/meta/client"
 )
@@ -130,8 +132,41 @@ func (h *holder) Ended() {
 }
 
 // Nodes and Capability are for the chunk servers' client.
-func (h *holder) Nodes(n []*wire.NodeStatus) { h.fs.chunks.SetNodes(n) }
-func (h *holder) Capability(token []byte)    { h.fs.chunks.SetCapability(token) }
+func (h *holder) Nodes(n []*wire.NodeStatus) {
+	h.fs.short.Store(noRoom(n))
+	h.fs.chunks.SetNodes(n)
+}
+func (h *holder) Capability(token []byte) { h.fs.chunks.SetCapability(token) }
+
+// noRoom says that there are chunk servers, and none of them has room.
+func noRoom(list []*wire.NodeStatus) bool {
+	full := false
+	for _, n := range list {
+		if n.GetNode().GetKind() != "chunkd" || !n.GetAlive() {
+			continue
+		}
+		if !n.GetFull() {
+			return false
+		}
+		full = true
+	}
+	return full
+}
+
+// closing is what a close waits for, that has written to in: nothing, unless there
+// is no room. Then it is the last occasion to say that the data is not stored.
+func (fs *FS) closing(ctx context.Context, in *inode) error {
+	in.mu.Lock()
+	f := in.file
+	in.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	if fs.short.Load() {
+		return fs.flush(ctx, in)
+	}
+	return f.Refused()
+}
 
 // forgetKernel drops from the kernel all that it keeps of these inodes. Pages
 // may be locked by requests that wait for meta: they are not waited for.

@@ -258,6 +258,9 @@ func (r *raw) Flush(cancel <-chan struct{}, q *fuse.FlushIn) fuse.Status {
 			rules, err = r.fs.landing(ctx, cred(&q.InHeader), h.in, false)
 		}
 	}
+	if wrote && !late {
+		err = errors.Join(err, r.fs.closing(ctx, h.in))
+	}
 	if !locked && !late && !queued && rules == nil {
 		return r.gone(err)
 	}

@@ -448,6 +448,7 @@ type status struct {
 	ChunkServers []struct {
 		Name   string
 		Alive  bool
+		Full   bool
 		Shards uint64
 	} `json:"chunk_servers"`
 	Blocks   struct{ Healthy, Degraded, Lost, Deleting uint64 }

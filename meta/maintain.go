@@ -88,6 +88,10 @@ func (m *nodeMap) state(id uint32) string {
 	return ""
 }
 
+// shortDeleteDelay is DeleteDelay while a server is full: somebody waits for the
+// room. A reader that is late then looks the file up again.
+const shortDeleteDelay = time.Second
+
 // planDeletions takes blocks from the delayed-deletion queue, and purges the
 // records of those that no server holds any more.
 func (l *leader) planDeletions(now time.Time) error {
@@ -96,7 +100,11 @@ func (l *leader) planDeletions(now time.Time) error {
 	room := maxDeleting - len(w.deleting)
 	w.mu.Unlock()
 	if room > 0 {
-		dead, err := l.s.fsm.state().Dead(now.Add(-l.s.cfg.DeleteDelay).UnixNano(), maxDeleting)
+		delay := l.s.cfg.DeleteDelay
+		if l.nodes.short() {
+			delay = min(delay, shortDeleteDelay)
+		}
+		dead, err := l.s.fsm.state().Dead(now.Add(-delay).UnixNano(), maxDeleting)
 		if err != nil {
 			return err
 		}

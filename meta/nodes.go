@@ -77,9 +77,13 @@ func (n *node) status() *wire.NodeStatus {
 		Node: n.rec, Alive: n.alive, Total: n.last.Total, Free: n.last.Free, Shards: n.last.Shards,
 		SeenNs: n.seen.UnixNano(), Slots: n.last.Slots, Busy: n.last.Busy, Devices: n.last.Devices, Speed: n.last.Speed,
 	}
-	if n.last.ReadOnly {
-		s.Free = 0
+	if n.rec.GetKind() != "chunkd" {
+		return s
 	}
+	if n.last.ReadOnly {
+		s.Free, s.Full, s.Failed = 0, n.last.Full, !n.last.Full
+	}
+	s.Full = s.Full || !s.Failed && noRoom(s)
 	return s
 }
 
@@ -106,6 +110,11 @@ func (m *nodeMap) sites(avoid []uint32) []site {
 	return out
 }
 
+// short says that a chunk server in service has no room.
+func (m *nodeMap) short() bool {
+	return slices.ContainsFunc(m.list(), func(n *wire.NodeStatus) bool { return n.Alive && inService(n) && n.Full })
+}
+
 // space adds up the chunk servers that are alive; the free space of a disk that
 // several of them share counts once.
 func (m *nodeMap) space() (total, free uint64) {
@@ -118,6 +127,9 @@ func (m *nodeMap) space() (total, free uint64) {
 		}
 		s := n.status()
 		total += s.Total - min(n.last.Free, s.Total)
+		if s.Full {
+			continue // what is left there takes no data
+		}
 		if d := n.last.Disk; d != "" {
 			shared[d] = max(shared[d], s.Free)
 		} else {
@@ -188,10 +200,12 @@ func (s *Server) heartbeat(ctx context.Context, _ transport.Peer, hb *wire.Heart
 		m.mu.Unlock()
 		return nil, wire.Errorf(wire.NotFound, "heartbeat", "", "node %d is not registered", hb.Node)
 	}
-	news := !n.alive || n.last.Boot != hb.Boot || n.last.ReadOnly != hb.ReadOnly || n.last.Total == 0 && hb.Total != 0
+	full := n.status().Full
+	news := !n.alive || n.last.Boot != hb.Boot || n.last.ReadOnly != hb.ReadOnly || n.last.Full != hb.Full || n.last.Total == 0 && hb.Total != 0
 	n.seen, n.alive = now, true
 	n.last.Total, n.last.Free, n.last.Shards, n.last.ReadOnly = hb.Total, hb.Free, hb.Shards, hb.ReadOnly
-	n.last.Disk = hb.Disk
+	n.last.Disk, n.last.Full = hb.Disk, hb.Full
+	news = news || full != n.status().Full
 	if hb.Boot != n.last.Boot || hb.Number > n.last.Number {
 		n.last.Number = hb.Number
 	}

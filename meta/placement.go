@@ -12,7 +12,8 @@ import (
 type site struct {
 	id      uint32
 	free    uint64
-	usable  bool     // alive, in service, not full
+	usable  bool     // alive, in service, with room, its disk works
+	full    bool     // alive, in service, but without room
 	domains []string // one for each of levels, "" if unlabelled
 	avoid   bool
 }
@@ -27,7 +28,9 @@ const minFree = 64 << 20
 // domains: rack 1 of one site is not rack 1 of another.
 func siteOf(n *wire.NodeStatus, avoid bool) site {
 	s := site{id: n.Node.Id, free: n.Free, domains: make([]string, len(levels)), avoid: avoid}
-	s.usable = n.Alive && inService(n) && (n.Total == 0 || n.Free >= minFree)
+	up := n.Alive && inService(n) && !n.Failed
+	s.full = up && (n.Full || noRoom(n))
+	s.usable = up && !s.full
 	path := ""
 	for i, level := range levels {
 		for _, l := range n.Node.Labels {
@@ -39,6 +42,9 @@ func siteOf(n *wire.NodeStatus, avoid bool) site {
 	}
 	return s
 }
+
+// noRoom: too little is free. One of which no heartbeat has come yet may have room.
+func noRoom(n *wire.NodeStatus) bool { return n.Total > 0 && n.Free < minFree }
 
 func inService(n *wire.NodeStatus) bool { return n.Node.State == "" || n.Node.State == "up" }
 
@@ -147,12 +153,16 @@ func within(s site, used []map[string]int, quota []int, strict int) bool {
 	return true
 }
 
-// place answers an Allocate for the blocks first, first+1, …
+// place answers an Allocate for the blocks first, first+1, … It fails with NoSpace
+// where room is what is missing, with TooFew where servers are.
 func place(p *wire.Policy, first uint64, count int, sites []site) (*wire.AllocateAnswer, error) {
 	n := int(p.GetK() + p.GetM())
 	need := min(int(p.GetK())+1, n)
-	usable, good := 0, 0
+	usable, full, good := 0, 0, 0
 	for _, s := range sites {
+		if s.full {
+			full++
+		}
 		if s.usable {
 			usable++
 			if !s.avoid {
@@ -160,8 +170,11 @@ func place(p *wire.Policy, first uint64, count int, sites []site) (*wire.Allocat
 			}
 		}
 	}
-	if usable < need {
-		return nil, wire.Errorf(wire.TooFew, "allocate", "", "policy %d+%d needs %d chunk servers with room, and %d are up", p.GetK(), p.GetM(), need, usable)
+	switch {
+	case usable < need && usable+full >= need:
+		return nil, wire.Errorf(wire.NoSpace, "allocate", "", "policy %d+%d needs %d chunk servers with room: %d of the %d that are up have some", p.GetK(), p.GetM(), need, usable, usable+full)
+	case usable < need:
+		return nil, wire.Errorf(wire.TooFew, "allocate", "", "policy %d+%d needs %d chunk servers: %d are up, %d of them full", p.GetK(), p.GetM(), need, usable+full, full)
 	}
 	out := &wire.AllocateAnswer{TooFew: usable < n}
 	var spares []site

@@ -141,6 +141,25 @@ func TestPlacementIsStable(t *testing.T) {
 	}
 }
 
+// TestPlacementFull: where room is what is missing, the answer is that there is none.
+func TestPlacementFull(t *testing.T) {
+	p := &wire.Policy{K: 4, M: 2}
+	for _, c := range []struct {
+		room, full, down int
+		code             wire.Code
+	}{{0, 6, 0, wire.NoSpace}, {4, 2, 0, wire.NoSpace}, {5, 1, 0, wire.OK}, {0, 5, 1, wire.NoSpace}, {0, 4, 2, wire.TooFew}, {4, 0, 2, wire.TooFew}} {
+		var sites []site
+		for i := range c.room + c.full + c.down {
+			n := &wire.NodeStatus{Node: &wire.Node{Id: uint32(i + 1)}, Alive: i < c.room+c.full, Total: 1 << 40, Free: 1 << 39}
+			n.Full = i >= c.room
+			sites = append(sites, siteOf(n, false))
+		}
+		if _, err := place(p, 1, 1, sites); wire.CodeOf(err) != c.code {
+			t.Errorf("%d with room, %d full, %d down: %v, want %v", c.room, c.full, c.down, err, c.code)
+		}
+	}
+}
+
 func TestPlacementWithTooFew(t *testing.T) {
 	policy := &wire.Policy{K: 4, M: 2}
 	for _, c := range []struct {

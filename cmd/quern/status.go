@@ -54,6 +54,8 @@ type nodeInfo struct {
 	Seen   time.Time         `json:"seen"`
 	Slots  uint32            `json:"slots,omitempty"`
 	Busy   uint32            `json:"busy,omitempty"`
+	Full   bool              `json:"full"`
+	Failed bool              `json:"disk_failed"`
 }
 
 type blockInfo struct {
@@ -155,6 +157,7 @@ func statusOf(a *wire.StatusAnswer) *status {
 			ID: n.GetNode().GetId(), Name: n.GetNode().GetName(), Kind: n.GetNode().GetKind(), Addr: n.GetNode().GetEndpoint().GetAddr(),
 			Labels: labels, State: n.GetNode().GetState(), Alive: n.GetAlive(), Total: n.GetTotal(), Free: n.GetFree(),
 			Shards: n.GetShards(), Seen: time.Unix(0, n.GetSeenNs()).UTC(), Slots: n.GetSlots(), Busy: n.GetBusy(),
+			Full: n.GetFull(), Failed: n.GetFailed(),
 		}
 		if info.Kind == "chunkd" {
 			s.ChunkServers = append(s.ChunkServers, info)
@@ -188,7 +191,7 @@ func (s *status) print(out io.Writer, now time.Time) error {
 	fmt.Fprintln(out)
 	t = newTable(out, "CHUNK SERVER", "ADDRESS", "LABELS", "STATE", "ALIVE", "SHARDS", "USED", "FREE", "SEEN")
 	for _, n := range s.ChunkServers {
-		t.row(n.Name, n.Addr, labelText(n.Labels), n.State, yesNo(n.Alive), n.Shards, size(n.Total-min(n.Free, n.Total)), size(n.Free), ago(now, n.Seen.UnixNano()))
+		t.row(n.Name, n.Addr, labelText(n.Labels), n.stateText(), yesNo(n.Alive), n.Shards, size(n.Total-min(n.Free, n.Total)), size(n.Free), ago(now, n.Seen.UnixNano()))
 	}
 	t.flush()
 	if len(s.Others) > 0 {
@@ -205,6 +208,18 @@ func (s *status) print(out io.Writer, now time.Time) error {
 		t.row(e.ID, e.Name, e.Host, e.LeasesRead, e.LeasesWrite, ago(now, e.Seen.UnixNano()))
 	}
 	return t.flush()
+}
+
+// stateText is the state that the operator gave the server, and what keeps it from
+// taking data.
+func (n nodeInfo) stateText() string {
+	switch {
+	case n.Failed:
+		return n.State + ", disk fails"
+	case n.Full:
+		return n.State + ", full"
+	}
+	return n.State
 }
 
 func labelText(labels map[string]string) string {

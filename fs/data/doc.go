@@ -78,7 +78,8 @@
 // its files, WriteAt and Flush of files with unstored data fail with NoSpace at
 // once, in every file of the mount: fsync reports the error as often as it is
 // asked, as long as it is true, and never says that data is safe which is not.
-// What was written before is not lost.
+// What was written before is not lost. Refused tells a close of it, which does not
+// flush. Once one draft was stored the others are tried at once.
 //
 // # Changing a file in meta
 //

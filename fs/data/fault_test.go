@@ -87,6 +87,9 @@ func TestNoSpace(t *testing.T) {
 						t.Errorf("write: %v", err)
 					}
 					wantContent(t, f, fill(1, 10000))
+					if err := f.Refused(); !errors.Is(err, wire.NoSpace) || g.Refused() != nil {
+						t.Errorf("refused: %v, and %v without data", err, g.Refused())
+					}
 					if way == "space" {
 						full.Store(false)
 						time.Sleep(3 * time.Second)
@@ -98,6 +101,9 @@ func TestNoSpace(t *testing.T) {
 						f.Discard()
 					}
 					mustWrite(t, g, []byte("x"), 0)
+					if f.Refused() != nil {
+						t.Error("still refused")
+					}
 					full.Store(false)
 					mustFlush(t, g)
 					closed(t, p)

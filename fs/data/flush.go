@@ -33,6 +33,20 @@ func (f *File) Flush(ctx context.Context) error {
 	return f.takeLost()
 }
 
+// Refused returns NoSpace if f has data for which no server has room, as far as
+// is known, else nil. It does not wait.
+func (f *File) Refused() error {
+	f.mu.RLock()
+	data := len(f.parts) > 0 || f.pending != nil && f.pending.inline
+	f.mu.RUnlock()
+	f.path.mu.Lock()
+	defer f.path.mu.Unlock()
+	if data && f.path.isFull {
+		return wire.Errorf(wire.NoSpace, "store", f.object(), "no server has room")
+	}
+	return nil
+}
+
 func (f *File) takeLost() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -38,14 +38,15 @@ func (p *Path) enqueue(d *draft, r rank) {
 }
 
 // dispatch starts uploads while there is one to start. With no space left one
-// at a time tries whether there is some again. p.mu is held.
+// at a time tries whether there is some again, and the others follow it. p.mu is
+// held.
 func (p *Path) dispatch() {
 	for {
 		var d *draft
 		limits := [taken]int{normal: p.cfg.Uploads, pressed: p.cfg.Uploads + flushUploads}
 		for r := pressed; r > idle && d == nil; r-- {
 			limit := limits[r]
-			if p.isFull {
+			if p.isFull && p.lastErr != nil {
 				limit = 1
 			}
 			for len(p.queue[r]) > 0 && p.uploading < limit && d == nil {

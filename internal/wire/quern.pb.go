@@ -5496,7 +5496,9 @@ type NodeStatus struct {
 	Slots         uint32                 `protobuf:"varint,7,opt,name=slots" json:"slots,omitempty"`                  // agents: tasks that run at once
 	Busy          uint32                 `protobuf:"varint,8,opt,name=busy" json:"busy,omitempty"`
 	Devices       []*Device              `protobuf:"bytes,60,rep,name=devices" json:"devices,omitempty"`
-	Speed         uint32                 `protobuf:"varint,131,opt,name=speed" json:"speed,omitempty"` // agents: of a processor, as in Poll; 0: not known
+	Speed         uint32                 `protobuf:"varint,131,opt,name=speed" json:"speed,omitempty"`   // agents: of a processor, as in Poll; 0: not known
+	Full          bool                   `protobuf:"varint,140,opt,name=full" json:"full,omitempty"`     // chunk servers: takes no shards for want of room
+	Failed        bool                   `protobuf:"varint,141,opt,name=failed" json:"failed,omitempty"` // chunk servers: takes no shards, since its disk fails
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -5599,6 +5601,20 @@ func (x *NodeStatus) GetSpeed() uint32 {
 		return x.Speed
 	}
 	return 0
+}
+
+func (x *NodeStatus) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *NodeStatus) GetFailed() bool {
+	if x != nil {
+		return x.Failed
+	}
+	return false
 }
 
 type NodesAnswer struct {
@@ -7483,6 +7499,7 @@ type Heartbeat struct {
 	InventoryIndex uint64     `protobuf:"varint,17,opt,name=inventory_index,json=inventoryIndex" json:"inventory_index,omitempty"`
 	Devices        []*Device  `protobuf:"bytes,60,rep,name=devices" json:"devices,omitempty"` // agents
 	Speed          uint32     `protobuf:"varint,131,opt,name=speed" json:"speed,omitempty"`   // agents: of a processor, as in Poll
+	Full           bool       `protobuf:"varint,140,opt,name=full" json:"full,omitempty"`     // read_only for want of room; without it: because of the disk
 	Disk           string     `protobuf:"bytes,18,opt,name=disk" json:"disk,omitempty"`       // names the disk; servers that name the same share its free space. Empty: all that is free is this server's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -7649,6 +7666,13 @@ func (x *Heartbeat) GetSpeed() uint32 {
 		return x.Speed
 	}
 	return 0
+}
+
+func (x *Heartbeat) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
 }
 
 func (x *Heartbeat) GetDisk() string {
@@ -12067,7 +12091,7 @@ const file_quern_proto_rawDesc = "" +
 	"\atickets\x18\x01 \x03(\v2\r.quern.TicketR\atickets\x12\x16\n" +
 	"\x06spares\x18\x02 \x03(\rR\x06spares\x12\x17\n" +
 	"\atoo_few\x18\x03 \x01(\bR\x06tooFew\"\v\n" +
-	"\tListNodes\"\x88\x02\n" +
+	"\tListNodes\"\xb6\x02\n" +
 	"\n" +
 	"NodeStatus\x12\x1f\n" +
 	"\x04node\x18\x01 \x01(\v2\v.quern.NodeR\x04node\x12\x14\n" +
@@ -12079,7 +12103,9 @@ const file_quern_proto_rawDesc = "" +
 	"\x05slots\x18\a \x01(\rR\x05slots\x12\x12\n" +
 	"\x04busy\x18\b \x01(\rR\x04busy\x12'\n" +
 	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\x12\x15\n" +
-	"\x05speed\x18\x83\x01 \x01(\rR\x05speed\"6\n" +
+	"\x05speed\x18\x83\x01 \x01(\rR\x05speed\x12\x13\n" +
+	"\x04full\x18\x8c\x01 \x01(\bR\x04full\x12\x17\n" +
+	"\x06failed\x18\x8d\x01 \x01(\bR\x06failed\"6\n" +
 	"\vNodesAnswer\x12'\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x11.quern.NodeStatusR\x05nodes\" \n" +
 	"\x06Status\x12\x16\n" +
@@ -12223,7 +12249,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x0eSegmentFDReply\"5\n" +
 	"\aShardID\x12\x14\n" +
 	"\x05block\x18\x01 \x01(\x04R\x05block\x12\x14\n" +
-	"\x05index\x18\x02 \x01(\rR\x05index\"\x82\x05\n" +
+	"\x05index\x18\x02 \x01(\rR\x05index\"\x97\x05\n" +
 	"\tHeartbeat\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x12\n" +
@@ -12244,7 +12270,8 @@ const file_quern_proto_rawDesc = "" +
 	"\x0einventory_upto\x18\x10 \x01(\v2\x0e.quern.ShardIDR\rinventoryUpto\x12'\n" +
 	"\x0finventory_index\x18\x11 \x01(\x04R\x0einventoryIndex\x12'\n" +
 	"\adevices\x18< \x03(\v2\r.quern.DeviceR\adevices\x12\x15\n" +
-	"\x05speed\x18\x83\x01 \x01(\rR\x05speed\x12\x12\n" +
+	"\x05speed\x18\x83\x01 \x01(\rR\x05speed\x12\x13\n" +
+	"\x04full\x18\x8c\x01 \x01(\bR\x04full\x12\x12\n" +
 	"\x04disk\x18\x12 \x01(\tR\x04disk\"\xca\x01\n" +
 	"\x0eHeartbeatReply\x12&\n" +
 	"\x06remove\x18\x03 \x03(\v2\x0e.quern.ShardIDR\x06remove\x12(\n" +
