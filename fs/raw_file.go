@@ -214,7 +214,7 @@ func (r *raw) Write(cancel <-chan struct{}, q *fuse.WriteIn, data []byte) (uint3
 		kill = func() *wire.Cred { return cred(&q.InHeader) }
 	}
 	n, err := r.fs.write(ctx, h.in, data, writing{
-		off: int64(q.Offset), cached: cached || !h.direct, back: cached,
+		off: int64(q.Offset), cached: cached || !h.direct && q.Flags&syscall.O_DIRECT == 0, back: cached,
 		append: q.Flags&syscall.O_APPEND != 0 && !cached, kill: kill,
 	})
 	if n > 0 {
