@@ -10,7 +10,11 @@ import (
 // Most requests are answered from memory and never look at it, so the timer is
 // only made for those who do.
 func (fs *FS) bound() (context.Context, context.CancelFunc) {
-	b := &bounded{fs: fs, until: time.Now().Add(opTimeout)}
+	return fs.boundUntil(time.Now().Add(opTimeout))
+}
+
+func (fs *FS) boundUntil(until time.Time) (context.Context, context.CancelFunc) {
+	b := &bounded{fs: fs, until: until}
 	return b, b.end
 }
 

@@ -17,8 +17,9 @@
 //     several mounts stay whole.
 //   - What fsync has said is stored is stored. A file that replaces another by
 //     rename is flushed first. Commands about names are durable when they return.
-//   - No request waits longer than opTimeout, but for locks and for synthetic
-//     files that are read until something happens, which honour interrupts.
+//   - No request waits longer than opTimeout, and no system call that comes as
+//     several (call.go), but for locks and for synthetic files that are read until
+//     something happens, which honour interrupts.
 //   - When meta ends the session, data not yet stored is lost; the next fsync of
 //     each file concerned says EIO, once.
 //

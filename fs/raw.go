@@ -23,6 +23,8 @@ type raw struct {
 	conn        *conn
 	listCompute bool // see MountOptions
 
+	calls calls
+
 	mu      sync.RWMutex
 	handles map[uint64]*handle
 	last    uint64
@@ -108,6 +110,8 @@ func (r *raw) drop(h *handle) {
 		r.fs.closed(h.in)
 	}
 }
+
+const staleStatus = fuse.Status(syscall.ESTALE)
 
 // status turns an error into what the kernel is told. What becomes EIO says
 // nothing to the user, so the log has the cause.

@@ -11,9 +11,9 @@ import (
 	"quernfs/internal/wire"
 )
 
-func (r *raw) GetAttr(cancel <-chan struct{}, q *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	ctx, done := r.fs.bound()
-	defer done()
+func (r *raw) GetAttr(cancel <-chan struct{}, q *fuse.GetAttrIn, out *fuse.AttrOut) (st fuse.Status) {
+	ctx, done := r.bound(&q.InHeader)
+	defer done(&st)
 	if isVirtual(q.NodeId) {
 		return r.virtualAttr(q.NodeId, out)
 	}
@@ -44,9 +44,9 @@ func (r *raw) virtualAttr(ino uint64, out *fuse.AttrOut) fuse.Status {
 	return fuse.OK
 }
 
-func (r *raw) Statx(cancel <-chan struct{}, q *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	ctx, done := r.fs.bound()
-	defer done()
+func (r *raw) Statx(cancel <-chan struct{}, q *fuse.StatxIn, out *fuse.StatxOut) (st fuse.Status) {
+	ctx, done := r.bound(&q.InHeader)
+	defer done(&st)
 	var a attrs
 	if isVirtual(q.NodeId) {
 		o := r.fs.over()
@@ -82,12 +82,12 @@ func (r *raw) Statx(cancel <-chan struct{}, q *fuse.StatxIn, out *fuse.StatxOut)
 	return fuse.OK
 }
 
-func (r *raw) SetAttr(cancel <-chan struct{}, q *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (r *raw) SetAttr(cancel <-chan struct{}, q *fuse.SetAttrIn, out *fuse.AttrOut) (st fuse.Status) {
 	if isVirtual(q.NodeId) {
 		return r.virtualAttr(q.NodeId, out) // a job's control file is opened with O_TRUNC
 	}
-	ctx, done := r.fs.bound()
-	defer done()
+	ctx, done := r.bound(&q.InHeader)
+	defer done(&st)
 	in := r.fs.inode(q.NodeId)
 	set := setAttrOf(&q.SetAttrInCommon)
 	err := r.fs.know(ctx, rootCred, in)

@@ -8,11 +8,11 @@ import (
 	"quernfs/internal/wire"
 )
 
-func (r *raw) OpenDir(cancel <-chan struct{}, q *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (r *raw) OpenDir(cancel <-chan struct{}, q *fuse.OpenIn, out *fuse.OpenOut) (st fuse.Status) {
 	h := &handle{ino: q.NodeId, flags: q.Flags}
 	if !isVirtual(q.NodeId) {
-		ctx, done := r.fs.bound()
-		defer done()
+		ctx, done := r.bound(&q.InHeader)
+		defer done(&st)
 		h.in = r.fs.inode(q.NodeId)
 		if err := r.fs.opened(ctx, h.in); err != nil {
 			return r.gone(err)

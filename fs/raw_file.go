@@ -36,13 +36,13 @@ func (r *raw) opened(in *inode, flags uint32) (fh uint64, kernel uint32) {
 	return r.add(h), kernel
 }
 
-func (r *raw) Create(cancel <-chan struct{}, q *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+func (r *raw) Create(cancel <-chan struct{}, q *fuse.CreateIn, name string, out *fuse.CreateOut) (st fuse.Status) {
 	if isVirtual(q.NodeId) {
 		return fuse.EPERM
 	}
 	defer r.dirOp(q.NodeId)()
-	ctx, done := r.fs.bound()
-	defer done()
+	ctx, done := r.bound(&q.InHeader)
+	defer done(&st)
 	c := cred(&q.InHeader)
 	for {
 		f, created, err := r.fs.createOpen(ctx, c, &wire.Create{
@@ -119,9 +119,9 @@ func (r *raw) Tmpfile(cancel <-chan struct{}, q *fuse.CreateIn, out *fuse.Create
 	return r.created(q, &f, "", out)
 }
 
-func (r *raw) Open(cancel <-chan struct{}, q *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	ctx, done := r.fs.bound()
-	defer done()
+func (r *raw) Open(cancel <-chan struct{}, q *fuse.OpenIn, out *fuse.OpenOut) (st fuse.Status) {
+	ctx, done := r.bound(&q.InHeader)
+	defer done(&st)
 	if isVirtual(q.NodeId) {
 		return r.openVirtual(ctx, q, out)
 	}

@@ -29,10 +29,10 @@ func (r *raw) dirOp(dirs ...uint64) func() {
 	}
 }
 
-func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) (st fuse.Status) {
 	defer r.dirOp(h.NodeId)()
-	ctx, done := r.fs.bound()
-	defer done()
+	ctx, done := r.boundLookup(h)
+	defer done(&st)
 	c := rootCred // the kernel has checked the right to search
 	var f found
 	if o := r.fs.over(); o != nil && (isVirtual(h.NodeId) || h.NodeId == wire.ComputeIno) && name != ".." && !(name == "." && h.NodeId == wire.ComputeIno) {
@@ -115,13 +115,13 @@ func (r *raw) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name str
 	return r.make(h, &wire.Create{Name: name, Mode: typeLink | 0o777, Symlink: target, Exclusive: true}, out)
 }
 
-func (r *raw) make(h *fuse.InHeader, q *wire.Create, out *fuse.EntryOut) fuse.Status {
+func (r *raw) make(h *fuse.InHeader, q *wire.Create, out *fuse.EntryOut) (st fuse.Status) {
 	if isVirtual(h.NodeId) {
 		return fuse.EPERM
 	}
 	defer r.dirOp(h.NodeId)()
-	ctx, done := r.fs.bound()
-	defer done()
+	ctx, done := r.bound(h)
+	defer done(&st)
 	q.Parent = h.NodeId
 	f, _, err := r.fs.create(ctx, cred(h), q)
 	if err != nil {
@@ -131,27 +131,27 @@ func (r *raw) make(h *fuse.InHeader, q *wire.Create, out *fuse.EntryOut) fuse.St
 	return fuse.OK
 }
 
-func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) (st fuse.Status) {
 	if isVirtual(h.NodeId) {
 		return fuse.EPERM
 	}
 	defer r.dirOp(h.NodeId)()
-	ctx, done := r.fs.bound()
-	defer done()
+	ctx, done := r.bound(h)
+	defer done(&st)
 	return r.status(r.fs.unlinkQueued(ctx, cred(h), h.NodeId, name))
 }
 
-func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) (st fuse.Status) {
 	if isVirtual(h.NodeId) {
 		return fuse.EPERM
 	}
 	defer r.dirOp(h.NodeId)()
-	ctx, done := r.fs.bound()
-	defer done()
+	ctx, done := r.bound(h)
+	defer done(&st)
 	return r.status(r.fs.unlink(ctx, cred(h), h.NodeId, name, true))
 }
 
-func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) fuse.Status {
+func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) (st fuse.Status) {
 	if isVirtual(q.NodeId) || isVirtual(q.Newdir) {
 		return fuse.Status(syscall.EXDEV)
 	}
@@ -159,8 +159,8 @@ func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) 
 		return fuse.EINVAL
 	}
 	defer r.dirOp(q.NodeId, q.Newdir)()
-	ctx, done := r.fs.bound()
-	defer done()
+	ctx, done := r.bound(&q.InHeader)
+	defer done(&st)
 	c := cred(&q.InHeader)
 	err := r.fs.renameQueued(ctx, c, &wire.Rename{
 		Parent: q.NodeId, Name: from, NewParent: q.Newdir, NewName: to, Flags: q.Flags,
@@ -171,13 +171,13 @@ func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) 
 	return r.status(err)
 }
 
-func (r *raw) Link(cancel <-chan struct{}, q *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+func (r *raw) Link(cancel <-chan struct{}, q *fuse.LinkIn, name string, out *fuse.EntryOut) (st fuse.Status) {
 	if isVirtual(q.NodeId) || isVirtual(q.Oldnodeid) {
 		return fuse.Status(syscall.EXDEV)
 	}
 	defer r.dirOp(q.NodeId)()
-	ctx, done := r.fs.bound()
-	defer done()
+	ctx, done := r.bound(&q.InHeader)
+	defer done(&st)
 	f, err := r.fs.linkQueued(ctx, cred(&q.InHeader), q.Oldnodeid, q.NodeId, name)
 	if err != nil {
 		return r.status(err)

@@ -51,6 +51,8 @@ func (f *File) Punch(ctx context.Context, off, n int64, cmd Command) error {
 // returns: for Clone (of the destination) and whatever else changes content
 // within meta. What is written meanwhile stays dirty, on top.
 func (f *File) Mutate(ctx context.Context, cmd Command) error {
+	ctx, cancel := context.WithTimeout(ctx, f.path.cfg.FlushTimeout)
+	defer cancel()
 	if err := f.Flush(ctx); err != nil {
 		return err
 	}
@@ -100,10 +102,9 @@ func (f *File) ReturnDeferred(a *wire.SetAttr) {
 // around runs cmd while no commit of this file is in flight or begins, then
 // applies what it did. One at a time.
 func (f *File) around(ctx context.Context, cmd Command, apply func()) error {
-	wait, cancel := context.WithTimeout(ctx, f.path.cfg.FlushTimeout)
-	err := f.enter(wait)
-	cancel()
-	if err != nil {
+	ctx, cancel := context.WithTimeout(ctx, f.path.cfg.FlushTimeout)
+	defer cancel()
+	if err := f.enter(ctx); err != nil {
 		return err
 	}
 	defer f.leave()

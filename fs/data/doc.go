@@ -24,7 +24,8 @@
 //     or being uploaded (overrun only by copies of one part, at most 256 KiB
 //     each, and by one gathered draft an upload), CacheBytes for what is cached,
 //     64 MiB of free buffers, and per file 32,768 cached extents.
-//   - Every call ends: by its context, or after Config.FlushTimeout.
+//   - Every call ends: by its context, or after Config.FlushTimeout, which all its
+//     steps share.
 //
 // # Writing
 //

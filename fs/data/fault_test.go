@@ -232,3 +232,55 @@ func TestAbandon(t *testing.T) {
 		closed(t, p)
 	})
 }
+
+// TestOneDeadline: the steps of a call share its time.
+func TestOneDeadline(t *testing.T) {
+	const limit = 28 * time.Second
+	for name, call := range map[string]func(f *File) error{
+		"write": func(f *File) error {
+			_, err := f.WriteAt(context.Background(), fill(2, 8<<20), 0)
+			return err
+		},
+		"mutate": func(f *File) error {
+			return f.Mutate(context.Background(), func(ctx context.Context) (*wire.Inode, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+		},
+		"truncate": func(f *File) error {
+			go f.Truncate(context.Background(), 5, func(context.Context) (*wire.Inode, error) {
+				time.Sleep(20 * time.Second)
+				return nil, wire.Unavailable
+			})
+			synctest.Wait()
+			return f.Truncate(context.Background(), 5, func(ctx context.Context) (*wire.Inode, error) {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t)
+				var quick atomic.Bool
+				c.onWrite = func(context.Context, []byte) error {
+					if !quick.Load() {
+						time.Sleep(20 * time.Second)
+					}
+					return nil
+				}
+				p := New(Config{DirtyLimit: 256 << 10, Uploads: 1, FlushTimeout: limit}, c, c)
+				f := p.File(c.create(7, policy(2, 1, 64<<10, 0)))
+				mustWrite(t, f, fill(1, 10000), 0)
+				began := time.Now()
+				err := call(f)
+				if took := time.Since(began); err == nil || took != limit {
+					t.Errorf("%v after %v, want an error after %v", err, took, limit)
+				}
+				quick.Store(true)
+				mustFlush(t, f)
+				closed(t, p)
+			})
+		})
+	}
+}

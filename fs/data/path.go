@@ -234,8 +234,9 @@ func (p *Path) after(d time.Duration, fn func()) {
 	time.AfterFunc(d, func() { p.spawn(fn) })
 }
 
-// admit waits until n more bytes of dirty data are allowed, and counts them.
-func (p *Path) admit(ctx context.Context, n int64) error {
+// admit waits until n more bytes of dirty data are allowed, and counts them. until
+// is when the call that writes them has waited enough; zero: it has not waited.
+func (p *Path) admit(ctx context.Context, n int64, until *time.Time) error {
 	var timeout <-chan time.Time
 	for {
 		p.mu.Lock()
@@ -256,7 +257,10 @@ func (p *Path) admit(ctx context.Context, n int64) error {
 		p.stats.stalls.Add(1)
 		p.relieve()
 		if timeout == nil {
-			t := time.NewTimer(p.cfg.FlushTimeout)
+			if until.IsZero() {
+				*until = time.Now().Add(p.cfg.FlushTimeout)
+			}
+			t := time.NewTimer(time.Until(*until))
 			defer t.Stop()
 			timeout = t.C
 		}

@@ -2,6 +2,7 @@ package data
 
 import (
 	"context"
+	"time"
 
 	"quernfs/internal/wire"
 )
@@ -21,10 +22,11 @@ func (f *File) WriteAt(ctx context.Context, b []byte, off int64) (n int, err err
 	if int64(len(b)) > maxOff-off {
 		return 0, wire.Errorf(wire.FileTooBig, "write", f.object(), "beyond the largest offset")
 	}
+	var until time.Time // once it has waited
 	slice := int(max(4<<10, min(writeSlice, f.path.cfg.DirtyLimit/4)))
 	for n < len(b) {
 		m := min(slice, len(b)-n)
-		if err := f.path.admit(ctx, int64(m)); err != nil {
+		if err := f.path.admit(ctx, int64(m), &until); err != nil {
 			return n, err
 		}
 		grown, changed := f.store(b[n:n+m], off+int64(n))
