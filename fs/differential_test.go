@@ -129,9 +129,10 @@ func randomStep(r *rand.Rand, lastMtime *unix.Timespec, source map[string]string
 		s.do = func(p string) error { return unix.Chown(p, -1, 1001) }
 	case 9, 10:
 		b := make([]byte, n)
-		s.what = fmt.Sprintf("write %d at %d", n, off)
+		flags := []int{unix.O_RDWR, unix.O_RDWR | unix.O_APPEND}[r.IntN(2)]
+		s.what = fmt.Sprintf("write %d at %d, flags %#x", n, off, flags)
 		s.do = func(p string) error {
-			return opened(p, unix.O_RDWR, func(fd int) error { _, err := unix.Pwrite(fd, b, off); return err })
+			return opened(p, flags, func(fd int) error { _, err := unix.Pwrite(fd, b, off); return err })
 		}
 	case 11:
 		s.what = fmt.Sprintf("truncate to %d", off)

@@ -207,10 +207,11 @@ func (fs *FS) committed(rec *wire.Inode) {
 	in.mu.Lock()
 	in.learn(rec, nil)
 	in.local.settle(rec.Attr)
-	a, _ := in.weighed()
-	wrong := in.tells && a.allocated != in.told
-	if wrong {
-		in.tells = false
+	wrong := false
+	if in.tells {
+		a, _ := in.weighed()
+		wrong = a.allocated != in.told
+		in.tells = !wrong
 	}
 	in.mu.Unlock()
 	if k := fs.kernel(); wrong && k != nil {

@@ -220,6 +220,7 @@ func (fs *FS) drain(k kernel, in *inode, r *recalling) {
 // it succeeds: an answer to the recall before that would be a lie. It ends
 // early only with the session or the filesystem.
 func (fs *FS) writeBack(in *inode) {
+	said := false
 	for {
 		in.mu.Lock()
 		n, wake, f := in.writing(), in.wake, in.file
@@ -247,7 +248,10 @@ func (fs *FS) writeBack(in *inode) {
 		if over || fs.ctx.Err() != nil {
 			return
 		}
-		fs.log.Warn("a lease is recalled but its data cannot be stored yet", "ino", in.ino, "err", err)
+		if !said {
+			said = true
+			fs.log.Warn("a lease is recalled but its data cannot be stored yet", "ino", in.ino, "err", err)
+		}
 		select {
 		case <-time.After(retryFlush):
 		case <-fs.ctx.Done():
