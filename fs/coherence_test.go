@@ -126,6 +126,45 @@ func TestGrowingFileIsReadWhole(t *testing.T) {
 	t.Logf("%d reads", reads)
 }
 
+// Many workers claim a job by a rename of one name to another: one has it.
+func TestClaimByRenameHasOneWinner(t *testing.T) {
+	a, b := two(t)
+	const workers = 4
+	for i := range rounds(150, 1000) {
+		from, to := "job", "claimed"
+		write1(t, filepath.Join([]string{a, b}[i%2], from), "x")
+		for _, m := range []string{a, b} {
+			_, err := os.Stat(filepath.Join(m, from))
+			must(t, err)
+		}
+		var won [workers]bool
+		begin := make(chan struct{})
+		var wg sync.WaitGroup
+		for k := range workers {
+			wg.Go(func() {
+				m := []string{a, b}[k%2]
+				<-begin
+				err := os.Rename(filepath.Join(m, from), filepath.Join(m, to))
+				if won[k] = err == nil; err != nil && !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("round %d: %v", i, err)
+				}
+			})
+		}
+		close(begin)
+		wg.Wait()
+		n := 0
+		for _, w := range won {
+			if w {
+				n++
+			}
+		}
+		if n != 1 {
+			t.Errorf("round %d: %d winners %v", i, n, won)
+		}
+		must(t, os.Remove(filepath.Join(b, to)))
+	}
+}
+
 // A name is made with O_EXCL and removed, by two mounts at once: each attempt to
 // make it succeeds or finds it there. One without O_EXCL always succeeds.
 func TestCreateAgainstUnlink(t *testing.T) {

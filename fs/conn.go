@@ -260,10 +260,18 @@ func (c *conn) newEpoch() bool {
 	return c.epochs.Load() && c.notify(notifyIncEpoch, nil) == nil
 }
 
-func (c *conn) forgetEntry(dir uint64, name string) {
+func (c *conn) forgetEntry(dir uint64, name string) { c.invalEntry(dir, name, 0) }
+
+func (c *conn) expireEntry(dir uint64, name string) { c.invalEntry(dir, name, expireOnly) }
+
+// expireOnly is FUSE_EXPIRE_ONLY, since Linux 6.2; older ones drop the name.
+const expireOnly = 1
+
+func (c *conn) invalEntry(dir uint64, name string, flags uint32) {
 	b := make([]byte, 16, 16+len(name)+1)
 	binary.NativeEndian.PutUint64(b[0:], dir)
 	binary.NativeEndian.PutUint32(b[8:], uint32(len(name)))
+	binary.NativeEndian.PutUint32(b[12:], flags)
 	b = append(b, name...)
 	b = append(b, 0)
 	c.told(c.notify(notifyInvalEntry, b))

@@ -87,6 +87,13 @@
 // A recall never waits for meta, except for the commit of its flush, which
 // conflicts with nobody. It flushes until it succeeds.
 //
+// # Two names of one inode
+//
+// The kernel carries out rename(a, b) by doing nothing where it believes that both are
+// one inode, and it may have looked up a before, and b after another mount's
+// rename. A look-up that would show it a second name while the first may be gone
+// is answered with ESTALE, once: the kernel begins the operation anew (names.go).
+//
 // # Files that lose their name
 //
 // Meta asks every holder of a lease whether the file is open; it keeps the inode for

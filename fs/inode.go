@@ -45,8 +45,13 @@ type inode struct {
 	promises int  // replies under way that let the kernel keep attributes
 	tells    bool // the kernel may believe that the file occupies told
 	told     uint64
-	dirOps   int // operations on this directory under way that hold its lock in the kernel
-	naming   int // recalls of names under way
+	known    []knownName       // names of it that the kernel was given; the newest last
+	knowns   uint64            // how often it was given one
+	anew     map[uint32]bool   // threads that begin anew, see mayShow
+	shown    map[string]uint64 // directories: inodes that the kernel was given by name
+
+	dirOps int // operations on this directory under way that hold its lock in the kernel
+	naming int // recalls of names under way
 
 	at      place             // a name of it, as last seen here
 	entries dirCache          // directories

@@ -6,6 +6,10 @@ type kernel interface {
 	// forgetEntry drops one name, positive or negative. It waits for the
 	// directory's lock in the kernel.
 	forgetEntry(dir uint64, name string)
+	// expireEntry makes it look one name up again when it is next used. What is
+	// still there under its name stays as it is, with what is mounted below it. It
+	// waits for the directory's lock.
+	expireEntry(dir uint64, name string)
 	// forgetAttrs drops attributes and ACLs, and voids those in replies to
 	// requests that are under way. It never waits.
 	forgetAttrs(ino uint64)

@@ -300,8 +300,17 @@ func (fs *FS) rename(ctx context.Context, cred *wire.Cred, q *wire.Rename) error
 			ch.failed(q.Name, q.NewName)
 			return nil
 		} else if v != nil && q.Flags&renameExchange != 0 {
+			other := fs.inode(v.Attr.Ino)
+			other.mu.Lock()
+			other.untell(place{q.NewParent, q.NewName})
+			other.mu.Unlock()
+			other.tell(place{q.Parent, q.Name})
 			left = child{v.Attr.Ino, v.Attr.Mode & typeMask}
 		}
+		in.mu.Lock()
+		in.untell(place{q.Parent, q.Name})
+		in.mu.Unlock()
+		in.tell(place{q.NewParent, q.NewName})
 		ch.done(q.Parent, q.Name, left, r, r.Parent, r.OldParent)
 		ch.done(q.NewParent, q.NewName, moved, r, r.Parent, r.OldParent)
 	} else {

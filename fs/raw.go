@@ -69,7 +69,7 @@ func (r *raw) ended() {
 	for _, in := range r.fs.all() {
 		in.mu.Lock()
 		known := in.lookups > 0
-		in.lookups = 0
+		in.lookups, in.known = 0, nil
 		in.mu.Unlock()
 		if known {
 			r.fs.letGo(in)
@@ -225,10 +225,13 @@ func (r *raw) shown(unique uint64, in *inode) (attrs, time.Duration) {
 
 // entry fills in a reply that gives the kernel a name for an inode: it counts
 // as one look-up, to be forgotten later.
-func (r *raw) entry(unique uint64, f *found, out *fuse.EntryOut) {
+func (r *raw) entry(unique uint64, f *found, at place, out *fuse.EntryOut) {
 	f.in.mu.Lock()
 	f.in.find()
 	f.in.mu.Unlock()
+	if at.name != "" {
+		f.in.tell(at)
+	}
 	r.fill(unique, f, out)
 }
 
@@ -260,6 +263,7 @@ func (r *raw) Forget(nodeid, n uint64) {
 	in.lookups -= min(n, in.lookups)
 	last := in.lookups == 0
 	if last {
+		in.known = nil
 		in.pages.gone(span{0, maxOff})
 	}
 	in.mu.Unlock()

@@ -219,6 +219,6 @@ func (l *lister) one(dir *inode, e *wire.DirEntry) {
 	known := f.in.believed() || e.Inode != nil && f.in.rec != nil
 	f.in.mu.Unlock()
 	if known {
-		l.r.entry(l.unique, &f, out)
+		l.r.entry(l.unique, &f, place{dir.ino, e.Name}, out)
 	}
 }

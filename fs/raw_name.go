@@ -65,6 +65,13 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 	if f.dir != nil && checked(f.dir.ino) {
 		r.fs.queue.note(f.in.ino, f.dir.ino, name)
 	}
+	if at := (place{h.NodeId, name}); name != "." && name != ".." {
+		if !r.mayShow(h.Pid, f.in, at) {
+			r.Forget(f.in.ino, 1)
+			return fuse.Status(syscall.ESTALE)
+		}
+		f.in.tell(at)
+	}
 	r.fill(h.Unique, &f, out)
 	return fuse.OK
 }
@@ -127,7 +134,7 @@ func (r *raw) make(h *fuse.InHeader, q *wire.Create, out *fuse.EntryOut) (st fus
 	if err != nil {
 		return r.status(err)
 	}
-	r.entry(h.Unique, &f, out)
+	r.entry(h.Unique, &f, place{q.Parent, q.Name}, out)
 	return fuse.OK
 }
 
@@ -182,7 +189,7 @@ func (r *raw) Link(cancel <-chan struct{}, q *fuse.LinkIn, name string, out *fus
 	if err != nil {
 		return r.status(err)
 	}
-	r.entry(q.Unique, &f, out)
+	r.entry(q.Unique, &f, place{q.NodeId, name}, out)
 	return fuse.OK
 }
 

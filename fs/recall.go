@@ -11,6 +11,7 @@ import (
 // else is wrong; the recall then goes on.
 const (
 	grantWait   = 10 * time.Millisecond  // for the reply of a call for a lease, so that each lease is used once
+	nameWait    = 100 * time.Millisecond // for the kernel to take a notice of a name; an operation may hold the lock that waits for this recall
 	noticeWait  = time.Second            // for the kernel to take a notice, when nothing of ours is in its way
 	retryFlush  = 500 * time.Millisecond // between attempts to write back
 	promiseWait = time.Second            // for replies to be written
@@ -34,6 +35,7 @@ func (fs *FS) recallNames(in *inode, r *wire.Recall) {
 	if k := fs.kernel(); k != nil {
 		k.forgetAttrs(in.ino)
 		fs.forgetEntries(k, in, r.Names)
+		in.hide(r.Names)
 		fs.awaitPromises(in)
 		k.forgetAttrs(in.ino)
 	}
@@ -63,7 +65,7 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
 		}
 	})
 	<-started
-	limit := time.NewTimer(noticeWait)
+	limit := time.NewTimer(nameWait)
 	defer limit.Stop()
 	for {
 		b, wake := busy()

@@ -1,0 +1,117 @@
+package fs
+
+import (
+	"slices"
+)
+
+// The kernel carries out a rename of one name of an inode to another name of it
+// by doing nothing, and asks nobody. It looks both names up under the locks of
+// their directories, one after the other. Where another mount's rename comes
+// between the two, both show the same inode, though never at one moment, and the
+// rename would seem to have succeeded here, too. So a look-up that would show the
+// kernel a second name of an inode, while a first one that it was shown may be
+// gone, is answered with ESTALE, once: the kernel begins the operation anew and
+// looks up all names again. Whoever gets the lock of the first name's directory
+// after that knows that nobody goes on who was shown it.
+
+const (
+	maxKnownNames = 16      // names of one inode that are remembered
+	maxShown      = 100_000 // names of one directory that are remembered
+	maxAnew       = 1000    // threads that began anew for one inode
+)
+
+// knownName is a name that the kernel was given for an inode.
+type knownName struct {
+	place
+	n uint64 // grows with each time
+}
+
+// tell notes that the kernel is given a name.
+func (in *inode) tell(at place) {
+	in.mu.Lock()
+	in.untell(at)
+	in.knowns++
+	if len(in.known) == maxKnownNames {
+		in.known = in.known[1:]
+	}
+	in.known = append(in.known, knownName{at, in.knowns})
+	in.mu.Unlock()
+	d := in.fs.inode(at.dir)
+	d.mu.Lock()
+	if d.shown == nil {
+		d.shown = map[string]uint64{}
+	}
+	if len(d.shown) < maxShown {
+		d.shown[at.name] = in.ino
+	}
+	d.mu.Unlock()
+}
+
+// untell: the name is gone, and the kernel knows. in.mu is held.
+func (in *inode) untell(at place) {
+	in.known = slices.DeleteFunc(in.known, func(k knownName) bool { return k.place == at })
+}
+
+// doubtful are the names other than at that the kernel may take for those of in,
+// and that are not known to be.
+func (in *inode) doubtful(at place) []knownName {
+	in.mu.Lock()
+	list := slices.Clone(in.known)
+	in.mu.Unlock()
+	return slices.DeleteFunc(list, func(k knownName) bool {
+		if k.place == at {
+			return true
+		}
+		f, ok := in.fs.inode(k.dir).remembered(k.name)
+		return ok && f.in == in
+	})
+}
+
+// mayShow says whether the kernel's thread may be shown the name at of in; false:
+// it is to begin anew.
+func (r *raw) mayShow(thread uint32, in *inode, at place) bool {
+	list := in.doubtful(at)
+	if len(list) == 0 {
+		return true
+	}
+	d := r.fs.inode(at.dir)
+	d.mu.Lock()
+	before := d.shown[at.name]
+	delete(d.shown, at.name)
+	d.mu.Unlock()
+	if before != 0 && before != in.ino {
+		return true // the kernel only compares this with what it has, and asks again
+	}
+	in.mu.Lock()
+	again := in.anew[thread]
+	switch {
+	case again:
+		delete(in.anew, thread)
+	case in.anew == nil || len(in.anew) >= maxAnew:
+		in.anew = map[uint32]bool{thread: true}
+	default:
+		in.anew[thread] = true
+	}
+	in.mu.Unlock()
+	if again {
+		return true
+	}
+	r.fs.spawn(func() {
+		for _, k := range list {
+			r.conn.expireEntry(k.dir, k.name)
+		}
+		in.mu.Lock()
+		in.known = slices.DeleteFunc(in.known, func(k knownName) bool { return slices.Contains(list, k) })
+		in.mu.Unlock()
+	})
+	return false
+}
+
+// hide forgets names of a directory that the kernel has dropped.
+func (d *inode) hide(names []string) {
+	d.mu.Lock()
+	for _, n := range names {
+		delete(d.shown, n)
+	}
+	d.mu.Unlock()
+}
