@@ -23,6 +23,7 @@ var layers = map[string][]string{
 	"offload":            {"offload", "meta/client", "internal"},
 	"edgecache":          {"edgecache", "meta/client", "chunkd", "internal"},
 	"internal/acl":       {},
+	"internal/rawtext":   {},
 	"internal/wire":      {},
 	"internal/traffic":   {},
 	"internal/block":     {"internal/wire"},

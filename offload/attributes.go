@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 
@@ -213,18 +214,20 @@ func nameFor(t *Target, spec []byte, again bool) string {
 	if again {
 		fmt.Fprint(h, time.Now().UnixNano())
 	}
-	base := strings.TrimLeft(path.Base(t.Path), ".")
-	if len(base) > 150 {
-		base = base[:150]
+	base := []byte(strings.TrimLeft(path.Base(t.Path), "."))
+	if n := 150; len(base) > n {
+		// Not within a character.
+		for i := 0; i < utf8.UTFMax && !utf8.RuneStart(base[n]); i++ {
+			n--
+		}
+		base = base[:n]
 	}
-	return fmt.Sprintf("%s-%.6x", strings.ToValidUTF8(strings.Map(printable, base), "_"), h.Sum(nil))
-}
-
-func printable(r rune) rune {
-	if r < ' ' || r == '/' || r == 0x7f {
-		return '_'
+	for i, c := range base {
+		if c < ' ' || c == '/' || c == 0x7f {
+			base[i] = '_'
+		}
 	}
-	return r
+	return fmt.Sprintf("%s-%.6x", base, h.Sum(nil))
 }
 
 // specFor makes the job file of an attribute: value is the name of a kernel, or
@@ -241,7 +244,7 @@ func specFor(input string, value, params []byte) ([]byte, error) {
 		add(fields, "kernel", &yaml.Node{Kind: yaml.ScalarNode, Value: string(value)})
 	} else {
 		var doc yaml.Node
-		if err := yaml.Unmarshal(value, &doc); err != nil {
+		if err := jobfile.Unmarshal(value, &doc); err != nil {
 			return nil, fmt.Errorf("not valid YAML: %s", strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", " "))
 		}
 		if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
@@ -266,7 +269,7 @@ func specFor(input string, value, params []byte) ([]byte, error) {
 	}
 	add(fields, "version", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: "1"})
 	add(fields, "inputs", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: jobfile.Literal(input), Style: yaml.DoubleQuotedStyle}}})
-	return yaml.Marshal(fields)
+	return jobfile.Marshal(fields)
 }
 
 func add(fields *yaml.Node, name string, value *yaml.Node) {
@@ -276,7 +279,7 @@ func add(fields *yaml.Node, name string, value *yaml.Node) {
 // paramsOf reads user.compute.params: NAME=VALUE, one a line, or a YAML mapping.
 func paramsOf(value []byte) (*yaml.Node, error) {
 	var doc yaml.Node
-	if err := yaml.Unmarshal(value, &doc); err == nil && len(doc.Content) == 1 && doc.Content[0].Kind == yaml.MappingNode {
+	if err := jobfile.Unmarshal(value, &doc); err == nil && len(doc.Content) == 1 && doc.Content[0].Kind == yaml.MappingNode {
 		return doc.Content[0], nil
 	}
 	out := &yaml.Node{Kind: yaml.MappingNode}

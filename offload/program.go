@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"quernfs/internal/traffic"
@@ -220,7 +219,7 @@ func (e *outputError) Error() string { return e.text }
 // can have caused.
 func badOutput(name string, err error) error {
 	if fateOf(err, fault) == final {
-		return &outputError{fmt.Sprintf("the output %s cannot be stored: %v", strings.ToValidUTF8(name, "?"), err)}
+		return &outputError{fmt.Sprintf("the output %s cannot be stored: %v", name, err)}
 	}
-	return fmt.Errorf("storing the output %s: %w", strings.ToValidUTF8(name, "?"), err)
+	return fmt.Errorf("storing the output %s: %w", name, err)
 }

@@ -18,12 +18,10 @@ const maxSentence = 4000
 // refuse keeps the sentence of what was refused: a job file, a rule, an
 // attribute. ino is the file; 0: none.
 func (o *Overlay) refuse(ctx context.Context, cred *wire.Cred, name string, ino uint64, err error) {
-	text := strings.ToValidUTF8(sentence(err), "?")
-	if len(text) > maxSentence {
-		text = strings.ToValidUTF8(text[:maxSentence], "")
-	}
+	text := sentence(err)
+	text = text[:min(len(text), maxSentence)]
 	_, failed := o.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_PutRefusal{PutRefusal: &wire.PutRefusal{
-		Name: strings.ToValidUTF8(name, "?"), Ino: ino, Text: text,
+		Name: name, Ino: ino, Text: text,
 	}}})
 	if failed != nil {
 		o.log.Warn("why something was refused could not be stored", "name", name, "reason", text, "err", failed)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,8 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"quernfs/internal/rawtext"
 )
 
 const (
@@ -41,7 +42,7 @@ func (h *home) spawn(name string, args []string) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := json.Marshal(args)
+	raw, err := rawtext.Marshal(args)
 	if err != nil {
 		return nil, err
 	}
@@ -302,7 +303,7 @@ to DIR/run/NAME.log.`,
 				return usagef("no process %s has been started in %s: names are those of the .args files in %s", name, h.dir, h.path("run"))
 			}
 			var line []string
-			if err := json.Unmarshal(raw, &line); err != nil {
+			if err := rawtext.Unmarshal(raw, &line); err != nil {
 				return fmt.Errorf("%s is damaged: %w", h.runPath(name+".args"), err)
 			}
 			if pid, err := livePid(h.pidPath(name)); err != nil {

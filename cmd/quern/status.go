@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"quernfs/internal/block"
+	"quernfs/internal/rawtext"
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 	"quernfs/meta/client"
@@ -101,10 +101,14 @@ func newStatus() *cobra.Command {
 	return cmd
 }
 
+// printJSON prints v. A byte of a name that is not part of UTF-8 is an escape,
+// \udc80 to \udcff (package rawtext).
 func printJSON(out io.Writer, v any) error {
-	e := json.NewEncoder(out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	text, err := rawtext.MarshalIndent(v, "", "  ")
+	if err == nil {
+		_, err = out.Write(append(text, '\n'))
+	}
+	return err
 }
 
 // withClient calls f with a client of the cluster that has no session.

@@ -1,10 +1,10 @@
 package state
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
+	"quernfs/internal/rawtext"
 	"quernfs/internal/wire"
 )
 
@@ -36,7 +36,7 @@ func (t *tx) announce(j *wire.Job) {
 	if n == nil {
 		return
 	}
-	line, err := json.Marshal(notice{
+	line, err := rawtext.Marshal(notice{
 		Job: j.Id, Name: j.Name, State: j.State, Reason: j.Reason, Rule: j.Rule, UID: j.Cred.GetUid(),
 		Tasks: j.Tasks, Failed: j.TasksFailed, Submitted: utc(j.SubmittedNs), Ended: utc(j.EndedNs),
 	})

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"path"
 	"strings"
+
+	"quernfs/internal/rawtext"
 )
 
 // Wild says whether pattern has wildcards.
@@ -37,7 +39,7 @@ func CheckPattern(pattern string) error {
 		if strings.Contains(c, "**") {
 			return errors.New("** must stand alone between two slashes")
 		}
-		if _, err := path.Match(c, ""); err != nil {
+		if _, err := path.Match(rawtext.Hide(c), ""); err != nil {
 			return errors.New("a [ without its ]")
 		}
 	}
@@ -95,6 +97,7 @@ func component(pat, name string) bool {
 	if strings.HasPrefix(name, ".") && !strings.HasPrefix(pat, ".") {
 		return false
 	}
-	ok, err := path.Match(pat, name)
+	// A byte that is not part of UTF-8 is a character of its own.
+	ok, err := path.Match(rawtext.Hide(pat), rawtext.Hide(name))
 	return err == nil && ok
 }

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -300,7 +299,7 @@ func fileName(line int, field, s string) error {
 		return Errorf(line, "%s must not be %q", field, s)
 	case len(s) > 200:
 		return Errorf(line, "%s is longer than 200 bytes", field)
-	case strings.ContainsAny(s, "/\n\r\t") || !utf8.ValidString(s):
+	case strings.ContainsAny(s, "/\n\r\t"):
 		return Errorf(line, "%s must be a plain file name, not %q", field, shorten(s))
 	}
 	return nil

@@ -301,7 +301,7 @@ func (r *Rule) JobFile(p, host string, after ...string) ([]byte, error) {
 	}
 	add("version", &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: "1"})
 	add("inputs", &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{str(r.input(p))}})
-	return yaml.Marshal(n)
+	return Marshal(n)
 }
 
 // input is the entry of inputs for the file at p. If its place below the tree that

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"quernfs/internal/rawtext"
 )
 
 // document parses data into the one mapping that it must hold.
@@ -20,7 +22,7 @@ func document(data []byte, what string) (*yaml.Node, error) {
 	if i := bytes.IndexByte(data, 0); i >= 0 {
 		return nil, Errorf(1+bytes.Count(data[:i], []byte{'\n'}), "%s is text, this is a byte 0", what)
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec := yaml.NewDecoder(bytes.NewReader(hide(data)))
 	var doc yaml.Node
 	switch err := decode(dec, &doc); {
 	case errors.Is(err, io.EOF):
@@ -44,14 +46,82 @@ func document(data []byte, what string) (*yaml.Node, error) {
 }
 
 // decode turns a panic of the YAML parser, which malformed input has caused
-// before, into an error.
+// before, into an error. What was hidden is shown in n.
 func decode(dec *yaml.Decoder, n *yaml.Node) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("not valid YAML (%v)", r)
 		}
 	}()
-	return dec.Decode(n)
+	if err := dec.Decode(n); err != nil {
+		return err
+	}
+	walkNodes(n, show)
+	return nil
+}
+
+// YAML is UTF-8, and names are bytes: they stand in a job file as they are, or
+// within double quotes with the escapes \udc80 to \udcff for bytes that are not
+// UTF-8 (package rawtext).
+
+func hide(data []byte) []byte { return rawtext.UnescapeTo8([]byte(rawtext.Hide(string(data)))) }
+
+// longEscape is what hide makes of an escape, written what the writer of YAML
+// makes of what Hide has made.
+var (
+	longEscape = regexp.MustCompile(`\\U0010f7([89a-fA-F][0-9a-fA-F])`)
+	written    = regexp.MustCompile(`\\U0010F7([89A-F][0-9A-F])`)
+)
+
+// show takes back what hide has done. Only within double quotes were there
+// escapes.
+func show(n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.Style&yaml.DoubleQuotedStyle == 0 {
+		n.Value = longEscape.ReplaceAllString(n.Value, `\udc$1`)
+	}
+	for _, s := range []*string{&n.Value, &n.HeadComment, &n.LineComment, &n.FootComment} {
+		*s = rawtext.Show(*s)
+	}
+}
+
+func walkNodes(n *yaml.Node, f func(*yaml.Node)) {
+	f(n)
+	for _, c := range n.Content {
+		walkNodes(c, f)
+	}
+}
+
+// Unmarshal reads YAML with any bytes in it.
+func Unmarshal(data []byte, n *yaml.Node) error {
+	err := decode(yaml.NewDecoder(bytes.NewReader(hide(data))), n)
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// Marshal writes YAML that Unmarshal and Parse read.
+func Marshal(n *yaml.Node) ([]byte, error) {
+	text, err := yaml.Marshal(hidden(n))
+	if err != nil {
+		return nil, err
+	}
+	// The writer escapes all that is beyond its idea of what can be printed.
+	return []byte(rawtext.Show(written.ReplaceAllString(string(text), `\udc$1`))), nil
+}
+
+// hidden is a copy of n with its strings hidden.
+func hidden(n *yaml.Node) *yaml.Node {
+	c := *n
+	c.Value = rawtext.Hide(n.Value)
+	for _, s := range []*string{&c.HeadComment, &c.LineComment, &c.FootComment} {
+		*s = rawtext.Hide(*s)
+	}
+	c.Content = nil
+	for _, child := range n.Content {
+		c.Content = append(c.Content, hidden(child))
+	}
+	return &c
 }
 
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?line (\d+): (.*)$`)

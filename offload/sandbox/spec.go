@@ -8,6 +8,8 @@ import (
 	"io"
 	"path"
 	"strings"
+
+	"quernfs/internal/rawtext"
 )
 
 // maxSpec bounds an encoded spec, in bytes; the kernel takes no more than 2 MiB
@@ -34,7 +36,7 @@ func (s *spec) encode() ([]byte, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	body, err := json.Marshal(s)
+	body, err := rawtext.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +65,7 @@ func decodeSpec(r io.Reader) (*spec, error) {
 		return nil, fmt.Errorf("reading the spec: %w", err)
 	}
 	s := new(spec)
-	if err := json.Unmarshal(body, s); err != nil {
+	if err := rawtext.Unmarshal(body, s); err != nil {
 		return nil, fmt.Errorf("the spec: %w", err)
 	}
 	return s, s.check()

@@ -9,6 +9,9 @@ import (
 	"sort"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"quernfs/internal/rawtext"
 )
 
 // source reads a range of an input. It returns fewer bytes than asked for only
@@ -60,9 +63,18 @@ func newDir(name string) *inputDir {
 
 func newInputs(src source) *inputs { return &inputs{src: src, root: newDir(".")} }
 
+// inUnicode is a path as a module knows it: paths of WASI are Unicode, so what is
+// not part of UTF-8 is hidden (package rawtext). It may be so already.
+func inUnicode(name string) string {
+	if utf8.ValidString(name) {
+		return name
+	}
+	return rawtext.Hide(name)
+}
+
 // add puts the file p, an absolute path, into the tree.
 func (in *inputs) add(p string, size int64) error {
-	name := strings.TrimPrefix(p, "/")
+	name := rawtext.Hide(strings.TrimPrefix(p, "/"))
 	if !fs.ValidPath(name) || name == "." {
 		return fmt.Errorf("an input cannot be called %q", p)
 	}
@@ -112,6 +124,7 @@ func (in *inputs) Open(name string) (fs.File, error) {
 }
 
 func (in *inputs) find(name string) (fs.File, error) {
+	name = inUnicode(name)
 	if !fs.ValidPath(name) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 	}

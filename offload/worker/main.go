@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -11,6 +10,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"quernfs/internal/rawtext"
 )
 
 // Main is the worker process: `quern worker wasm [--cache DIR]`, started by a
@@ -108,7 +109,7 @@ func serve(e runner, rw io.ReadWriter) error {
 			return fmt.Errorf("frame %d between two runs", k)
 		}
 		var r Run
-		if err := json.Unmarshal(body, &r); err != nil {
+		if err := rawtext.Unmarshal(body, &r); err != nil {
 			return fmt.Errorf("run frame: %w", err)
 		}
 		if last, err := serveRun(e, l, &r); err != nil || last {
@@ -163,7 +164,7 @@ func serveRun(e runner, l *link, r *Run) (last bool, err error) {
 	if port.err != nil {
 		return false, port.err
 	}
-	body, err := json.Marshal(exit)
+	body, err := rawtext.Marshal(exit)
 	if err != nil {
 		return false, err
 	}

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"quernfs/internal/rawtext"
 )
 
 // Config says how workers are started.
@@ -240,7 +241,7 @@ func (p *Process) run(ctx context.Context, t *Task) (exit Exit, err error) {
 	t.Run.Inputs = len(t.Inputs)
 	contents := p.contents(ctx, t)
 	t.Run.Contents = contents != nil
-	head, err := json.Marshal(&t.Run)
+	head, err := rawtext.Marshal(&t.Run)
 	if err != nil {
 		return exit, err
 	}
@@ -297,7 +298,7 @@ func (p *Process) run(ctx context.Context, t *Task) (exit Exit, err error) {
 				return exit, &OutputError{err}
 			}
 		case kindExit:
-			if err := json.Unmarshal(body, &exit); err != nil {
+			if err := rawtext.Unmarshal(body, &exit); err != nil {
 				return exit, err
 			}
 			p.dead = p.dead || exit.Last

@@ -66,7 +66,7 @@ type stage struct {
 
 // set shows a run.
 func (s *stage) set(r *Run, in *inputs, stdout, stderr io.Writer) {
-	*s = stage{args: r.Args, env: r.Env, in: in, stdin: in.stream(), stdout: stdout, stderr: stderr, roots: s.roots}
+	*s = stage{args: moduleArgs(r.Args), env: r.Env, in: in, stdin: in.stream(), stdout: stdout, stderr: stderr, roots: s.roots}
 }
 
 // Open implements fs.FS: it is /in.

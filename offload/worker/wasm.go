@@ -9,12 +9,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"quernfs/internal/rawtext"
 )
 
 const pageSize = 64 << 10
@@ -143,7 +146,7 @@ func (e *engine) run(ctx context.Context, r *Run, in *inputs, stdout, stderr io.
 // runCommand executes r on an instance of its own.
 func (c *compiled) runCommand(ctx context.Context, r *Run, in *inputs, stdout, stderr io.Writer) Exit {
 	mem := &memory{}
-	config := moduleConfig(in.stream(), stdout, stderr, in).WithArgs(r.Args...)
+	config := moduleConfig(in.stream(), stdout, stderr, in).WithArgs(moduleArgs(r.Args)...)
 	for _, kv := range r.Env {
 		k, v, _ := strings.Cut(kv, "=")
 		config = config.WithEnv(k, v)
@@ -155,6 +158,18 @@ func (c *compiled) runCommand(ctx context.Context, r *Run, in *inputs, stdout, s
 	exit := ended(err)
 	exit.PeakMemory = mem.peak
 	return exit
+}
+
+// moduleArgs are the arguments of a module: paths of inputs are those of its
+// filesystem, which are Unicode (see inputs.add).
+func moduleArgs(args []string) []string {
+	out := slices.Clone(args)
+	for i, a := range out {
+		if strings.HasPrefix(a, "/in/") {
+			out[i] = rawtext.Hide(a)
+		}
+	}
+	return out
 }
 
 // moduleConfig is what every instance sees.
