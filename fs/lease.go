@@ -98,5 +98,5 @@ func appendAt(kernelOff, size int64) (off int64, moved bool) {
 
 // relatime says whether a read at now changes the access time.
 func relatime(a *wire.Attr, now int64) bool {
-	return a.AtimeNs <= a.MtimeNs || a.AtimeNs <= a.CtimeNs || now-a.AtimeNs >= int64(24*time.Hour)
+	return a.AtimeNs <= a.MtimeNs || a.AtimeNs <= a.CtimeNs || a.AtimeNs <= now-int64(24*time.Hour)
 }

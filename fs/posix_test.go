@@ -120,6 +120,13 @@ func posixXattrs(t *testing.T, d string) {
 	must(t, unix.Setxattr(p, "user.a", []byte("1"), unix.XATTR_CREATE))
 	wantErr(t, unix.Setxattr(p, "user.a", []byte("1"), unix.XATTR_CREATE), syscall.EEXIST)
 	must(t, unix.Setxattr(p, "user.empty", nil, 0))
+	for _, bare := range []string{"user.", "trusted.", "security."} {
+		wantErr(t, unix.Setxattr(p, bare, []byte("1"), 0), syscall.EINVAL)
+		_, err := unix.Getxattr(p, bare, nil)
+		wantErr(t, err, syscall.EINVAL)
+		wantErr(t, unix.Removexattr(p, bare), syscall.EINVAL)
+	}
+	wantErr(t, unix.Setxattr(p, "other.", []byte("1"), 0), syscall.EOPNOTSUPP)
 	must(t, unix.Setxattr(p, "trusted.t", []byte("t"), 0))
 	big := bytes.Repeat([]byte("x"), 60_000)
 	must(t, unix.Setxattr(p, "user.big", big, 0))

@@ -204,7 +204,26 @@ func split(ns int64) (uint64, uint32) {
 	return uint64(sec), uint32(rest)
 }
 
-func join(sec uint64, nsec uint32) int64 { return int64(sec)*1e9 + int64(nsec) }
+// The first and the last second that a time can have: nanoseconds since 1970 are
+// kept in 64 bits. It is from 1677 to 2262.
+const (
+	minTime = -9223372036
+	maxTime = 9223372036
+)
+
+// join makes nanoseconds of seconds, which may be negative, and nanoseconds. A time
+// beyond what can be kept becomes the first or the last second, as on Linux's own
+// filesystems.
+func join(sec uint64, nsec uint32) int64 {
+	switch s := int64(sec); {
+	case s <= minTime:
+		return minTime * 1e9
+	case s >= maxTime:
+		return maxTime * 1e9
+	default:
+		return s*1e9 + int64(nsec)
+	}
+}
 
 // shown returns the attributes of in and how long the kernel may keep them.
 // If it may, that is noted until the reply to the request is written.

@@ -13,8 +13,9 @@ import (
 func (fs *FS) getxattr(ctx context.Context, in *inode, cred *wire.Cred, name string) ([]byte, error) {
 	none := wire.Errorf(wire.NoAttr, "getxattr", name, "")
 	acl := strings.HasPrefix(name, "system.posix_acl_")
+	_, rest, _ := strings.Cut(name, ".")
 	in.mu.Lock()
-	if in.believed() {
+	if in.believed() && rest != "" { // without it the name is wrong, as meta says
 		if !strings.HasPrefix(name, "user.quern.") && !in.rec.HasXattr && !(acl && in.rec.HasAcl) {
 			in.mu.Unlock()
 			return nil, none

@@ -414,3 +414,17 @@ func TestCtlVerbs(t *testing.T) {
 		}
 	}
 }
+
+// TestFarDeadlines: the deadline of a job in the year 9999 is not in the past.
+func TestFarDeadlines(t *testing.T) {
+	now := time.Now()
+	for text, past := range map[string]bool{"9999-12-31T23:59:59Z": false, "2262-05-01T00:00:00Z": false, "1600-01-01T00:00:00Z": true, "2001-01-01T00:00:00Z": true} {
+		at, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := now.UnixNano() > nanoseconds(at); got != past {
+			t.Errorf("%s is past: %t", text, got)
+		}
+	}
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"strings"
+	"time"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
@@ -140,7 +142,7 @@ func (s *Submitter) life(ctx context.Context, e *expander, spec *jobfile.Spec, j
 	job.Priority = int32(spec.Priority)
 	job.DeadlineAfterNs, job.TtlNs = int64(spec.DeadlineAfter), int64(spec.TTL)
 	if !spec.Deadline.IsZero() {
-		job.DeadlineNs = spec.Deadline.UnixNano()
+		job.DeadlineNs = nanoseconds(spec.Deadline)
 	}
 	job.IfExists = map[jobfile.IfExists]wire.IfExists{jobfile.Fail: wire.IfExists_FAIL, jobfile.Skip: wire.IfExists_SKIP}[spec.IfExists]
 	dir, _ := spec.OutputDir()
@@ -324,4 +326,15 @@ func (e *expander) results(spec *jobfile.Spec, tasks []*wire.Task) ([]string, er
 		}
 	}
 	return names, nil
+}
+
+// nanoseconds since 1970; what is before 1678 or after 2261 does not wrap.
+func nanoseconds(t time.Time) int64 {
+	switch year := t.UTC().Year(); {
+	case year < 1678:
+		return math.MinInt64
+	case year > 2261:
+		return math.MaxInt64
+	}
+	return t.UnixNano()
 }

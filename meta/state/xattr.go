@@ -30,8 +30,11 @@ func (v *view) mayXattr(in *wire.Inode, cred *wire.Cred, name string, write bool
 		return wire.Range
 	}
 	space, rest, ok := strings.Cut(name, ".")
-	if !ok || rest == "" || strings.Contains(name, "\x00") {
+	if !ok || strings.Contains(name, "\x00") {
 		return wire.Unsupported
+	}
+	if rest == "" && (space == "user" || space == "trusted" || space == "security") {
+		return wire.Invalid
 	}
 	switch space {
 	case "user":
