@@ -79,17 +79,16 @@ func (fs *FS) readBy(ctx context.Context, in *inode, p []byte, off int64, noAtim
 // accessed moves the access time, as relatime does. It is deferred: it goes
 // with the next commit under a write lease, or is shown by this mount only.
 func (fs *FS) accessed(in *inode) {
-	if fs.noAtime.Load() {
-		return
-	}
 	now := fs.now()
 	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.rec == nil {
+	due := in.accessDue(now)
+	in.mu.Unlock()
+	if !due || !fs.movesAtime() {
 		return
 	}
-	a := in.attrs()
-	if !relatime(&wire.Attr{AtimeNs: a.atimeNs, MtimeNs: a.mtimeNs, CtimeNs: a.ctimeNs}, now) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.accessDue(now) {
 		return
 	}
 	set := &wire.SetAttr{Mask: wire.SetAtime, AtimeNs: now}
@@ -97,6 +96,15 @@ func (fs *FS) accessed(in *inode) {
 	if in.usable(wire.Mode_WRITE) && in.recall == nil && in.file != nil {
 		in.file.SetAttr(set)
 	}
+}
+
+// accessDue says whether a read at now moves the access time. in.mu is held.
+func (in *inode) accessDue(now int64) bool {
+	if in.rec == nil {
+		return false
+	}
+	a := in.attrs()
+	return relatime(&wire.Attr{AtimeNs: a.atimeNs, MtimeNs: a.mtimeNs, CtimeNs: a.ctimeNs}, now)
 }
 
 // writing is what one write asks for.

@@ -65,7 +65,8 @@ type FS struct {
 	chunks  Chunks
 	overlay atomic.Pointer[Overlay]
 
-	noAtime atomic.Bool // access times are left alone
+	noAtime atomic.Bool                // access times are left alone
+	options atomic.Pointer[mountWatch] // nil: not mounted
 
 	short  atomic.Bool // no chunk server has room
 	lapsed atomic.Bool // the session's lease ran out: nothing believed may be used

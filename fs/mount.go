@@ -85,13 +85,15 @@ func (fs *FS) Mount(dir string, o MountOptions) (*Mount, error) {
 		fs.log.Warn("the kernel may go on asking for poll", "err", err)
 	}
 	fs.kern.Store(&kernelRef{m.conn})
-	watched, err := m.watchOptions()
+	watch, err := watchOptions(real)
 	if err != nil {
 		fs.log.Warn("a remount with another rule for access times will not be seen", "err", err)
 	}
+	fs.options.Store(watch)
 	go func() {
 		m.conn.wait()
-		watched()
+		fs.options.Store(nil)
+		watch.close()
 		fs.kern.Store(nil)
 		_ = m.conn.close()
 		m.raw.ended()
@@ -101,45 +103,60 @@ func (fs *FS) Mount(dir string, o MountOptions) (*Mount, error) {
 	return m, nil
 }
 
-// watchOptions keeps to what a remount changes: no access time moves in a mount
-// that is read-only or has noatime. The kernel tells the process of a FUSE mount
-// nothing of it, but whoever polls mountinfo. The returned function ends it.
-func (m *Mount) watchOptions() (stop func(), err error) {
+// mountWatch knows what a remount has made of the options of a mount: no access
+// time moves in one that is read-only or has noatime. The kernel tells the process
+// of a FUSE mount nothing of that, but a poll of mountinfo tells of every change.
+type mountWatch struct {
+	dir string
+
+	mu   sync.Mutex
+	info *os.File // nil: closed
+}
+
+func watchOptions(dir string) (*mountWatch, error) {
 	info, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return func() {}, err
+		return nil, err
 	}
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		info.Close()
-		return func() {}, err
+	return &mountWatch{dir: dir, info: info}, nil
+}
+
+// changed returns the options, if there was any change of mounts since the last
+// call. It never waits.
+func (w *mountWatch) changed() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.info == nil {
+		return nil
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		fds := []unix.PollFd{{Fd: int32(info.Fd()), Events: unix.POLLPRI}, {Fd: int32(wake), Events: unix.POLLIN}}
-		for {
-			if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-				m.fs.log.Warn("a remount with another rule for access times will not be seen", "err", err)
-				return
-			}
-			if fds[1].Revents != 0 {
-				return
-			}
-			if _, err := info.Seek(0, io.SeekStart); err != nil {
-				continue
-			}
-			if options := mountOptions(info, m.real); options != nil {
-				m.fs.noAtime.Store(m.fs.cfg.NoAtime || slices.Contains(options, "ro") || slices.Contains(options, "noatime"))
-			}
+	fds := []unix.PollFd{{Fd: int32(w.info.Fd()), Events: unix.POLLPRI}}
+	if n, err := unix.Poll(fds, 0); n == 0 || err != nil {
+		return nil
+	}
+	if _, err := w.info.Seek(0, io.SeekStart); err != nil {
+		return nil
+	}
+	return mountOptions(w.info, w.dir)
+}
+
+func (w *mountWatch) close() {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.info.Close()
+	w.info = nil
+}
+
+// movesAtime says whether access times move. It is asked when one would.
+func (fs *FS) movesAtime() bool {
+	if w := fs.options.Load(); w != nil {
+		if options := w.changed(); options != nil {
+			fs.noAtime.Store(fs.cfg.NoAtime || slices.Contains(options, "ro") || slices.Contains(options, "noatime"))
 		}
-	}()
-	return func() {
-		_, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
-		<-ended
-		info.Close()
-		unix.Close(wake)
-	}, nil
+	}
+	return !fs.noAtime.Load()
 }
 
 // mountOptions finds the options of the mount at dir in what has the form of
