@@ -264,6 +264,7 @@ func (fs *FS) victim(rec *wire.Inode) {
 const (
 	renameNoReplace = 1
 	renameExchange  = 2
+	renameWhiteout  = 4
 )
 
 // rename moves an entry. A file with data that is not stored yet is flushed
@@ -306,6 +307,9 @@ func (fs *FS) rename(ctx context.Context, cred *wire.Cred, q *wire.Rename) error
 			other.mu.Unlock()
 			other.tell(place{q.Parent, q.Name})
 			left = child{v.Attr.Ino, v.Attr.Mode & typeMask}
+		} else if q.Flags&renameWhiteout != 0 && len(r.Inodes) == 1 {
+			w := r.Inodes[0].Attr
+			left = child{w.Ino, w.Mode & typeMask}
 		}
 		in.mu.Lock()
 		in.untell(place{q.Parent, q.Name})

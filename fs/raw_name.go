@@ -162,7 +162,7 @@ func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) 
 	if isVirtual(q.NodeId) || isVirtual(q.Newdir) {
 		return fuse.Status(syscall.EXDEV)
 	}
-	if q.Flags&^(renameNoReplace|renameExchange) != 0 {
+	if q.Flags&^(renameNoReplace|renameExchange|renameWhiteout) != 0 {
 		return fuse.EINVAL
 	}
 	defer r.dirOp(q.NodeId, q.Newdir)()

@@ -1967,7 +1967,7 @@ type Result struct {
 	Victim        *Inode                 `protobuf:"bytes,7,opt,name=victim" json:"victim,omitempty"`                        // Unlink, Rename: the inode that lost a name (nlink after); EXCHANGE: the other one
 	Created       bool                   `protobuf:"varint,8,opt,name=created" json:"created,omitempty"`                     // Create: made (false: it existed and exclusive was not asked)
 	Value         uint64                 `protobuf:"varint,9,opt,name=value" json:"value,omitempty"`                         // session id, first reserved id, node id, job id, bytes cloned
-	Inodes        []*Inode               `protobuf:"bytes,10,rep,name=inodes" json:"inodes,omitempty"`                       // Commit: every file that it changed, in order
+	Inodes        []*Inode               `protobuf:"bytes,10,rep,name=inodes" json:"inodes,omitempty"`                       // Commit: every file that it changed, in order; Rename: the whiteout
 	Grants        []*Grant               `protobuf:"bytes,11,rep,name=grants" json:"grants,omitempty"`                       // leases the session now holds (never stored with the reply)
 	Results       []*Result              `protobuf:"bytes,12,rep,name=results" json:"results,omitempty"`                     // Batch
 	unknownFields protoimpl.UnknownFields
@@ -2272,7 +2272,7 @@ type Rename struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name" json:"name,omitempty"`
 	NewParent     uint64                 `protobuf:"varint,3,opt,name=new_parent,json=newParent" json:"new_parent,omitempty"`
 	NewName       string                 `protobuf:"bytes,4,opt,name=new_name,json=newName" json:"new_name,omitempty"`
-	Flags         uint32                 `protobuf:"varint,5,opt,name=flags" json:"flags,omitempty"`                                          // RENAME_NOREPLACE 1, RENAME_EXCHANGE 2
+	Flags         uint32                 `protobuf:"varint,5,opt,name=flags" json:"flags,omitempty"`                                          // RENAME_NOREPLACE 1, RENAME_EXCHANGE 2, RENAME_WHITEOUT 4
 	OpenSessions  []uint64               `protobuf:"varint,6,rep,packed,name=open_sessions,json=openSessions" json:"open_sessions,omitempty"` // stamped: sessions that have the replaced file open
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -8,6 +8,7 @@ import (
 const (
 	renameNoReplace = 1
 	renameExchange  = 2
+	renameWhiteout  = 4
 )
 
 // move is a rename whose objects have been found.
@@ -37,7 +38,8 @@ func (t *tx) rename(op *wire.Rename) *wire.Result {
 }
 
 func (t *tx) findMove(op *wire.Rename) (m *move, code wire.Code) {
-	if op.Flags&^(renameNoReplace|renameExchange) != 0 || op.Flags == renameNoReplace|renameExchange {
+	const all = renameNoReplace | renameExchange | renameWhiteout
+	if op.Flags&^all != 0 || op.Flags&renameExchange != 0 && op.Flags != renameExchange {
 		return nil, wire.Invalid
 	}
 	m = &move{op: op, exchange: op.Flags&renameExchange != 0}
@@ -129,9 +131,29 @@ func (t *tx) move(m *move) *wire.Result {
 		}
 		r.Victim = t.dropName(m.victim, m.op.OpenSessions)
 	}
+	if m.op.Flags&renameWhiteout != 0 {
+		r.Inodes = []*wire.Inode{t.whiteout(m, from)}
+	}
 	t.putInode(in)
 	t.putDirs(r, from, to)
 	return r
+}
+
+// whiteout leaves at the old name what overlayfs takes for "removed here": a
+// character device 0/0. Anybody may make one, as mknod does.
+func (t *tx) whiteout(m *move, from *wire.Inode) *wire.Inode {
+	gid, mode := Inherit(from, sIFCHR, t.cred)
+	w := &wire.Inode{
+		Attr: &wire.Attr{
+			Mode: mode, Nlink: 1, Uid: t.cred.GetUid(), Gid: gid,
+			AtimeNs: t.now, MtimeNs: t.now, CtimeNs: t.now, BtimeNs: t.now, Version: 1,
+		},
+		Policy: from.Policy,
+	}
+	t.addInode(&wire.Create{}, w, acls{})
+	t.putDentry(m.op.Parent, m.op.Name, w.Attr.Ino, sIFCHR)
+	from.Entries++
+	return w
 }
 
 func (t *tx) exchange(m *move) *wire.Result {

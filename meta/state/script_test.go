@@ -24,7 +24,7 @@ import (
 //	create|mkdir PATH MODE [excl] [umask=M] [ino=N]
 //	symlink PATH TARGET | mknod PATH p|s|c|b MODE [RDEV] | tmpfile DIR MODE =NAME
 //	unlink|rmdir PATH [open=NAME,…] | link OLD NEW | release INO
-//	rename OLD NEW [noreplace|exchange] [open=NAME,…]
+//	rename OLD NEW [noreplace|exchange] [whiteout] [open=NAME,…]
 //	chmod PATH MODE | chown PATH UID|- GID|- | truncate PATH SIZE [handle]
 //	utimes PATH ATIME|now|- MTIME|now|- [handle]
 //	setx PATH NAME VALUE [create|replace] | rmx PATH NAME | getx PATH NAME | listx PATH
@@ -229,6 +229,9 @@ func (x *script) namespace(op string, args []string) *wire.Command {
 		}
 		if flag(&args, "exchange") {
 			m.Flags |= renameExchange
+		}
+		if flag(&args, "whiteout") {
+			m.Flags |= renameWhiteout
 		}
 		m.Parent, m.Name = x.split(args[0])
 		m.NewParent, m.NewName = x.split(args[1])
