@@ -29,13 +29,13 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 	started := time.Now()
 	r := &attemptRun{
 		agent: a, job: s.Job, task: s.Task,
-		stdout: worker.NewTail(tailBytes), stderr: worker.NewTail(tailBytes),
 		report: &wire.Task{
 			Job: s.Task.Job, N: s.Task.N, Attempt: s.Task.Attempt, Phase: s.Task.Phase, Failures: s.Task.Failures,
 			Memory: s.Task.Memory, Ooms: s.Task.Ooms,
 			Agent: a.cfg.Node, Host: cmp.Or(s.Task.Host, a.cfg.Host), Device: "cpu", Runtime: s.Task.Runtime,
 		},
 	}
+	r.stdout, r.stderr = newTaskLog(r, "stdout"), newTaskLog(r, "stderr")
 	// The slot of a task that was stopped is free at once, whatever is still being
 	// fetched or stored for it; only a program has its grace.
 	r.ran = ran
@@ -52,12 +52,15 @@ func (a *Agent) attempt(ctx context.Context, s *wire.Assignment, ran func()) *wi
 		}
 	}
 	ran()
+	stdoutLog, stdoutBytes := r.stdout.finish()
+	stderrLog, stderrBytes := r.stderr.finish()
 	if errors.Is(context.Cause(ctx), errStopped) {
 		r.remove()
 		return nil
 	}
 	t := r.report
 	t.StdoutTail, t.StderrTail = r.stdout.Bytes(), r.stderr.Bytes()
+	t.StdoutLog, t.StderrLog, t.StdoutBytes, t.StderrBytes = stdoutLog, stderrLog, stdoutBytes, stderrBytes
 	out := uint64(0)
 	if err == nil {
 		t.State, t.Reason, out = StateSucceeded, "done", r.dir
@@ -141,8 +144,8 @@ type attemptRun struct {
 	job     *wire.Job
 	task    *wire.Task
 	report  *wire.Task
-	stdout  *worker.Tail
-	stderr  *worker.Tail
+	stdout  *taskLog
+	stderr  *taskLog
 	dir     uint64 // the attempt directory; 0: not made
 	small   []*wire.OutputFile
 	place   resultPlace // of the results that leave the job's own directory
@@ -184,6 +187,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 		phase = "map"
 	}
 	r.fate = fault
+	r.stderr.keep(spec.LogLimit)
 	r.memory = int64(r.task.Memory)
 	if r.memory == 0 {
 		r.memory = spec.Memory

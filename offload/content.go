@@ -51,11 +51,19 @@ func (o *Overlay) Open(ctx context.Context, cred *wire.Cred, ino uint64, write b
 		}
 		return &ctlFile{o: o, cred: cred, job: job}, nil
 	}
+	if n.kind == kindAPI && n.task == 1 {
+		return &requestFile{o: o, cred: cred}, nil
+	}
 	if write {
 		return nil, &wire.Error{Code: wire.Denied, Op: "open", Object: strconv.FormatUint(ino, 10)}
 	}
 	if n.kind >= kindJobFile0 && n.kind < kindJobFile0+kind(len(jobFiles)) && jobFiles[n.kind-kindJobFile0] == "wait" {
 		return &waitFile{meta: o.meta, job: n.job}, nil
+	}
+	if n.kind >= kindTaskFile0 && n.kind < kindTaskFile0+kind(len(taskFiles)) {
+		if what := taskFiles[n.kind-kindTaskFile0]; isLog(what) {
+			return &logView{o: o, job: n.job, n: n.task, stream: what}, nil
+		}
 	}
 	text, err := o.content(ctx, n)
 	if err != nil {
@@ -123,6 +131,9 @@ func (o *Overlay) task(ctx context.Context, job uint64, n uint32) (*wire.Task, e
 	}
 	return tasks[0], nil
 }
+
+// isLog says whether a file of a task is what it has printed.
+func isLog(what string) bool { return what == "stdout" || what == "stderr" }
 
 // textFile is a text that was taken when the file was opened.
 type textFile string

@@ -20,6 +20,9 @@ const (
 	StateExpired    = "expired"
 )
 
+// States are all that a job can have.
+var States = []string{StateWaiting, StatePending, StateStaging, StateRunning, StateCommitting, StateSucceeded, StateFailed, StateCancelled, StateExpired}
+
 // Ended says whether a job or task in this state stays in it.
 func Ended(state string) bool {
 	switch state {

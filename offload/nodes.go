@@ -34,6 +34,9 @@ const (
 	kindHostFile0 = kindHost + 1 // + index in hostFiles (2)
 )
 
+// kindAPI is .compute/api; its number has task 1.
+const kindAPI kind = 0
+
 const (
 	taskBits = 17
 	jobBits  = 26
@@ -70,10 +73,18 @@ func parseNode(ino uint64) (node, bool) {
 	}, true
 }
 
+// topNode is the node of an entry of wire.ComputeIno.
+func topNode(i int) node {
+	if topKinds[i] == kindAPI {
+		return node{kind: kindAPI, task: 1}
+	}
+	return node{kind: topKinds[i]}
+}
+
 var (
 	jobFiles  = []string{"ctl", "events", "plan", "provenance", "reason", "spec", "state", "usage", "wait"}
 	taskFiles = []string{"attempt", "device", "exit", "host", "state", "stderr", "stdout", "usage"}
 	hostFiles = []string{"devices", "load"}
-	topNames  = []string{"README", "by-name", "errors", "hosts", "jobs"}
-	topKinds  = []kind{kindReadme, kindByName, kindErrors, kindHosts, kindJobs}
+	topNames  = []string{"README", "api", "by-name", "errors", "hosts", "jobs"}
+	topKinds  = []kind{kindReadme, kindAPI, kindByName, kindErrors, kindHosts, kindJobs}
 )

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
 
 	"quernfs/internal/wire"
-	"quernfs/offload/worker"
 )
 
 var errTooMuch = errors.New("it wrote more than is allowed")
@@ -28,7 +28,7 @@ type taskOutput struct {
 	buf   []byte
 	size  int64 // bytes written so far, buffered ones included
 	limit int64
-	tail  *worker.Tail
+	tail  io.Writer // keeps the last of it
 }
 
 const (

@@ -73,7 +73,7 @@ func gone(op, object string) error {
 func (o *Overlay) Lookup(ctx context.Context, cred *wire.Cred, dir uint64, name string) (*wire.Attr, error) {
 	if dir == wire.ComputeIno {
 		if i := slices.Index(topNames, name); i >= 0 {
-			return o.GetAttr(ctx, node{kind: topKinds[i]}.ino())
+			return o.GetAttr(ctx, topNode(i).ino())
 		}
 		return nil, gone("lookup", name)
 	}
@@ -164,6 +164,8 @@ func (o *Overlay) GetAttr(ctx context.Context, ino uint64) (*wire.Attr, error) {
 	switch k := n.kind; {
 	case k == kindJobs, k == kindByName, k == kindErrors, k == kindHosts:
 		a.Mode, a.Nlink = typeDir|0o555, 2
+	case k == kindAPI && n.task == 1:
+		a.Mode = typeReg | 0o666
 	case k == kindReadme:
 		a.Mode, a.Size = typeReg|0o444, uint64(len(readme))
 	case k == kindHost:
@@ -198,6 +200,12 @@ func (o *Overlay) GetAttr(ctx context.Context, ino uint64) (*wire.Attr, error) {
 			a.Mode, a.Size = typeLink|0o777, uint64(len(linkTarget(n.job)))
 		case k == kindJobFile0: // ctl
 			a.Mode = typeReg | 0o600
+		case k >= kindTaskFile0 && k < kindTaskFile0+kind(len(taskFiles)) && isLog(taskFiles[k-kindTaskFile0]):
+			a.Mode = typeReg | 0o444
+			v := &logView{o: o, job: n.job, n: n.task, stream: taskFiles[k-kindTaskFile0]}
+			if at, err = v.attr(ctx, a); err != nil {
+				return nil, err
+			}
 		default:
 			a.Mode = typeReg | 0o444
 		}
@@ -214,10 +222,10 @@ func (o *Overlay) ReadDir(ctx context.Context, cred *wire.Cred, dir uint64) ([]*
 		var out []*wire.DirEntry
 		for i, name := range topNames {
 			t := uint32(typeDir)
-			if topKinds[i] == kindReadme {
+			if topKinds[i] == kindReadme || topKinds[i] == kindAPI {
 				t = typeReg
 			}
-			out = append(out, entry(name, node{kind: topKinds[i]}, t))
+			out = append(out, entry(name, topNode(i), t))
 		}
 		return out, nil
 	}

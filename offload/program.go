@@ -48,6 +48,7 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 		return err
 	}
 	defer inputs.close()
+	r.stdout.keep(spec.LogLimit)
 	timeout := fmt.Errorf("time-out: stopped after %s", spec.Timeout)
 	rctx, cancel := context.WithTimeoutCause(ctx, spec.Timeout, timeout)
 	defer cancel()

@@ -73,6 +73,9 @@ func (r *rig) tree(id uint64) map[string]string {
 			r.t.Fatal(err)
 		}
 		for _, d := range entries {
+			if d.Name == logDir {
+				continue
+			}
 			if isDir(d.Type) {
 				walk(d.Ino, at+d.Name+"/")
 				continue

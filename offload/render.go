@@ -144,9 +144,9 @@ func taskText(what string, t *wire.Task, now time.Time) string {
 	case "exit":
 		return fmt.Sprintf("%d\n", t.Exit)
 	case "stdout":
-		return string(t.StdoutTail)
+		return tailText(t.StdoutTail, t.StdoutBytes)
 	case "stderr":
-		return string(t.StderrTail)
+		return tailText(t.StderrTail, t.StderrBytes)
 	case "usage":
 		var b strings.Builder
 		fmt.Fprintf(&b, "task_seconds %.3f\ncpu_seconds %.3f\nbytes_in %d\nbytes_local %d\nbytes_remote %d\nbytes_out %d\npeak_memory %d\n",
@@ -155,6 +155,14 @@ func taskText(what string, t *wire.Task, now time.Time) string {
 		return b.String()
 	}
 	return ""
+}
+
+// tailText is the end of what a task has printed, which says if it is not all.
+func tailText(tail []byte, total int64) string {
+	if n := total - int64(len(tail)); n > 0 {
+		return fmt.Sprintf("[the first %d bytes are not kept here]\n%s", n, tail)
+	}
+	return string(tail)
 }
 
 // deviceUsage adds what was used of devices: the time that kernels ran there, or on

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ import (
 	"quernfs/meta/client"
 	"quernfs/offload"
 	jobclient "quernfs/offload/client"
+	"quernfs/offload/jobfile"
 )
 
 func newJob() *cobra.Command {
@@ -30,15 +32,29 @@ README in its directory .compute.`,
 }
 
 // withJobs makes a command about the jobs of a cluster.
-func withJobs(cmd *cobra.Command, do func(ctx context.Context, c *client.Client, out io.Writer, args []string, asJSON bool) error) *cobra.Command {
+func withJobs(cmd *cobra.Command, do func(ctx context.Context, c offload.Meta, out io.Writer, args []string, asJSON bool) error) *cobra.Command {
 	var target clusterFlags
+	var mount string
 	var asJSON bool
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if mount != "" || target.data == "" && len(target.meta) == 0 {
+			dir, err := mountFor(mount)
+			if err != nil {
+				return err
+			}
+			api, err := os.OpenFile(filepath.Join(dir, ".compute", "api"), os.O_RDWR, 0)
+			if err != nil {
+				return fmt.Errorf("the mount at %s cannot be asked: %w", dir, err)
+			}
+			defer api.Close()
+			return do(withMount(cmd.Context(), dir), offload.NewMountMeta(api), cmd.OutOrStdout(), args, asJSON)
+		}
 		return target.withClient(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 			return do(ctx, c, cmd.OutOrStdout(), args, asJSON)
 		})
 	}
 	target.add(cmd.Flags())
+	cmd.Flags().StringVar(&mount, "mount", "", "where the filesystem is mounted: then no certificate is needed (default: the mount that the working directory is in, or the only one)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -106,7 +122,12 @@ func newJobLs() *cobra.Command {
 	cmd := withJobs(&cobra.Command{
 		Use: "ls", Short: "List jobs", Args: cobra.NoArgs, Example: `  quern job ls --data ~/quern
   quern job ls --state failed,expired --json --data ~/quern`,
-	}, func(ctx context.Context, c *client.Client, out io.Writer, _ []string, asJSON bool) error {
+	}, func(ctx context.Context, c offload.Meta, out io.Writer, _ []string, asJSON bool) error {
+		for _, s := range states {
+			if !slices.Contains(offload.States, s) {
+				return usagef("--state %s: there is no such state%s; there are %s", s, jobfile.DidYouMean(s, offload.States), strings.Join(offload.States, ", "))
+			}
+		}
 		jobs := []jobInfo{}
 		err := offload.EachJob(ctx, c, func(j *wire.Job) error {
 			if len(states) == 0 || slices.Contains(states, j.State) {
@@ -126,7 +147,7 @@ func newJobLs() *cobra.Command {
 		}
 		return t.flush()
 	})
-	cmd.Flags().StringSliceVar(&states, "state", nil, "only jobs in these states: waiting, pending, running, succeeded, failed, cancelled, expired")
+	cmd.Flags().StringSliceVar(&states, "state", nil, "only jobs in these states: "+strings.Join(offload.States, ", "))
 	return cmd
 }
 
@@ -134,7 +155,7 @@ func newJobShow() *cobra.Command {
 	return withJobs(&cobra.Command{
 		Use: "show JOB", Short: "Show a job and where its tasks ran", Example: `  quern job show top --data ~/quern`,
 		Args: exactArgs(1, "a job's name or number"),
-	}, func(ctx context.Context, c *client.Client, out io.Writer, args []string, asJSON bool) error {
+	}, func(ctx context.Context, c offload.Meta, out io.Writer, args []string, asJSON bool) error {
 		j, tasks, err := offload.GetJob(ctx, c, args[0])
 		if err != nil {
 			return err
@@ -156,7 +177,7 @@ func newJobWait() *cobra.Command {
 	return withJobs(&cobra.Command{
 		Use: "wait JOB", Short: "Wait until a job has ended; fail if it has not succeeded", Example: `  quern job wait top --data ~/quern`,
 		Args: exactArgs(1, "a job's name or number"),
-	}, func(ctx context.Context, c *client.Client, out io.Writer, args []string, asJSON bool) error {
+	}, func(ctx context.Context, c offload.Meta, out io.Writer, args []string, asJSON bool) error {
 		j, _, err := offload.GetJob(ctx, c, args[0])
 		if err != nil {
 			return err
@@ -182,20 +203,20 @@ func newJobSubmit() *cobra.Command {
 	var mount string
 	var wait, asJSON bool
 	cmd := &cobra.Command{
-		Use: "submit FILE --mount MNT", Short: "Submit a job file through a mount",
+		Use: "submit FILE", Short: "Submit a job file through a mount",
 		Example: `  quern job submit top.yaml --mount ~/q
   quern job submit top.yaml --mount ~/q --wait && cat ~/q/.compute/by-name/top/out/output`,
 		Args: exactArgs(1, "a job file, NAME.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if mount == "" {
-				return usagef("--mount MNT is needed: where the filesystem is mounted")
-			}
 			name, ok := offload.JobName(filepath.Base(args[0]))
 			if !ok {
 				return usagef("%s: a job file is called NAME.yaml", args[0])
 			}
 			raw, err := os.ReadFile(args[0])
 			if err != nil {
+				return err
+			}
+			if mount, err = mountFor(mount); err != nil {
 				return err
 			}
 			job, err := jobclient.At(mount).Submit(name, raw)
@@ -224,7 +245,7 @@ func newJobSubmit() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&mount, "mount", "", "where the filesystem is mounted")
+	flags.StringVar(&mount, "mount", "", "where the filesystem is mounted (default: the mount that the working directory is in, or the only one)")
 	flags.BoolVar(&wait, "wait", false, "wait until the job has ended; fail if it has not succeeded")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"quernfs/internal/wire"
-	"quernfs/meta/client"
 	"quernfs/offload"
 )
 
@@ -105,7 +104,7 @@ marks the one that was chosen. The total is from the decision to the task's end:
 		Example: `  quern job explain top --data ~/quern
   quern job explain 7 --task 3 --json --data ~/quern`,
 		Args: exactArgs(1, "a job's name or number"),
-	}, func(ctx context.Context, c *client.Client, out io.Writer, args []string, asJSON bool) error {
+	}, func(ctx context.Context, c offload.Meta, out io.Writer, args []string, asJSON bool) error {
 		e, err := offload.Explain(ctx, c, args[0])
 		if err != nil {
 			return err

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -12,7 +14,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"quernfs/internal/wire"
-	"quernfs/meta/client"
 	"quernfs/offload"
 )
 
@@ -27,44 +28,151 @@ type taskLog struct {
 }
 
 func newJobLogs() *cobra.Command {
-	task := -1
+	task, follow := -1, false
 	cmd := withJobs(&cobra.Command{
-		Use: "logs JOB", Short: "Show what the tasks of a job wrote, the last 8 KiB of each",
-		Example: `  quern job logs top --data ~/quern
-  quern job logs top --task 3 --data ~/quern`,
+		Use: "logs JOB", Short: "Show what the tasks of a job have printed",
+		Long: `Show what the tasks of a job have printed: through a mount all that was kept (log_limit
+in the job file), with --data or --meta the last 8 KiB of each task.`,
+		Example: `  quern job logs top --mount ~/q
+  quern job logs top --task 3 --follow --mount ~/q`,
 		Args: exactArgs(1, "a job's name or number"),
-	}, func(ctx context.Context, c *client.Client, out io.Writer, args []string, asJSON bool) error {
-		_, tasks, err := offload.GetJob(ctx, c, args[0])
+	}, func(ctx context.Context, c offload.Meta, out io.Writer, args []string, asJSON bool) error {
+		job, tasks, err := offload.GetJob(ctx, c, args[0])
 		if err != nil {
 			return err
 		}
+		if task >= 0 {
+			if task >= len(tasks) {
+				return fmt.Errorf("job %s has no task %d: it has %s", args[0], task, count(len(tasks), "task"))
+			}
+			tasks = tasks[task : task+1]
+		}
+		if follow {
+			if mountOf(ctx) == "" || asJSON {
+				return usagef("--follow needs a mount, and cannot be had as JSON")
+			}
+			return followLogs(ctx, c, out, job.GetId(), task)
+		}
 		logs := []taskLog{}
 		for _, t := range tasks {
-			if task < 0 || t.GetN() == uint32(task) {
-				logs = append(logs, taskLog{t.GetN(), t.GetState(), t.GetHost(), t.GetExit(), string(t.GetStdoutTail()), string(t.GetStderrTail())})
+			l := taskLog{t.GetN(), t.GetState(), t.GetHost(), t.GetExit(), string(t.GetStdoutTail()), string(t.GetStderrTail())}
+			if dir := mountOf(ctx); dir != "" {
+				for stream, text := range map[string]*string{"stdout": &l.Stdout, "stderr": &l.Stderr} {
+					raw, err := os.ReadFile(logPath(dir, job.GetId(), l.N, stream))
+					if err != nil {
+						return err
+					}
+					*text = string(raw)
+				}
 			}
-		}
-		if task >= 0 && len(logs) == 0 {
-			return fmt.Errorf("job %s has no task %d: it has %s", args[0], task, count(len(tasks), "task"))
+			if asJSON {
+				logs = append(logs, l)
+			} else if err := l.print(out); err != nil {
+				return err
+			}
 		}
 		if asJSON {
 			return printJSON(out, logs)
 		}
-		for _, l := range logs {
-			fmt.Fprintf(out, "==> task %d on %s: %s, exit status %d <==\n", l.N, l.Host, l.State, l.Exit)
-			for _, text := range []string{l.Stderr, l.Stdout} {
-				if text != "" && !strings.HasSuffix(text, "\n") {
-					text += "\n"
-				}
-				if _, err := io.WriteString(out, text); err != nil {
-					return err
-				}
-			}
-		}
 		return nil
 	})
 	cmd.Flags().IntVar(&task, "task", -1, "only this task")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "print what the tasks print while they run, until the job has ended; through a mount")
 	return cmd
+}
+
+func (l taskLog) print(out io.Writer) error {
+	fmt.Fprintf(out, "==> task %d on %s: %s, exit status %d <==\n", l.N, l.Host, l.State, l.Exit)
+	for _, text := range []string{l.Stderr, l.Stdout} {
+		if text != "" && !strings.HasSuffix(text, "\n") {
+			text += "\n"
+		}
+		if _, err := io.WriteString(out, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logPath is where a mount shows what a task has printed.
+func logPath(mount string, job uint64, task uint32, stream string) string {
+	return filepath.Join(mount, ".compute", "jobs", fmt.Sprint(job), "tasks", fmt.Sprint(task), stream)
+}
+
+// followEvery is how often the logs that grow are looked at.
+const followEvery = 500 * time.Millisecond
+
+// followLogs prints what the tasks of a job (-1: all) have printed and print, until
+// the job has ended. A task that begins anew begins its log anew.
+func followLogs(ctx context.Context, c offload.Meta, out io.Writer, id uint64, only int) error {
+	type key struct {
+		n      uint32
+		stream string
+	}
+	type place struct {
+		attempt uint32
+		off     int64
+	}
+	at := map[key]place{}
+	last := ""
+	ticker := time.NewTicker(followEvery)
+	defer ticker.Stop()
+	for {
+		// Whether it has ended is asked before the logs are read, so that all is read.
+		job, tasks, err := offload.GetJob(ctx, c, fmt.Sprint(id))
+		if err != nil {
+			return err
+		}
+		for _, t := range tasks {
+			if only >= 0 && t.GetN() != uint32(only) || t.GetAttempt() == 0 {
+				continue
+			}
+			for _, stream := range []string{"stderr", "stdout"} {
+				k := key{t.GetN(), stream}
+				p := at[k]
+				if p.attempt != t.GetAttempt() {
+					p = place{attempt: t.GetAttempt()}
+				}
+				if offload.Ended(t.GetState()) && p.off < 0 {
+					continue // all of it was read
+				}
+				text, err := readFrom(logPath(mountOf(ctx), id, t.GetN(), stream), p.off)
+				if err != nil {
+					return err
+				}
+				if title := fmt.Sprintf("==> task %d, attempt %d on %s: %s <==\n", t.GetN(), t.GetAttempt(), t.GetHost(), stream); len(text) > 0 && title != last {
+					last = title
+					fmt.Fprint(out, title)
+				}
+				if _, err := out.Write(text); err != nil {
+					return err
+				}
+				if p.off += int64(len(text)); offload.Ended(t.GetState()) {
+					p.off = -1
+				}
+				at[k] = p
+			}
+		}
+		if offload.Ended(job.GetState()) {
+			fmt.Fprintf(out, "==> job %d is %s: %s <==\n", id, job.GetState(), job.GetReason())
+			return nil
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// readFrom reads a file from an offset on.
+func readFrom(path string, off int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.NewSectionReader(f, off, math.MaxInt64-off))
 }
 
 // topInfo is what --json prints of top.
@@ -87,7 +195,7 @@ func newJobTop() *cobra.Command {
 		Use: "top", Short: "Watch the hosts and the jobs that have not ended", Args: cobra.NoArgs,
 		Example: `  quern job top --data ~/quern
   quern job top --once --json --data ~/quern`,
-	}, func(ctx context.Context, c *client.Client, out io.Writer, _ []string, asJSON bool) error {
+	}, func(ctx context.Context, c offload.Meta, out io.Writer, _ []string, asJSON bool) error {
 		screen := isTerminal(out)
 		ticker := time.NewTicker(max(every, 100*time.Millisecond))
 		defer ticker.Stop()
@@ -128,7 +236,7 @@ func isTerminal(out io.Writer) bool {
 	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }
 
-func topOf(ctx context.Context, c *client.Client) (*topInfo, error) {
+func topOf(ctx context.Context, c offload.Meta) (*topInfo, error) {
 	info := &topInfo{Hosts: []hostInfo{}, Jobs: []jobInfo{}}
 	ans, err := c.Ask(ctx, &wire.Query{Cred: caller(), Op: &wire.Query_ListNodes{ListNodes: &wire.ListNodes{}}})
 	if err != nil {

@@ -36,18 +36,19 @@ type ruleFlags struct {
 }
 
 func (f *ruleFlags) add(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&f.mount, "mount", "", "where the filesystem is mounted")
+	cmd.Flags().StringVar(&f.mount, "mount", "", "where the filesystem is mounted (default: the mount that the working directory is in, or the only one)")
 	cmd.Flags().BoolVar(&f.json, "json", false, "print JSON")
 	return cmd
 }
 
 func (f *ruleFlags) dir() (string, error) {
-	if f.mount == "" {
-		return "", usagef("--mount MNT is needed: where the filesystem is mounted")
+	mount, err := mountFor(f.mount)
+	if err != nil {
+		return "", err
 	}
-	dir := filepath.Join(f.mount, ".compute", "rules")
+	dir := filepath.Join(mount, ".compute", "rules")
 	if _, err := os.Stat(dir); err != nil {
-		return "", fmt.Errorf("%s is not a mount of QuernFS: %w", f.mount, err)
+		return "", fmt.Errorf("%s is not a mount of QuernFS: %w", mount, err)
 	}
 	return dir, nil
 }

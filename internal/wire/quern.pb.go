@@ -8796,6 +8796,10 @@ type Task struct {
 	LastAttempt   uint32                 `protobuf:"varint,43,opt,name=last_attempt,json=lastAttempt" json:"last_attempt,omitempty"` // the highest number given away, if above attempt
 	Verdict       Verdict                `protobuf:"varint,95,opt,name=verdict,enum=quern.Verdict" json:"verdict,omitempty"`         // of what it left: whether a line fits the pattern of Job.source
 	Cycles        uint64                 `protobuf:"varint,121,opt,name=cycles" json:"cycles,omitempty"`                             // of the clock of a simulated device, of the last attempt
+	StdoutLog     uint64                 `protobuf:"varint,160,opt,name=stdout_log,json=stdoutLog" json:"stdout_log,omitempty"`      // the file with all that it printed, if stdout_tail is not all; 0: none
+	StderrLog     uint64                 `protobuf:"varint,161,opt,name=stderr_log,json=stderrLog" json:"stderr_log,omitempty"`
+	StdoutBytes   int64                  `protobuf:"varint,162,opt,name=stdout_bytes,json=stdoutBytes" json:"stdout_bytes,omitempty"` // that it printed
+	StderrBytes   int64                  `protobuf:"varint,163,opt,name=stderr_bytes,json=stderrBytes" json:"stderr_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9064,6 +9068,34 @@ func (x *Task) GetVerdict() Verdict {
 func (x *Task) GetCycles() uint64 {
 	if x != nil {
 		return x.Cycles
+	}
+	return 0
+}
+
+func (x *Task) GetStdoutLog() uint64 {
+	if x != nil {
+		return x.StdoutLog
+	}
+	return 0
+}
+
+func (x *Task) GetStderrLog() uint64 {
+	if x != nil {
+		return x.StderrLog
+	}
+	return 0
+}
+
+func (x *Task) GetStdoutBytes() int64 {
+	if x != nil {
+		return x.StdoutBytes
+	}
+	return 0
+}
+
+func (x *Task) GetStderrBytes() int64 {
+	if x != nil {
+		return x.StderrBytes
 	}
 	return 0
 }
@@ -12369,7 +12401,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\rR\x04mode\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xcc\a\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xd4\b\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -12410,7 +12442,13 @@ const file_quern_proto_rawDesc = "" +
 	"\x06second\x18* \x01(\v2\x14.quern.SecondAttemptR\x06second\x12!\n" +
 	"\flast_attempt\x18+ \x01(\rR\vlastAttempt\x12(\n" +
 	"\averdict\x18_ \x01(\x0e2\x0e.quern.VerdictR\averdict\x12\x16\n" +
-	"\x06cycles\x18y \x01(\x04R\x06cycles\"\xd4\x01\n" +
+	"\x06cycles\x18y \x01(\x04R\x06cycles\x12\x1e\n" +
+	"\n" +
+	"stdout_log\x18\xa0\x01 \x01(\x04R\tstdoutLog\x12\x1e\n" +
+	"\n" +
+	"stderr_log\x18\xa1\x01 \x01(\x04R\tstderrLog\x12\"\n" +
+	"\fstdout_bytes\x18\xa2\x01 \x01(\x03R\vstdoutBytes\x12\"\n" +
+	"\fstderr_bytes\x18\xa3\x01 \x01(\x03R\vstderrBytes\"\xd4\x01\n" +
 	"\rSecondAttempt\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\rR\x05agent\x12\x12\n" +

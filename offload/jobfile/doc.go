@@ -24,6 +24,7 @@
 //	memoise: true                # results of the same work are taken over
 //	notify: /log/ends.json       # gets a line when the job has ended
 //	output_limit: 16GiB          # that one task may write
+//	log_limit: 8MiB              # that is kept of each of its standard streams
 //	timeout: 10m                 # of one attempt of one task
 //	retries: 2                   # for attempts that fail by their own fault
 //	memory: 256MiB               # of one task

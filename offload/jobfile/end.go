@@ -42,6 +42,10 @@ func endFields(s *Spec) map[string]func(*yaml.Node) error {
 			s.Notify = clean
 			return fileName(n.Line, "notify", path.Base(clean))
 		},
+		"log_limit": func(n *yaml.Node) (err error) {
+			s.LogLimit, err = sizeBetween(n, "log_limit", MinLogLimit, MaxLogLimit, "16KiB to 1GiB such as 100MiB")
+			return err
+		},
 		"output_limit": func(n *yaml.Node) (err error) {
 			s.OutputLimit, err = sizeBetween(n, "output_limit", MinOutputLimit, MaxOutputLimit, "1KiB to 1TiB such as 10GiB")
 			return err

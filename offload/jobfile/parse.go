@@ -42,6 +42,8 @@ func parse(root *yaml.Node, of error) (*Spec, error) {
 		Timeout: DefaultTimeout,
 		Retries: DefaultRetries,
 		Memory:  DefaultMemory,
+
+		LogLimit: DefaultLogLimit,
 	}
 	version := false
 	known := stepFields(&s.Map, "")

@@ -42,7 +42,7 @@ func TestParse(t *testing.T) {
 		Split:  SplitNone, SplitLine: 7, Header: -1,
 		Reduce: &Step{Kernel: "merge", KernelLine: 11, Args: []string{"x"}},
 		Output: "result.txt", Timeout: 90 * time.Second, Retries: 0, Memory: 3 << 29,
-		Life: Life{IfExists: Replace}, Placement: Placement{Locality: Prefer}, OutputLine: 13,
+		Life: Life{IfExists: Replace}, Placement: Placement{Locality: Prefer}, OutputLine: 13, LogLimit: 8 << 20,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -60,7 +60,7 @@ func TestParseDefaults(t *testing.T) {
 	want := &Spec{
 		Map: Step{Wasm: "/k.wasm", KernelLine: 2}, Inputs: []Input{{Pattern: "/a/b", Line: 3}},
 		Split: SplitFile, Header: -1, Output: "output", Timeout: 10 * time.Minute, Retries: 2, Memory: 256 << 20,
-		Life: Life{IfExists: Replace}, Placement: Placement{Locality: Prefer},
+		Life: Life{IfExists: Replace}, Placement: Placement{Locality: Prefer}, LogLimit: 8 << 20,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -215,7 +215,7 @@ func TestSchema(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := []string{"after", "args", "array", "combine", "deadline", "exec", "gang", "header", "if_exists", "inputs", "kernel", "memoise", "memory", "name", "notify", "objective", "output", "output_limit", "params", "placement", "priority", "reduce", "resources", "retries", "runtime", "share", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
+	want := []string{"after", "args", "array", "combine", "deadline", "exec", "gang", "header", "if_exists", "inputs", "kernel", "log_limit", "memoise", "memory", "name", "notify", "objective", "output", "output_limit", "params", "placement", "priority", "reduce", "resources", "retries", "runtime", "share", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "wasm"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the schema has the fields %v", names)
 	}

@@ -18,6 +18,9 @@ const (
 
 	MinOutputLimit = 1 << 10
 	MaxOutputLimit = 1 << 40
+
+	MinLogLimit = 16 << 10
+	MaxLogLimit = 1 << 30
 )
 
 // Defaults of a job file.
@@ -28,6 +31,7 @@ const (
 	DefaultOutput  = "output"
 
 	DefaultOutputLimit = 16 << 30
+	DefaultLogLimit    = 8 << 20
 )
 
 // Step is one module or program run over some inputs. Exactly one of Kernel,
@@ -75,6 +79,7 @@ type Spec struct {
 	NoSpeculation bool  // a late task gets no second attempt beside the first
 	Memory        int64 // bytes
 	OutputLimit   int64 // bytes that one task may write; 0: DefaultOutputLimit
+	LogLimit      int64 // bytes that are kept of each of its standard streams
 	// Notify is the file of the mount that gets a line when the job has ended; "": none.
 	Notify string
 	// Runtime has the runtimes that the map step may use, the preferred first;
