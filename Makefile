@@ -4,7 +4,7 @@ GO ?= go
 BIN := bin/quern
 PACKAGES = $(shell $(GO) list ./... | grep -v /integration)
 
-.PHONY: all build onnx cuda check test test-slow demo bench proto clean tools
+.PHONY: all build onnx cuda check test test-slow soak demo bench proto clean tools
 
 all: build
 
@@ -47,6 +47,13 @@ test: tools build
 # ROUNDS='busy disk' choose.
 test-slow: tools build
 	ROUNDS="$(ROUNDS)" scripts/test-slow.sh $(PACKAGES)
+
+# Simulated clusters with new seeds for SOAK (hours), then histories over real
+# mounts with many kills. docs/testing.md says how to replay a seed that fails.
+SOAK ?= 8h
+soak: tools build
+	QUERN_SOAK=$(SOAK) $(GO) test -v -timeout 0 -run TestSoak ./integration/sim
+	QUERN_LONG=1 $(GO) test -v -timeout 2h -run TestLinearizable ./integration
 
 demo: build
 	scripts/demo.sh $(BIN)

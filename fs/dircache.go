@@ -17,6 +17,17 @@ type dirCache struct {
 	unknown  map[string]struct{} // with complete: names that another session has changed
 	index    uint64              // of the newest change of ours: older answers are not recorded
 	sorted   []*wire.DirEntry    // the listing in order; nil: to be made
+
+	// changing has the names that this session is changing. Whether it has
+	// happened yet nobody here knows until the answer is there, which may take
+	// long, while others see it: nothing is believed of them.
+	changing map[string]*ownChange
+}
+
+// ownChange are the changes of one name that are under way.
+type ownChange struct {
+	n     int
+	index uint64 // of the newest that has been answered: answers overtake each other
 }
 
 // child is one entry.
@@ -39,11 +50,36 @@ func cookieOf(name string) uint64 {
 
 // created starts the cache of a directory that has just been made.
 func (d *dirCache) created() {
-	*d = dirCache{known: map[string]child{}, complete: true}
+	*d = dirCache{known: map[string]child{}, complete: true, changing: d.changing}
+}
+
+// begin notes that this session is about to change a name, end that all that
+// will be known of it has been recorded.
+func (d *dirCache) begin(name string) {
+	if d.changing == nil {
+		d.changing = map[string]*ownChange{}
+	}
+	c := d.changing[name]
+	if c == nil {
+		c = &ownChange{}
+		d.changing[name] = c
+	}
+	c.n++
+}
+
+func (d *dirCache) end(name string) {
+	if c := d.changing[name]; c.n > 1 {
+		c.n--
+	} else {
+		delete(d.changing, name)
+	}
 }
 
 // find returns the entry name; ok: the answer is certain.
 func (d *dirCache) find(name string) (c child, ok bool) {
+	if _, busy := d.changing[name]; busy {
+		return child{}, false
+	}
 	if c, ok := d.known[name]; ok {
 		return c, true
 	}
@@ -64,6 +100,12 @@ func (d *dirCache) learn(name string, c child, index uint64) {
 // set records a change of this session's own, made at index.
 func (d *dirCache) set(name string, c child, index uint64) {
 	d.index = max(d.index, index)
+	if own := d.changing[name]; own != nil {
+		if index < own.index {
+			return
+		}
+		own.index = index
+	}
 	d.put(name, c)
 }
 
@@ -98,9 +140,9 @@ func (d *dirCache) forget(names []string) {
 	d.sorted = nil
 }
 
-// clear forgets everything but the index.
+// clear forgets everything but the index and what is under way.
 func (d *dirCache) clear() {
-	*d = dirCache{index: d.index}
+	*d = dirCache{index: d.index, changing: d.changing}
 }
 
 // fill records a whole listing, read from states at index or later.
@@ -118,7 +160,7 @@ func (d *dirCache) fill(list []*wire.DirEntry, index uint64) {
 // list returns all entries in order, or nil when not all are known. The caller
 // must not change it.
 func (d *dirCache) list() []*wire.DirEntry {
-	if !d.complete || len(d.unknown) > 0 {
+	if !d.complete || len(d.unknown) > 0 || len(d.changing) > 0 {
 		return nil
 	}
 	if d.sorted == nil {

@@ -75,3 +75,35 @@ func TestDirCacheForgetsMuch(t *testing.T) {
 		t.Error("still complete")
 	}
 }
+
+// What this session is changing is not believed until it is known whether it has
+// happened, and of two changes the later counts, whichever is answered first.
+func TestDirCacheWhileChanging(t *testing.T) {
+	d := &dirCache{}
+	d.fill([]*wire.DirEntry{{Name: "a", Ino: 5}, {Name: "b", Ino: 6}}, 1)
+	d.begin("a")
+	if _, ok := d.find("a"); ok {
+		t.Error("a name that is being changed is believed")
+	}
+	if c, ok := d.find("b"); !ok || c.ino != 6 {
+		t.Error("another name is not")
+	}
+	if d.list() != nil {
+		t.Error("a listing with it is")
+	}
+	d.begin("a")
+	d.set("a", child{ino: 7}, 9)
+	d.end("a")
+	d.learn("a", child{ino: 5}, 3)
+	d.set("a", child{}, 8)
+	d.clear()
+	d.set("a", child{}, 8)
+	d.set("a", child{ino: 7}, 9)
+	d.end("a")
+	if c, ok := d.find("a"); !ok || c.ino != 7 {
+		t.Errorf("%v %t: the older change counts", c, ok)
+	}
+	if len(d.changing) != 0 {
+		t.Error("something is left under way")
+	}
+}

@@ -136,21 +136,44 @@ func (fs *FS) know(ctx context.Context, cred *wire.Cred, in *inode) error {
 // change is a change of directories under way: which generation they had
 // before, so that what another session changed meanwhile is not believed.
 type change struct {
-	fs   *FS
-	dirs []*inode
-	gens []uint64
+	fs    *FS
+	dirs  []*inode
+	gens  []uint64
+	names []changedName
 }
 
-func (fs *FS) changing(dirs ...uint64) *change {
+// changedName is a name that a change is about, and its directory's object,
+// which may be forgotten meanwhile.
+type changedName struct {
+	dir  *inode
+	name string
+}
+
+// changing begins a change of names. Its caller calls over when everything
+// about them has been recorded.
+func (fs *FS) changing(names ...place) *change {
 	c := &change{fs: fs}
-	for _, ino := range slices.Compact(dirs) {
-		d := fs.inode(ino)
+	for _, n := range slices.Compact(names) {
+		d := fs.inode(n.dir)
+		c.names = append(c.names, changedName{d, n.name})
 		d.mu.Lock()
-		c.dirs = append(c.dirs, d)
-		c.gens = append(c.gens, d.gen)
+		d.entries.begin(n.name)
+		if !slices.Contains(c.dirs, d) {
+			c.dirs = append(c.dirs, d)
+			c.gens = append(c.gens, d.gen)
+		}
 		d.mu.Unlock()
 	}
 	return c
+}
+
+// over ends the change.
+func (c *change) over() {
+	for _, n := range c.names {
+		n.dir.mu.Lock()
+		n.dir.entries.end(n.name)
+		n.dir.mu.Unlock()
+	}
 }
 
 // done records what a command has made of an entry. recs are the directories as
@@ -207,7 +230,8 @@ func (fs *FS) createThen(ctx context.Context, cred *wire.Cred, q *wire.Create, t
 	if len(q.Name) > wire.MaxName {
 		return found{}, false, wire.Errorf(wire.NameTooLong, "create", "", "more than 255 bytes")
 	}
-	ch := fs.changing(q.Parent)
+	ch := fs.changing(place{q.Parent, q.Name})
+	defer ch.over()
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Create{Create: q}})
 	if err != nil {
 		ch.failed(q.Name)
@@ -237,7 +261,8 @@ func (fs *FS) unlink(ctx context.Context, cred *wire.Cred, dir uint64, name stri
 	if err := fs.settleEntry(ctx, cred, dir, name); err != nil {
 		return err
 	}
-	ch := fs.changing(dir)
+	ch := fs.changing(place{dir, name})
+	defer ch.over()
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Unlink{Unlink: &wire.Unlink{Parent: dir, Name: name, Dir: rmdir}}})
 	if err != nil {
 		ch.failed(name)
@@ -283,7 +308,8 @@ func (fs *FS) rename(ctx context.Context, cred *wire.Cred, q *wire.Rename) error
 	if err := fs.settleEntry(ctx, cred, q.NewParent, q.NewName); err != nil {
 		return err
 	}
-	ch := fs.changing(q.Parent, q.NewParent)
+	ch := fs.changing(place{q.Parent, q.Name}, place{q.NewParent, q.NewName})
+	defer ch.over()
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Rename{Rename: q}})
 	if err != nil {
 		ch.failed(q.Name, q.NewName)
@@ -355,7 +381,8 @@ func (fs *FS) link(ctx context.Context, cred *wire.Cred, ino, dir uint64, name s
 			return found{}, err
 		}
 	}
-	ch := fs.changing(dir)
+	ch := fs.changing(place{dir, name})
+	defer ch.over()
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Link{Link: &wire.Link{Ino: ino, NewParent: dir, NewName: name}}})
 	if err != nil {
 		ch.failed(name)

@@ -13,6 +13,7 @@
 //	job_test.go       a job from /.compute end to end
 //	net_test.go       everything over QUIC
 //	process_test.go   processes of one host, servers of many
+//	linear_test.go    several mounts, leaders and mounts killed: one order explains it
 //	journal_test.go   a writer that remembers what was acknowledged
 //	imports_test.go   imports point down
 //

@@ -31,6 +31,21 @@ type Config struct {
 	Log     *slog.Logger
 }
 
+// ConfigOf is the cluster of a seed: most have three members and 2+1.
+func ConfigOf(seed uint64) Config {
+	r := stream(seed, "config")
+	cfg := Config{
+		Seed:    seed,
+		Members: [...]int{3, 3, 3, 3, 5, 1}[r.IntN(6)],
+		Policy:  [...]block.Policy{{K: 2, M: 1}, {K: 2, M: 1}, {K: 1, M: 1}, {K: 1, M: 2}, {K: 3, M: 2}}[r.IntN(5)],
+		Clients: 2 + r.IntN(3),
+		Rounds:  1,
+		Round:   time.Minute,
+	}
+	cfg.Servers = cfg.Policy.K + cfg.Policy.M + 1 + r.IntN(3)
+	return cfg
+}
+
 var key = []byte("0123456789abcdef0123456789abcdef")
 
 // gone is a context that is over: what is closed with it does not linger.

@@ -98,7 +98,7 @@ func (f *faults) inject() {
 		f.later(m.host, m.start)
 	case n < 39: // a lost disk, of one member while the others are whole
 		m := c.members[f.rnd.IntN(len(c.members))]
-		if c.lacksMembers() == "" {
+		if len(c.members) > 1 && c.lacksMembers() == "" {
 			c.log.Info("FAULT: a disk is lost", "host", m.host)
 			m.wipe()
 			f.later(m.host, m.start)

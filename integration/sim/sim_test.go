@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
@@ -9,15 +10,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"quernfs/internal/block"
 )
 
 // simulate runs one seed.
 func simulate(t *testing.T, seed uint64, rounds int) {
 	t.Helper()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	cfg := Config{Seed: seed, Members: 3, Servers: 5, Clients: 3, Policy: block.Policy{K: 2, M: 1}, Rounds: rounds, Round: time.Minute}
+	cfg := ConfigOf(seed)
+	cfg.Rounds = rounds
 	if os.Getenv("QUERN_TEST_LOG") != "" {
 		cfg.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
@@ -53,27 +53,64 @@ func bubble(t *testing.T, f func()) {
 	synctest.Test(t, func(*testing.T) { f() })
 }
 
-// seeds are those of QUERN_SEEDS ("7" or "1-100"), else those given.
-func seeds(t *testing.T, given string) (from, to uint64) {
+// seeds are those of QUERN_SEEDS ("7" or "1-100"), if it is set.
+func seeds(t *testing.T) (all []uint64) {
 	t.Helper()
-	if s := os.Getenv("QUERN_SEEDS"); s != "" {
-		given = s
+	text := os.Getenv("QUERN_SEEDS")
+	if text == "" {
+		return nil
 	}
-	a, b, isRange := strings.Cut(given, "-")
+	a, b, isRange := strings.Cut(text, "-")
 	if !isRange {
 		b = a
 	}
 	from, err1 := strconv.ParseUint(a, 10, 64)
 	to, err2 := strconv.ParseUint(b, 10, 64)
 	if err1 != nil || err2 != nil {
-		t.Fatalf("seeds %q: give one, or a range", given)
+		t.Fatalf("QUERN_SEEDS=%s: give one seed, or a range", text)
 	}
-	return from, to
+	for ; from <= to; from++ {
+		all = append(all, from)
+	}
+	return all
 }
 
-// TestSimulation: a few seeds of a minute of faults each.
+// rounds are those of QUERN_ROUNDS, else one.
+func rounds(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("QUERN_ROUNDS")
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("QUERN_ROUNDS=%s: %v", text, err)
+	}
+	return n
+}
+
+// TestSimulation runs the seeds that have found something, or those of
+// QUERN_SEEDS, with a minute of faults in each of QUERN_ROUNDS rounds.
 func TestSimulation(t *testing.T) {
-	for seed, last := seeds(t, "1-3"); seed <= last; seed++ {
-		simulate(t, seed, 1)
+	if all := seeds(t); all != nil {
+		for _, seed := range all {
+			simulate(t, seed, rounds(t))
+		}
+		return
+	}
+	text, err := os.ReadFile("testdata/seeds.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var seed uint64
+		var rounds int
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		if _, err := fmt.Sscan(line, &seed, &rounds); err != nil {
+			t.Fatalf("testdata/seeds.txt: %q: %v", line, err)
+		}
+		simulate(t, seed, rounds)
 	}
 }
