@@ -74,6 +74,7 @@ type digest struct {
 
 // settle waits until a cluster without faults is whole again.
 func (c *cluster) settle() {
+	time.Sleep(3 * time.Second) // what has been found out is reported by then
 	deadline := time.Now().Add(5 * time.Minute)
 	var lacking string
 	for time.Now().Before(deadline) {
@@ -167,6 +168,28 @@ func (c *cluster) status() (*wire.StatusAnswer, error) {
 	return nil, fmt.Errorf("no leader")
 }
 
+// scrub verifies every shard. rot says that some are bad where a bit was turned
+// over; elsewhere none may be.
+func (c *cluster) scrub() (rot bool) {
+	for _, s := range c.servers {
+		if s.run == nil || s.run.store.Load() == nil {
+			continue
+		}
+		got, err := s.run.store.Load().Scrub(context.Background(), 0)
+		switch {
+		case err == nil && len(got.Bad) > 0 && s == c.rotten:
+			rot = true
+		case err != nil || len(got.Bad) > 0:
+			c.violation("scrub of %s: %d of %d shards are bad: %v %v", s.host, len(got.Bad), got.Shards, got.Bad, err)
+		}
+		c.scrubbed += got.Shards
+	}
+	if !rot {
+		c.rotten = nil // it was in a gap, or has been mended
+	}
+	return rot
+}
+
 // checkAll looks through everything, in a cluster that is whole and idle.
 func (c *cluster) checkAll(w *workload) {
 	for _, m := range c.members {
@@ -183,15 +206,10 @@ func (c *cluster) checkAll(w *workload) {
 			}
 		}
 	}
-	for _, s := range c.servers {
-		if s.run == nil || s.run.store.Load() == nil {
-			continue
-		}
-		got, err := s.run.store.Load().Scrub(context.Background(), 0)
-		if err != nil || len(got.Bad) > 0 {
-			c.violation("scrub of %s: %d of %d shards are bad: %v %v", s.host, len(got.Bad), got.Shards, got.Bad, err)
-		}
-		c.scrubbed += got.Shards
+	if c.scrub() {
+		c.settle() // what has rotted is made anew
+		c.rotten = nil
+		c.scrub()
 	}
 	for slot, j := range w.writers {
 		for i := range c.clients {

@@ -71,6 +71,7 @@ type cluster struct {
 	digests  map[uint64]digest // of the state, by entry
 	glances  int
 	scrubbed int64
+	rotten   *server // a bit of its disk was turned over, and nobody has scrubbed since
 
 	mu    sync.Mutex
 	wrong []string

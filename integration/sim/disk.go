@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -204,6 +205,37 @@ func (w *walMeta) SetStable(key, value []byte) error {
 }
 
 func (w *walMeta) Close() error { return nil }
+
+// flip turns over one bit of a segment, and says where.
+func (d *disk) flip(r *rand.Rand) string {
+	const dir = "/chunkd/segments"
+	names, err := d.mem.List(dir)
+	if err != nil || len(names) == 0 {
+		return ""
+	}
+	slices.Sort(names)
+	path := filepath.Join(dir, names[r.IntN(len(names))])
+	f, err := d.mem.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	const header = 4096 // without it the segment is refused, as a whole
+	if err != nil || st.Size() <= header {
+		return ""
+	}
+	at := header + r.Int64N(st.Size()-header)
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		return ""
+	}
+	b[0] ^= 1 << r.IntN(8)
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s byte %d", path, at)
+}
 
 // The disk of a chunk server.
 var _ chunkd.Disk = (*disk)(nil)

@@ -103,11 +103,25 @@ func (f *faults) inject() {
 			m.wipe()
 			f.later(m.host, m.start)
 		}
-	case n < 52:
+	case n < 41:
+		f.loseServer(c.servers[f.rnd.IntN(len(c.servers))])
+	case n < 43:
+		s := c.servers[f.rnd.IntN(len(c.servers))]
+		if d := s.disk; s.run != nil {
+			c.log.Info("FAULT: a full disk", "host", s.host)
+			d.full.Store(true)
+			f.due = append(f.due, restart{time.Now().Add(time.Duration(f.rnd.Int64N(int64(30 * time.Second)))), "room on " + s.host, func() error {
+				d.full.Store(false)
+				return nil
+			}})
+		}
+	case n < 46:
+		f.flip(c.servers[f.rnd.IntN(len(c.servers))])
+	case n < 55:
 		f.crashServer(c.servers[f.rnd.IntN(len(c.servers))], quiet)
-	case n < 60:
+	case n < 62:
 		f.crashClient(c.clients[f.rnd.IntN(len(c.clients))], quiet)
-	case n < 66: // a power cut: every server at one moment, the clients too or not
+	case n < 67: // a power cut: every server at one moment, the clients too or not
 		c.log.Info("FAULT: a power cut")
 		for _, m := range c.members {
 			f.crashMember(m, true)
@@ -196,6 +210,31 @@ func (f *faults) crashServer(s *server, quiet bool) {
 	f.c.log.Info("FAULT: crash", "host", s.host, "quiet", quiet)
 	s.crash(quiet)
 	f.later(s.host, s.start)
+}
+
+// loseServer: a chunk server comes back with an empty disk. That costs each
+// block a shard, so it waits until the last such loss, and all rot, is mended:
+// one shard is what every policy here can lose.
+func (f *faults) loseServer(s *server) {
+	if s.run == nil || f.c.rotten != nil || f.c.lacks() != "" {
+		return
+	}
+	f.c.log.Info("FAULT: a disk is lost", "host", s.host)
+	s.crash(true)
+	s.disk = newDisk()
+	f.later(s.host, s.start)
+}
+
+// flip turns a bit of a segment over, under the same rule. Who reads it, or the
+// scrubber, has the shard made anew.
+func (f *faults) flip(s *server) {
+	if s.run == nil || f.c.rotten != nil || f.c.lacks() != "" {
+		return
+	}
+	if at := s.disk.flip(f.rnd); at != "" {
+		f.c.log.Info("FAULT: a bit is turned over", "host", s.host, "at", at)
+		f.c.rotten = s
+	}
 }
 
 func (f *faults) crashClient(m *mount, quiet bool) {

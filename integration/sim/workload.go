@@ -182,7 +182,7 @@ func (w *workload) result(s *session, op linear.Op, err error) linear.Result {
 		return linear.Result{Err: "ENOENT"}
 	case wire.Again:
 		return linear.Result{Err: "EAGAIN"}
-	case wire.Timeout, wire.Unavailable, wire.Interrupted, wire.NoSession, wire.Shutdown, wire.TooFew:
+	case wire.Timeout, wire.Unavailable, wire.Interrupted, wire.NoSession, wire.Shutdown, wire.TooFew, wire.NoSpace:
 	default:
 		if !s.proc.killed() {
 			w.c.violation("%v: %v", op, err)
