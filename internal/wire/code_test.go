@@ -21,7 +21,7 @@ func TestCodes(t *testing.T) {
 		if !ok {
 			return true
 		}
-		if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "Code" {
+		if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "Code" || len(spec.Values) == 0 {
 			return true
 		}
 		number, err := strconv.Atoi(spec.Values[0].(*ast.BasicLit).Value)
