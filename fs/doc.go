@@ -47,9 +47,15 @@
 //	notice                     takes in the kernel    waited for
 //	forgetAttrs                nothing                always
 //	newEpoch (all names)       nothing                always
-//	forgetEntry (one name)     the directory's lock   until an operation of ours on the directory is
-//	                                                  under way (dirOps): then newEpoch instead
-//	forgetPages                the pages' locks       except for pages of operations that wait
+//	forgetEntry, expireEntry   the directory's lock   until an operation of ours changes the directory, or
+//	 (one name)                                       lookWait while one looks, or nameWait: then newEpoch
+//
+// A change of attributes leaves all names alone, that of a directory too
+// (Recall.attrs). The name of a directory is expired, not dropped: if it is still
+// there, so is what is mounted below it, and who works there. An epoch makes the kernel
+// drop directories as well, at their next look-up, so it is the last resort: where an
+// operation has the lock that may wait for this very recall, and where the
+// session lapses or ends.
 //
 // Attributes: a reply under way when they are forgotten would bring them back into
 // an inode that the kernel only makes for that reply. So each reply that lets the

@@ -25,7 +25,7 @@ var _ client.Holder = (*holder)(nil)
 func (h *holder) Recall(r *wire.Recall) *wire.Recalled {
 	fs := h.ready()
 	in := fs.inode(r.Ino)
-	if len(r.Names) > 0 {
+	if len(r.Names) > 0 || r.Attrs {
 		fs.recallNames(in, r)
 	}
 	return fs.recallLease(in, r)

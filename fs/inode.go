@@ -50,8 +50,9 @@ type inode struct {
 	anew     map[uint32]bool   // threads that begin anew, see mayShow
 	shown    map[string]uint64 // directories: inodes that the kernel was given by name
 
-	dirOps int // operations on this directory under way that hold its lock in the kernel
-	naming int // recalls of names under way
+	dirOps  int // operations on this directory under way that hold its lock in the kernel
+	looking int // operations under way that only look at it
+	naming  int // recalls of names under way
 
 	at      place             // a name of it, as last seen here
 	entries dirCache          // directories

@@ -107,11 +107,56 @@ func (r *raw) mayShow(thread uint32, in *inode, at place) bool {
 	return false
 }
 
-// hide forgets names of a directory that the kernel has dropped.
+// hide forgets names of a directory that the kernel has dropped. It keeps those
+// of directories, see directories.
 func (d *inode) hide(names []string) {
+	kept := d.directories(names)
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, n := range names {
-		delete(d.shown, n)
+		if !kept[n] {
+			delete(d.shown, n)
+		}
 	}
-	d.mu.Unlock()
+}
+
+// directories are those of names that the kernel was given for directories. It
+// must not drop them, for that would take away what is mounted below: it is made
+// to look them up again.
+func (d *inode) directories(names []string) map[string]bool {
+	var dirs map[string]bool
+	for _, n := range names {
+		d.mu.Lock()
+		ino := d.shown[n]
+		d.mu.Unlock()
+		in := d.fs.peek(ino)
+		if in == nil {
+			continue
+		}
+		in.mu.Lock()
+		if in.isDir() {
+			if dirs == nil {
+				dirs = map[string]bool{}
+			}
+			dirs[n] = true
+		}
+		in.mu.Unlock()
+	}
+	return dirs
+}
+
+// shownBefore: the kernel was given this directory under this name before, and may
+// be comparing. It does that without a lock, so that the answer may come into
+// force after a notice that was sent after it.
+func (in *inode) shownBefore(at place) bool {
+	in.mu.Lock()
+	dir := in.isDir()
+	in.mu.Unlock()
+	if !dir {
+		return false
+	}
+	d := in.fs.inode(at.dir)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.shown[at.name] == in.ino
 }

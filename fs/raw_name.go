@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -29,8 +30,27 @@ func (r *raw) dirOp(dirs ...uint64) func() {
 	}
 }
 
+// lookOp is dirOp for an operation that only looks: the kernel may have locked
+// the directory for others like it.
+func (r *raw) lookOp(dir uint64) func() {
+	if isVirtual(dir) {
+		return func() {}
+	}
+	in := r.fs.inode(dir)
+	count := func(n int) {
+		in.mu.Lock()
+		in.looking += n
+		if in.naming > 0 {
+			in.changed()
+		}
+		in.mu.Unlock()
+	}
+	count(1)
+	return func() { count(-1) }
+}
+
 func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) (st fuse.Status) {
-	defer r.dirOp(h.NodeId)()
+	defer r.lookOp(h.NodeId)()
 	ctx, done := r.boundLookup(h)
 	defer done(&st)
 	c := rootCred // the kernel has checked the right to search
@@ -70,11 +90,20 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 			r.Forget(f.in.ino, 1)
 			return fuse.Status(syscall.ESTALE)
 		}
+		before := f.in.shownBefore(at)
 		f.in.tell(at)
+		r.fill(h.Unique, &f, out)
+		if before {
+			out.SetEntryTimeout(min(out.EntryTimeout(), comparedTTL))
+		}
+		return fuse.OK
 	}
 	r.fill(h.Unique, &f, out)
 	return fuse.OK
 }
+
+// comparedTTL is how long the kernel may keep a directory's name that it had before.
+const comparedTTL = time.Second
 
 const findTries = 10 // more only if somebody replaces the file without a pause
 

@@ -12,6 +12,7 @@ import (
 const (
 	grantWait   = 10 * time.Millisecond  // for the reply of a call for a lease, so that each lease is used once
 	nameWait    = 100 * time.Millisecond // for the kernel to take a notice of a name; an operation may hold the lock that waits for this recall
+	lookWait    = 2 * time.Millisecond   // the same while a look-up is under way, which may be what waits
 	noticeWait  = time.Second            // for the kernel to take a notice, when nothing of ours is in its way
 	retryFlush  = 500 * time.Millisecond // between attempts to write back
 	promiseWait = time.Second            // for replies to be written
@@ -47,11 +48,15 @@ func (fs *FS) recallNames(in *inode, r *wire.Recall) {
 // forgetEntries makes the kernel forget names of a directory. in.naming is
 // raised, so that operations that begin meanwhile say so.
 func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
+	if len(names) == 0 {
+		return
+	}
 	busy := func() (bool, <-chan struct{}) {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		return in.dirOps > 0, in.wake
 	}
+	expire := in.directories(names)
 	if b, _ := busy(); b && k.newEpoch() {
 		return
 	}
@@ -61,12 +66,17 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
 		defer close(done)
 		close(started)
 		for _, n := range names {
-			k.forgetEntry(in.ino, n)
+			if expire[n] {
+				k.expireEntry(in.ino, n)
+			} else {
+				k.forgetEntry(in.ino, n)
+			}
 		}
 	})
 	<-started
 	limit := time.NewTimer(nameWait)
 	defer limit.Stop()
+	hurried := false
 	for {
 		b, wake := busy()
 		if b {
@@ -77,6 +87,10 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
 			}
 			return
 		}
+		if !hurried && in.looks() {
+			hurried = true
+			limit.Reset(lookWait)
+		}
 		select {
 		case <-done:
 			return
@@ -86,6 +100,13 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
 			return
 		}
 	}
+}
+
+// looks: an operation that only looks is under way.
+func (in *inode) looks() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.looking > 0
 }
 
 // awaitPromises waits for the replies that let the kernel keep attributes of

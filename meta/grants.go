@@ -42,6 +42,11 @@ func (t stateTree) ending(job uint64) (*wire.Source, *wire.Entry) {
 	return j.GetSource(), j.GetNotify()
 }
 
+func (t stateTree) isDir(ino uint64) bool {
+	in, err := t.st.Inode(ino)
+	return err == nil && isDir(in)
+}
+
 func (t stateTree) node(name string) *wire.Node {
 	n, err := t.st.NodeByName(name)
 	if err != nil {

@@ -17,6 +17,7 @@ type tree interface {
 	outParent(job uint64) uint64                   // 0: no such job, or its results stay in its own directory
 	ending(job uint64) (*wire.Source, *wire.Entry) // the job's source and notify
 	node(name string) *wire.Node
+	isDir(ino uint64) bool
 }
 
 // names lists the directory entries that a command is about. While it is under
@@ -49,6 +50,7 @@ func names(cmd *wire.Command) []lease.Name {
 // bound to fail may list too much or too little: then nothing changes.
 func targets(cmd *wire.Command, t tree) []lease.Claim {
 	change := func(ino uint64) lease.Claim { return lease.Claim{Ino: ino, Kind: lease.Change} }
+	attrs := func(ino uint64) lease.Claim { return attributes(ino, t.isDir(ino)) }
 	listed := func(dir uint64, name string) lease.Claim {
 		return lease.Claim{Ino: dir, Kind: lease.Names, Names: []string{name}}
 	}
@@ -71,15 +73,15 @@ func targets(cmd *wire.Command, t tree) []lease.Claim {
 		if d == nil {
 			return nil
 		}
-		return []lease.Claim{listed(u.Parent, u.Name), victim(d.Ino)}
+		return []lease.Claim{listed(u.Parent, u.Name), victimOf(d)}
 	case *wire.Command_Rename:
 		return renameTargets(op.Rename, t)
 	case *wire.Command_Link:
 		return []lease.Claim{listed(op.Link.GetNewParent(), op.Link.GetNewName()), change(op.Link.GetIno())}
 	case *wire.Command_SetAttr:
-		return []lease.Claim{change(op.SetAttr.GetIno())}
+		return []lease.Claim{attrs(op.SetAttr.GetIno())}
 	case *wire.Command_SetXattr:
-		return []lease.Claim{change(op.SetXattr.GetIno())}
+		return []lease.Claim{attrs(op.SetXattr.GetIno())}
 	case *wire.Command_Commit:
 		var all []lease.Claim
 		for _, f := range op.Commit.GetFiles() {
@@ -118,6 +120,22 @@ func targets(cmd *wire.Command, t tree) []lease.Claim {
 		return all
 	}
 	return nil
+}
+
+// attributes is for a change of an inode that leaves the names in it alone, if it
+// is a directory.
+func attributes(ino uint64, dir bool) lease.Claim {
+	if dir {
+		return lease.Claim{Ino: ino, Kind: lease.Names}
+	}
+	return lease.Claim{Ino: ino, Kind: lease.Change}
+}
+
+// victimOf is victim for an entry: a directory that can be removed has no names.
+func victimOf(d *wire.Dentry) lease.Claim {
+	c := victim(d.Ino)
+	c.Dir = d.Type&typeMask == typeDir
+	return c
 }
 
 func victim(ino uint64) lease.Claim {
@@ -202,13 +220,13 @@ func renameTargets(r *wire.Rename, t tree) []lease.Claim {
 	all := []lease.Claim{
 		{Ino: r.Parent, Kind: lease.Names, Names: []string{r.Name}},
 		{Ino: r.NewParent, Kind: lease.Names, Names: []string{r.NewName}},
-		{Ino: from.Ino, Kind: lease.Change},
+		attributes(from.Ino, from.Type&typeMask == typeDir),
 	}
 	if to := t.entry(r.NewParent, r.NewName); to != nil {
 		if r.Flags&renameExchange != 0 {
-			all = append(all, lease.Claim{Ino: to.Ino, Kind: lease.Change})
+			all = append(all, attributes(to.Ino, to.Type&typeMask == typeDir))
 		} else if to.Ino != from.Ino {
-			all = append(all, victim(to.Ino))
+			all = append(all, victimOf(to))
 		}
 	}
 	return all

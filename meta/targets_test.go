@@ -31,6 +31,8 @@ func (t fakeTree) ending(job uint64) (*wire.Source, *wire.Entry) {
 	return &wire.Source{Parent: 2, Name: "c", Ino: 12, Drop: wire.Drop_ALWAYS}, &wire.Entry{Parent: 1, Name: "a"}
 }
 
+func (t fakeTree) isDir(uint64) bool { return false }
+
 func (t fakeTree) node(name string) *wire.Node {
 	if id, ok := t["node/"+name]; ok {
 		return &wire.Node{Id: uint32(id), Name: name, State: "draining"}

@@ -6247,6 +6247,7 @@ type Recall struct {
 	Names         []string               `protobuf:"bytes,4,rep,name=names" json:"names,omitempty"`
 	Victim        bool                   `protobuf:"varint,5,opt,name=victim" json:"victim,omitempty"` // the inode lost or loses a name: say whether it is open
 	Grant         uint64                 `protobuf:"varint,6,opt,name=grant" json:"grant,omitempty"`   // without names: the newest grant of ino; it may be on its way
+	Attrs         bool                   `protobuf:"varint,7,opt,name=attrs" json:"attrs,omitempty"`   // only the attributes change: all names stay what they are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6321,6 +6322,13 @@ func (x *Recall) GetGrant() uint64 {
 		return x.Grant
 	}
 	return 0
+}
+
+func (x *Recall) GetAttrs() bool {
+	if x != nil {
+		return x.Attrs
+	}
+	return false
 }
 
 // Renewed confirms a Renew.
@@ -12188,14 +12196,15 @@ const file_quern_proto_rawDesc = "" +
 	"\arenewed\x18\x02 \x01(\v2\x0e.quern.RenewedH\x00R\arenewed\x12*\n" +
 	"\x05nodes\x18\x03 \x01(\v2\x12.quern.NodesAnswerH\x00R\x05nodes\x12*\n" +
 	"\awelcome\x18\x04 \x01(\v2\x0e.quern.WelcomeH\x00R\awelcomeB\x04\n" +
-	"\x02op\"\x8f\x01\n" +
+	"\x02op\"\xa5\x01\n" +
 	"\x06Recall\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12\x1f\n" +
 	"\x04mode\x18\x03 \x01(\x0e2\v.quern.ModeR\x04mode\x12\x14\n" +
 	"\x05names\x18\x04 \x03(\tR\x05names\x12\x16\n" +
 	"\x06victim\x18\x05 \x01(\bR\x06victim\x12\x14\n" +
-	"\x05grant\x18\x06 \x01(\x04R\x05grant\"7\n" +
+	"\x05grant\x18\x06 \x01(\x04R\x05grant\x12\x14\n" +
+	"\x05attrs\x18\a \x01(\bR\x05attrs\"7\n" +
 	"\aRenewed\x12\f\n" +
 	"\x01n\x18\x01 \x01(\x04R\x01n\x12\x1e\n" +
 	"\n" +

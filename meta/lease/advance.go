@@ -67,9 +67,9 @@ func (t *Table) clear(op *Op, c *Claim) bool {
 		}
 		switch {
 		case c.Victim && !c.told:
-			t.ask(op, id, &wire.Recall{Ino: c.Ino, Mode: wire.Mode_OPEN, Victim: true, Grant: h.id})
+			t.ask(op, id, &wire.Recall{Ino: c.Ino, Mode: max(limit, wire.Mode_OPEN), Victim: true, Grant: h.id})
 		case c.Kind == Names && !c.told && h.mode >= wire.Mode_READ:
-			t.ask(op, id, &wire.Recall{Ino: c.Ino, Mode: wire.Mode_READ, Names: c.Names})
+			t.ask(op, id, &wire.Recall{Ino: c.Ino, Mode: wire.Mode_READ, Names: c.Names, Attrs: len(c.Names) == 0})
 		case h.mode > limit && !(c.Victim && c.told && len(op.pending) > 0):
 			clear = false
 			if h.askID == 0 || h.asked > limit {

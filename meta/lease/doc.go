@@ -21,7 +21,9 @@
 //	Peek     READ                  WRITE                    reading attributes, extents
 //	Change   OPEN                  READ, WRITE              a mutation of the inode
 //	 victim  OPEN, and say if open OPEN, READ, WRITE        an inode that loses a name
+//	  dir    READ, and say if open OPEN, READ, WRITE        a directory that does
 //	Names    forget these names    WRITE; attributes        a directory whose entries change
+//	 none    forget attributes     WRITE; attributes        a directory whose attributes change
 //	Take m   what m leaves         what conflicts with m    acquiring a lease
 //
 // A session's own leases are never recalled, and its claims do not hold up its

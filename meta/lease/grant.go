@@ -156,7 +156,7 @@ func (t *Table) Again(session uint64) {
 		r := s.owes[id]
 		delete(s.owes, id)
 		delete(t.recalls, id)
-		msg := &wire.Recall{Ino: r.msg.Ino, Mode: r.msg.Mode, Names: r.msg.Names, Victim: r.msg.Victim, Grant: r.msg.Grant}
+		msg := &wire.Recall{Ino: r.msg.Ino, Mode: r.msg.Mode, Names: r.msg.Names, Victim: r.msg.Victim, Grant: r.msg.Grant, Attrs: r.msg.Attrs}
 		if r.op != nil {
 			delete(r.op.pending, id)
 			t.ask(r.op, session, msg)

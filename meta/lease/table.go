@@ -22,8 +22,9 @@ type Claim struct {
 	Ino    uint64
 	Kind   Kind
 	Mode   wire.Mode // with Take
-	Names  []string  // with Names
+	Names  []string  // with Names; none: only the directory's attributes change
 	Victim bool      // with Change: ask the holders whether they have it open
+	Dir    bool      // with Victim: a directory, whose names need not be forgotten
 
 	told bool // Names, Victim: the holders have been asked
 }
@@ -31,6 +32,8 @@ type Claim struct {
 // limit is the highest mode that other sessions may keep.
 func (c *Claim) limit() wire.Mode {
 	switch {
+	case c.Dir:
+		return wire.Mode_READ
 	case c.Kind == Change, c.Kind == Take && c.Mode == wire.Mode_WRITE:
 		return wire.Mode_OPEN
 	case c.Kind == Take && c.Mode <= wire.Mode_OPEN:
@@ -292,6 +295,7 @@ func (op *Op) add(c Claim) {
 	for i := range op.claims {
 		have := &op.claims[i]
 		if have.Ino == c.Ino && have.Kind == c.Kind {
+			have.Dir = have.Dir && c.Dir || c.Dir && !have.Victim
 			have.Victim = have.Victim || c.Victim
 			have.Mode = max(have.Mode, c.Mode)
 			for _, n := range c.Names {
