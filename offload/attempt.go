@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -372,7 +373,11 @@ func lastLine(stderr []byte) string {
 
 // env is the environment that every task gets.
 func (r *attemptRun) env(step jobfile.Step, phase string) []string {
-	return append(step.Env(),
+	env := step.Env()
+	if slices.ContainsFunc(r.task.Inputs, func(in *wire.TaskInput) bool { return len(in.Ranges) > 0 }) && phase != "combine" {
+		env = append(env, "QUERN_RANGES=1")
+	}
+	return append(env,
 		fmt.Sprintf("QUERN_JOB=%d", r.job.Id), fmt.Sprintf("QUERN_TASK=%d", r.task.N),
 		fmt.Sprintf("QUERN_ATTEMPT=%d", r.task.Attempt), fmt.Sprintf("QUERN_HEADER=%d", r.headerOf(phase)), "QUERN_PHASE="+phase)
 }

@@ -235,7 +235,7 @@ func params(n *yaml.Node, field string) ([]Param, error) {
 }
 
 // reserved are the variables that every task gets (see docs/compute.md).
-var reserved = map[string]bool{"HEADER": true, "JOB": true, "TASK": true, "PHASE": true, "ATTEMPT": true}
+var reserved = map[string]bool{"HEADER": true, "JOB": true, "TASK": true, "PHASE": true, "ATTEMPT": true, "RANGES": true}
 
 func inputs(n *yaml.Node) ([]Input, error) { return patterns(n, "inputs") }
 

@@ -13,7 +13,7 @@ import (
 func csv(out *bufio.Writer, phase string) error {
 	q, err := table.Parse(table.Params{
 		Where: param("WHERE"), Select: param("SELECT"), Aggregate: param("AGGREGATE"), By: param("BY"),
-		Delimiter: param("DELIMITER"), Columns: param("COLUMNS"), Header: param("HEADER"), Invalid: param("INVALID"),
+		Delimiter: param("DELIMITER"), Columns: param("COLUMNS"), Header: param("HEADER"), Invalid: param("INVALID"), Encoding: param("ENCODING"), Ranges: param("RANGES"),
 	})
 	if err != nil {
 		return err

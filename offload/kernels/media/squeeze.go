@@ -4,6 +4,8 @@ package main
 
 import (
 	"bufio"
+	"fmt"
+	"io"
 	"os"
 
 	"quernfs/offload/kernels/squeeze"
@@ -17,11 +19,17 @@ func squeezed(out *bufio.Writer, name, phase string) error {
 	if phase == "reduce" {
 		return task.CopyInput(out)
 	}
-	switch name {
-	case "gunzip":
-		return squeeze.Decompress(squeeze.Gzip, out, os.Stdin)
-	case "unzstd":
-		return squeeze.Decompress(squeeze.Zstd, out, os.Stdin)
+	if from := map[string]squeeze.Format{"gunzip": squeeze.Gzip, "unzstd": squeeze.Zstd}[name]; from != "" {
+		return task.EachFile(func(path string, in io.Reader) error {
+			behind, err := squeeze.Decompress(from, out, in)
+			if behind > 0 {
+				fmt.Fprintf(os.Stderr, "%s: the last %d bytes are not in the format of %s, and were left out\n", path, behind, from)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			return nil
+		})
 	}
 	f := squeeze.Format(name)
 	_, _, usual := f.Levels()

@@ -64,36 +64,100 @@ func Compress(f Format, level int, out io.Writer, in io.Reader) error {
 	return w.Close()
 }
 
-// Decompress writes what the members or frames of in hold. Anything else in it,
-// and an end that is missing, is an error; an empty input holds nothing.
-func Decompress(f Format, out io.Writer, in io.Reader) error {
+// Decompress writes what the members or frames of in hold. An end that is missing is
+// an error, and an input that does not begin with one; an empty input holds nothing.
+// As gzip(1) does, it leaves out what follows the last of them and is none, and says
+// how many bytes that were, 0 if they are zeros throughout: padding.
+func Decompress(f Format, out io.Writer, in io.Reader) (behind int64, err error) {
 	b := bufio.NewReaderSize(in, 256<<10)
 	if _, err := b.Peek(1); errors.Is(err, io.EOF) {
-		return nil
+		return 0, nil
 	} else if err != nil {
-		return err
-	}
-	var r io.Reader
-	if f == Gzip {
-		z, err := gzip.NewReader(b)
-		if err != nil {
-			return explain(f, err)
-		}
-		r = z
-	} else {
-		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(MaxWindow))
-		if err != nil {
-			return explain(f, err)
-		}
-		defer z.Close()
-		r = z
+		return 0, err
 	}
 	w := &counter{w: out}
-	_, err := io.CopyBuffer(w, struct{ io.Reader }{r}, make([]byte, 256<<10))
-	if w.err != nil {
-		return w.err
+	if f == Gzip {
+		err = gunzip(w, b)
+	} else {
+		err = unzstd(w, b)
 	}
-	return explain(f, err)
+	switch {
+	case w.err != nil:
+		return 0, w.err
+	case errors.Is(err, errBehind):
+		if f == Zstd {
+			return rest(b, 4) // it has read what is no magic number
+		}
+		return rest(b, 0)
+	}
+	return 0, explain(f, err)
+}
+
+// errBehind is something else behind a member or frame.
+var errBehind = errors.New("something follows")
+
+func gunzip(w io.Writer, b *bufio.Reader) error {
+	z, err := gzip.NewReader(b)
+	buf := make([]byte, 256<<10)
+	for err == nil {
+		z.Multistream(false)
+		if _, err := io.CopyBuffer(w, struct{ io.Reader }{z}, buf); err != nil {
+			return err
+		}
+		switch magic, err := b.Peek(2); {
+		case len(magic) == 0 && errors.Is(err, io.EOF):
+			return nil
+		case len(magic) == 0:
+			return err
+		case magic[0] != 0x1f || len(magic) > 1 && magic[1] != 0x8b:
+			return errBehind
+		}
+		err = z.Reset(b)
+	}
+	return err
+}
+
+func unzstd(w io.Writer, b *bufio.Reader) error {
+	z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(MaxWindow))
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	begins := frame(b)
+	_, err = io.CopyBuffer(w, struct{ io.Reader }{z}, make([]byte, 256<<10))
+	if begins && errors.Is(err, zstd.ErrMagicMismatch) {
+		return errBehind
+	}
+	return err
+}
+
+// frame says whether what comes begins as a frame of zstd does, or one to be passed
+// over.
+func frame(b *bufio.Reader) bool {
+	m, err := b.Peek(4)
+	return err == nil && (string(m) == "\x28\xb5\x2f\xfd" || m[0]&0xf0 == 0x50 && string(m[1:]) == "\x2a\x4d\x18")
+}
+
+// rest reads what is left, and says how much that is, with what was read of it before;
+// 0 if all of it is zero.
+func rest(b *bufio.Reader, before int64) (n int64, err error) {
+	n = before
+	buf, padding := make([]byte, 64<<10), before == 0
+	for {
+		k, err := b.Read(buf)
+		for _, c := range buf[:k] {
+			padding = padding && c == 0
+		}
+		n += int64(k)
+		switch {
+		case errors.Is(err, io.EOF) && padding:
+			return 0, nil
+		case errors.Is(err, io.EOF):
+			return n, nil
+		case err != nil:
+			return n, err
+		}
+	}
 }
 
 // counter tells errors of the output from those of the input.
@@ -114,7 +178,7 @@ func explain(f Format, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, zstd.ErrMagicMismatch):
-		return fmt.Errorf("the input, or what follows a part of it, is not in the format of %s", f)
+		return fmt.Errorf("the input is not in the format of %s", f)
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return fmt.Errorf("the input ends too early: it is cut short, or a part of a file; %s needs split: file", unName(f))
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):

@@ -10,9 +10,14 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 
 	"quernfs/offload/kernels/task"
 )
+
+// escapes are how names are written that have a line break in them, or a backslash:
+// the line begins with a backslash then.
+var escapes = strings.NewReplacer("\\", `\\`, "\n", `\n`, "\r", `\r`)
 
 // sha256sum writes "DIGEST  PATH" for every input, as the command of that name
 // does. The reduce step puts the parts one after the other.
@@ -25,7 +30,11 @@ func sha256sum(out *bufio.Writer, reduce bool) error {
 		if _, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{r}, block); err != nil {
 			return err
 		}
-		_, err := out.WriteString(hex.EncodeToString(h.Sum(nil)) + "  " + path + "\n")
+		mark := ""
+		if strings.ContainsAny(path, "\\\n\r") {
+			mark, path = `\`, escapes.Replace(path)
+		}
+		_, err := out.WriteString(mark + hex.EncodeToString(h.Sum(nil)) + "  " + path + "\n")
 		return err
 	})
 }

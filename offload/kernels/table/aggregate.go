@@ -2,7 +2,6 @@ package table
 
 import (
 	"encoding/binary"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io"
@@ -254,7 +253,7 @@ func (g *groups) partHeading() (out []string) {
 }
 
 // merge reads a part, whose header is head.
-func (r *Run) merge(name string, c *csv.Reader, head []string) error {
+func (r *Run) merge(name string, c *reader, head []string) error {
 	g := r.g
 	if !slices.Equal(head, g.partHeading()) {
 		return &FileError{name, 1, errors.New("it was not written by a map step with these params")}
@@ -276,8 +275,7 @@ func (r *Run) merge(name string, c *csv.Reader, head []string) error {
 			a := &g.q.aggregates[i]
 			n := operations[a.op]
 			if err := x.states[i].merge(a, rest[:n]); err != nil {
-				line, _ := c.FieldPos(0)
-				return &FileError{name, line, err}
+				return &FileError{name, c.at, err}
 			}
 			rest = rest[n:]
 		}

@@ -1,6 +1,7 @@
 package table
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -569,5 +570,5 @@ func parseNumber(s string) (float64, bool) {
 		return float64(d.m) / math.Pow10(-d.e), true // both exact, so rounded once
 	}
 	f, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
-	return f, err == nil
+	return f, err == nil || errors.Is(err, strconv.ErrRange) // then it is infinite
 }

@@ -20,6 +20,8 @@ type Params struct {
 	Delimiter string // "": a comma; "tab" or one character
 	Columns   string // names of the columns of files that have no header
 	Header    string // "0": files have no header; "", "1": one
+	Encoding  string // of files: "": by the mark at their beginning, else UTF-8
+	Ranges    string // not "": what is read may be parts of files, cut at lines
 	Invalid   string // "skip": what is no number is left out of aggregates; "", "fail"
 }
 
@@ -42,6 +44,8 @@ type Query struct {
 	names      []string // of the columns, where files have no header
 	header     bool
 	skip       bool
+	encoding   string
+	ranges     bool
 }
 
 // pick is a column and what it is called in the result.
@@ -71,6 +75,12 @@ func Parse(p Params) (q *Query, err error) {
 		}
 	default:
 		return nil, fmt.Errorf("a header has one line or none (header: 0), not %s", p.Header)
+	}
+	q.ranges = p.Ranges != ""
+	switch q.encoding = strings.ToLower(p.Encoding); q.encoding {
+	case "", "utf-8", "utf-16", "utf-16le", "utf-16be", "latin1":
+	default:
+		return nil, fmt.Errorf("encoding must be utf-8, utf-16, utf-16le, utf-16be or latin1, not %q", p.Encoding)
 	}
 	switch p.Invalid {
 	case "", "fail":
@@ -256,8 +266,16 @@ func (e *FileError) Unwrap() error { return e.Err }
 
 // File reads one input. An empty one is passed over.
 func (r *Run) File(name string, in io.Reader) error {
-	c := csv.NewReader(passMark(in))
-	c.Comma, c.ReuseRecord = r.q.delimiter, true
+	encoding := r.q.encoding
+	if r.phase == Reduce {
+		encoding = "" // parts are our own
+	}
+	in, err := decode(in, encoding, r.q.ranges && r.phase != Reduce)
+	if err != nil {
+		return &FileError{name, 0, err}
+	}
+	c := newReader(in, r.q.delimiter)
+	c.strict = r.q.ranges && r.phase != Reduce
 	if r.phase == Reduce && r.g == nil {
 		return r.concat(name, c)
 	}
@@ -282,11 +300,11 @@ func (r *Run) File(name string, in io.Reader) error {
 	if err := r.begin(names); err != nil {
 		return &FileError{name, 0, err}
 	}
-	c.FieldsPerRecord = len(names)
+	c.fields = len(names)
 	if r.q.header {
 		record, err = c.Read()
 	} else if len(record) != len(names) {
-		err = csv.ErrFieldCount
+		err = errFieldCount
 	}
 	for ; err == nil; record, err = c.Read() {
 		if r.where != nil && !r.where(record) {
@@ -298,8 +316,7 @@ func (r *Run) File(name string, in io.Reader) error {
 			err = r.g.add(record)
 		}
 		if err != nil {
-			line, _ := c.FieldPos(0)
-			return &FileError{name, line, err}
+			return &FileError{name, c.at, err}
 		}
 	}
 	if errors.Is(err, io.EOF) {
@@ -309,24 +326,14 @@ func (r *Run) File(name string, in io.Reader) error {
 }
 
 // fileError says where and why a file cannot be read.
-func fileError(name string, c *csv.Reader, err error) error {
-	var p *csv.ParseError
-	if !errors.As(err, &p) {
-		if errors.Is(err, csv.ErrFieldCount) {
-			return &FileError{name, 1, errors.New("the record has another number of fields than there are columns")}
-		}
-		return &FileError{name, 0, err}
-	}
-	e := &FileError{name, p.StartLine, p.Err}
+func fileError(name string, c *reader, err error) error {
 	switch {
-	case errors.Is(p.Err, csv.ErrFieldCount):
-		e.Err = fmt.Errorf("the record has not as many fields as there are columns (%d)", c.FieldsPerRecord)
-	case errors.Is(p.Err, csv.ErrQuote):
-		e.Err = errors.New("a quoted field is not closed, or goes on behind its quote; files whose fields have line breaks in them need split: file")
-	case errors.Is(p.Err, csv.ErrBareQuote):
-		e.Err = errors.New("there is a quote within a field that does not begin with one; files whose fields have line breaks in them need split: file")
+	case errors.Is(err, errFieldCount):
+		return &FileError{name, c.at, fmt.Errorf("%w (%d)", err, c.fields)}
+	case errors.Is(err, errQuote), errors.Is(err, errBareQuote):
+		return &FileError{name, c.at, err}
 	}
-	return e
+	return &FileError{name, 0, err}
 }
 
 // begin prepares for a file with these columns.
@@ -423,7 +430,7 @@ func (r *Run) pass(record []string) error {
 }
 
 // concat passes on the records of a part, which have been chosen already.
-func (r *Run) concat(name string, c *csv.Reader) error {
+func (r *Run) concat(name string, c *reader) error {
 	record, err := c.Read()
 	if errors.Is(err, io.EOF) {
 		return nil
@@ -453,32 +460,6 @@ func (r *Run) End() error {
 	}
 	r.out.Flush()
 	return r.out.Error()
-}
-
-// passMark passes over the mark of UTF-8.
-func passMark(in io.Reader) io.Reader { return &marked{in: in} }
-
-type marked struct {
-	in   io.Reader
-	seen bool
-}
-
-func (m *marked) Read(p []byte) (int, error) {
-	if m.seen || len(p) < 3 {
-		return m.in.Read(p)
-	}
-	m.seen = true
-	n, err := io.ReadAtLeast(m.in, p, 3)
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = nil
-	}
-	if n >= 3 && string(p[:3]) == "\xef\xbb\xbf" {
-		n = copy(p, p[3:n])
-		if n == 0 && err == nil {
-			return m.in.Read(p)
-		}
-	}
-	return n, err
 }
 
 func shorten(s string) string {

@@ -133,9 +133,13 @@ func TestErrors(t *testing.T) {
 		"twice":             {Params{Select: "a"}, []string{"a,a\n"}, `two columns "a"`},
 		"other columns":     {Params{}, []string{"a,b\n", "a,c\n"}, "/f1: its columns are a, c"},
 		"fields":            {Params{}, []string{"a,b\n1,2\n3\n"}, "/f0, line 3: the record has not as many fields"},
-		"first record":      {Params{Header: "0", Columns: "a,b"}, []string{"1\n"}, "another number of fields"},
+		"first record":      {Params{Header: "0", Columns: "a,b"}, []string{"1\n"}, "the record has not as many fields"},
 		"open quote":        {Params{}, []string{"a,b\n1,\"2\n3\n"}, "/f0, line 2: a quoted field is not closed"},
-		"quote in a field":  {Params{}, []string{"a,b\n1,2\"\n"}, "split: file"},
+		"quote in a part":   {Params{Ranges: "1"}, []string{"a,b\n1,2\"\n"}, "split: file"},
+		"behind a quote":    {Params{}, []string{"a,b\n1,\"2\"3\n"}, "goes on behind its quote"},
+		"utf-16 in parts":   {Params{Ranges: "1"}, []string{"\xff\xfea\x00\n\x00"}, "it needs split: file"},
+		"utf-16 unmarked":   {Params{Encoding: "utf-16"}, []string{"a\x00\n\x00"}, "give encoding: utf-16le or utf-16be"},
+		"half a character":  {Params{Encoding: "utf-16le"}, []string{"a\x00\n"}, "an odd number of bytes"},
 		"not a number":      {Params{Aggregate: "sum(b)"}, []string{"a,b\n1,2\n\n1,x\n"}, `/f0, line 4: sum(b): "x" is not a number`},
 		"infinity is none":  {Params{Aggregate: "sum(a)"}, []string{"a\nInf\n"}, `"Inf" is not a number`},
 		"a large exponent":  {Params{Aggregate: "sum(a)"}, []string{"a\n1e4000\n"}, "is not a number"},
@@ -242,7 +246,7 @@ func TestCuts(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	q := query(t, Params{By: "g", Aggregate: "count, sum(x), last(t)", Invalid: "skip"})
+	q := query(t, Params{By: "g", Aggregate: "count, sum(x), last(t)", Invalid: "skip", Ranges: "1"})
 	failed := 0
 	for range 300 {
 		header, records := randomTable(r, 1+r.IntN(30), true)
