@@ -49,13 +49,24 @@ type Config struct {
 	DeleteDelay time.Duration // from freeing a block to deleting its shards; default 60 s
 	DeadAfter   time.Duration // from the last heartbeat to rebuilding elsewhere; default 10 min
 
-	Jobs        JobScheduler // nil: jobs wait
-	JobsPerUser uint32       // that have not ended; 0: any number; root has no limit
-	Log         *slog.Logger
+	Jobs   JobScheduler // nil: jobs wait
+	Limits Limits       // of each user but root
+	Log    *slog.Logger
 
 	// For tests; zero gives the defaults of raft.go.
 	Timing Timing
 }
+
+// Limits are what the jobs of a user that have not ended may amount to; 0: anything.
+type Limits struct {
+	Jobs  uint32
+	Tasks uint64
+	Bytes uint64 // of job files and of the names of inputs
+}
+
+// DefaultLimits are such that no user fills the memory of the metadata servers, or
+// keeps their scheduler busy for long.
+var DefaultLimits = Limits{Jobs: 10_000, Tasks: 1_000_000, Bytes: 256 << 20}
 
 // Timing bounds how long things take that time decides.
 type Timing struct {
@@ -90,10 +101,8 @@ type JobView = interface {
 	Propose(ctx context.Context, cmd *wire.Command) (*wire.Result, error)
 	// Query reads the state as this leader has applied it.
 	Query(q *wire.Query) (*wire.Answer, error)
-	// Jobs are the jobs that have not ended, Tasks the tasks of one in the states
-	// named (none: in any).
+	// Jobs are the jobs that have not ended.
 	Jobs() ([]*wire.Job, error)
-	Tasks(job uint64, states ...string) ([]*wire.Task, error)
 	// Nodes are all nodes, with their liveness; shared, not to be changed.
 	Nodes() []*wire.NodeStatus
 	// Changed is signalled (capacity 1) after a command about jobs was applied

@@ -25,6 +25,15 @@
 //   - Every wait ends: with its condition, with Timing.OpTimeout (code Timeout),
 //     with the caller's context, or with the term (NotLeader).
 //
+// # Turns
+//
+// At most 256 commands, and 4 MiB of them, are in the log and not applied yet; and
+// some queries read the state at a time. Others wait for their turn (turnstile.go), for
+// which users share alike, and the sessions of each: so a storm of one user, or of
+// one mount, delays others by what goes on in this moment only. One session has at
+// most a quarter of the commands that may be under way. The leader's own commands
+// wait for nobody.
+//
 // # Records that come with leases
 //
 // A record may be cached only together with the lease it came with. The lease

@@ -5,6 +5,9 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 )
@@ -32,19 +35,39 @@ func (s *Server) poll(ctx context.Context, _ transport.Peer, p *wire.Poll) (*wir
 	return reply, err
 }
 
-// limited is a stamped command with how many jobs a user may have, which is the
+// limited is a stamped command with what a user's jobs may amount to, which is the
 // administrator's to say.
-func limited(cmd *wire.Command, jobs uint32) *wire.Command {
+func limited(cmd *wire.Command, limits Limits) *wire.Command {
 	switch op := cmd.GetOp().(type) {
 	case *wire.Command_SubmitJob:
-		s := op.SubmitJob
-		cmd.Op = &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: s.GetJob(), Tasks: s.GetTasks(), MaxOpen: jobs}}
+		s := shallow(op.SubmitJob)
+		s.MaxOpen, s.MaxTasks, s.MaxBytes = limits.Jobs, limits.Tasks, limits.Bytes
+		cmd.Op = &wire.Command_SubmitJob{SubmitJob: s}
+	case *wire.Command_StageTasks:
+		s := shallow(op.StageTasks)
+		s.MaxTasks, s.MaxBytes = limits.Tasks, limits.Bytes
+		cmd.Op = &wire.Command_StageTasks{StageTasks: s}
+	case *wire.Command_UpdateJob:
+		s := shallow(op.UpdateJob)
+		s.MaxTasks, s.MaxBytes = limits.Tasks, limits.Bytes
+		cmd.Op = &wire.Command_UpdateJob{UpdateJob: s}
 	case *wire.Command_Batch:
 		for _, c := range op.Batch.GetCommands() {
-			limited(c, jobs)
+			limited(c, limits)
 		}
 	}
 	return cmd
+}
+
+// shallow copies a message, so that its own fields can be changed.
+func shallow[M proto.Message](m M) M {
+	in := m.ProtoReflect()
+	out := in.New()
+	in.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		out.Set(f, v)
+		return true
+	})
+	return out.Interface().(M)
 }
 
 // explain asks the scheduler why tasks of a job wait.
@@ -106,7 +129,3 @@ func onlyJobs(cmd *wire.Command) bool {
 func (v *jobView) Query(q *wire.Query) (*wire.Answer, error) { return v.l.s.fsm.state().Query(q) }
 func (v *jobView) Jobs() ([]*wire.Job, error)                { return v.l.s.fsm.state().Jobs() }
 func (v *jobView) Nodes() []*wire.NodeStatus                 { return v.l.nodes.list() }
-
-func (v *jobView) Tasks(job uint64, states ...string) ([]*wire.Task, error) {
-	return v.l.s.fsm.state().Tasks(job, states...)
-}

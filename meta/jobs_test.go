@@ -8,19 +8,30 @@ import (
 	"quernfs/internal/wire"
 )
 
-// TestLimited: the limit is the administrator's, whatever a client sends.
+// TestLimited: the limits are the administrator's, whatever a client sends, and
+// nothing else of a command changes.
 func TestLimited(t *testing.T) {
 	submit := func(name string) *wire.Command {
-		return &wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: &wire.Job{Name: name}, Tasks: []*wire.Task{{}}, MaxOpen: 99}}}
+		return &wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: &wire.Job{Name: name}, Tasks: []*wire.Task{{}}, About: []uint64{3}, MaxOpen: 99}}}
 	}
+	limits := Limits{5, 6, 7}
 	own := submit("a")
-	batch := &wire.Command{Op: &wire.Command_Batch{Batch: &wire.Batch{Commands: []*wire.Command{submit("b")}}}}
-	c := limited(stamped(own, fakeTree{}, nil), 5).GetSubmitJob()
-	if c.MaxOpen != 5 || c.Job.Name != "a" || len(c.Tasks) != 1 || own.GetSubmitJob().MaxOpen != 99 {
+	want := proto.CloneOf(own.GetSubmitJob())
+	want.MaxOpen, want.MaxTasks, want.MaxBytes = 5, 6, 7
+	if c := limited(stamped(own, fakeTree{}, nil), limits).GetSubmitJob(); !proto.Equal(c, want) || own.GetSubmitJob().MaxOpen != 99 {
 		t.Errorf("%v", c)
 	}
-	if c := limited(stamped(batch, fakeTree{}, nil), 5).GetBatch().Commands[0].GetSubmitJob(); c.MaxOpen != 5 {
+	batch := &wire.Command{Op: &wire.Command_Batch{Batch: &wire.Batch{Commands: []*wire.Command{submit("b")}}}}
+	if c := limited(stamped(batch, fakeTree{}, nil), limits).GetBatch().Commands[0].GetSubmitJob(); c.MaxOpen != 5 {
 		t.Errorf("in a batch: %v", c)
+	}
+	stage := &wire.Command{Op: &wire.Command_StageTasks{StageTasks: &wire.StageTasks{Id: 4, MaxTasks: 99}}}
+	if c := limited(stamped(stage, fakeTree{}, nil), limits).GetStageTasks(); c.Id != 4 || c.MaxTasks != 6 || c.MaxBytes != 7 {
+		t.Errorf("%v", c)
+	}
+	update := &wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{Id: 4, MaxTasks: 99}}}
+	if c := limited(stamped(update, fakeTree{}, nil), limits).GetUpdateJob(); c.Id != 4 || c.MaxTasks != 6 || c.MaxBytes != 7 {
+		t.Errorf("%v", c)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"math"
+	"runtime"
 	"sync"
 	"time"
 
@@ -21,6 +23,9 @@ const (
 	horizonAhead = 20 * time.Second // beyond what the leases need now
 	proposeWait  = 10 * time.Second // for a place in raft's queue
 	maxInFlight  = 8192             // commands under way
+	maxOfSession = maxInFlight / 4  // of one session
+	maxWrites    = 256              // of these in the log and not applied yet
+	maxWriting   = 4 << 20          // bytes of them
 	graceLeast   = 1500 * time.Millisecond
 )
 
@@ -38,6 +43,9 @@ type leader struct {
 	open  chan struct{} // closed when the grace is over
 	slots chan struct{} // one for each command under way
 
+	writes *turnstile // into the log
+	reads  *turnstile // of the state
+
 	// mu guards what follows, all of it plain data; see unlock.
 	mu        sync.Mutex
 	table     *lease.Table
@@ -48,6 +56,7 @@ type leader struct {
 	reclaimed map[uint64]bool // sessions that have said in this term what they hold
 	ending    map[uint64]bool // sessions whose EndSession is under way
 	calls     map[callKey]*call
+	underWay  map[uint64]int // how many commands, by session
 
 	stampMu sync.Mutex // orders stamps and proposals
 	last    int64
@@ -66,7 +75,8 @@ func newLeader(s *Server) *leader {
 	l := &leader{
 		s: s, log: s.log, since: time.Now(), open: make(chan struct{}), slots: make(chan struct{}, maxInFlight),
 		locks: lease.NewLocks(), streams: map[uint64]*stream{}, reclaimed: map[uint64]bool{},
-		ending: map[uint64]bool{}, calls: map[callKey]*call{}, covering: newTurn(), ids: idRange{reserving: newTurn()},
+		ending: map[uint64]bool{}, calls: map[callKey]*call{}, underWay: map[uint64]int{}, covering: newTurn(), ids: idRange{reserving: newTurn()},
+		writes: newTurnstile(maxWrites, maxWriting), reads: newTurnstile(4*runtime.GOMAXPROCS(0), math.MaxInt),
 	}
 	l.ctx, l.cancel = context.WithCancel(s.ctx)
 	l.work = newWork()

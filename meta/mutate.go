@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 )
@@ -70,6 +72,10 @@ func (l *leader) begin(ctx context.Context, cmd *wire.Command) (*call, error) {
 			<-l.slots
 			return c, nil
 		}
+		if l.underWay[cmd.Session] >= maxOfSession {
+			<-l.slots
+			return nil, wire.Errorf(wire.Unavailable, "mutate", "", "too many commands of this session are under way")
+		}
 	}
 	if cmd.Session != 0 && l.table.Until(cmd.Session).IsZero() {
 		<-l.slots
@@ -83,6 +89,9 @@ func (l *leader) begin(ctx context.Context, cmd *wire.Command) (*call, error) {
 		if once {
 			l.mu.Lock()
 			delete(l.calls, key)
+			if l.underWay[cmd.Session]--; l.underWay[cmd.Session] == 0 {
+				delete(l.underWay, cmd.Session)
+			}
 			l.mu.Unlock()
 		}
 	})
@@ -92,6 +101,7 @@ func (l *leader) begin(ctx context.Context, cmd *wire.Command) (*call, error) {
 	}
 	if once {
 		l.calls[key] = c
+		l.underWay[cmd.Session]++
 	}
 	return c, nil
 }
@@ -127,7 +137,13 @@ func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
 	if err := l.await(ctx, op.Done, "mutate", op.Ready); err != nil {
 		return nil, err
 	}
-	r, err := l.propose(limited(stamped(cmd, view, func(ino uint64) []uint64 { return l.openers(op, ino) }), l.s.cfg.JobsPerUser))
+	ready := limited(stamped(cmd, view, func(ino uint64) []uint64 { return l.openers(op, ino) }), l.s.cfg.Limits)
+	end, err := l.writes.take(ctx, payerOf(cmd.Cred, cmd.Session), proto.Size(ready))
+	if err != nil {
+		return nil, wire.Errorf(wire.Busy, "mutate", "", "the log did not have room in time")
+	}
+	r, err := l.propose(ready)
+	end()
 	if err != nil {
 		return nil, err
 	}

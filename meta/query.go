@@ -67,7 +67,17 @@ func (s *Server) query(ctx context.Context, _ transport.Peer, q *wire.Query) (*w
 	case *wire.Query_Acquire:
 		return l.acquire(ctx, q, op.Acquire)
 	}
-	return s.fsm.state().Query(q)
+	return l.ask(ctx, q)
+}
+
+// ask reads the state when it is the caller's turn.
+func (l *leader) ask(ctx context.Context, q *wire.Query) (*wire.Answer, error) {
+	done, err := l.reads.take(ctx, payerOf(q.Cred, q.Session), 0)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return l.s.fsm.state().Query(q)
 }
 
 // peek waits until no other session delays changes of ino.
@@ -103,7 +113,7 @@ func (l *leader) read(ctx context.Context, q *wire.Query, ino uint64, wanted boo
 		}
 	}
 	l.unlock()
-	a, err := l.s.fsm.state().Query(q)
+	a, err := l.ask(ctx, q)
 	if err == nil {
 		a, err = l.unlessGone(q.Session, a)
 	}
@@ -189,7 +199,7 @@ func (l *leader) lookup(ctx context.Context, q *wire.Query, op *wire.Lookup) (*w
 			}
 		}
 		l.unlock()
-		a, err := st.Query(q)
+		a, err := l.ask(ctx, q)
 		if err != nil {
 			return nil, err
 		}
@@ -225,14 +235,13 @@ func (l *leader) lookup(ctx context.Context, q *wire.Query, op *wire.Lookup) (*w
 // of the names and one of the inodes; a child that another session may be
 // changing under a WRITE lease comes without its inode.
 func (l *leader) readDir(ctx context.Context, q *wire.Query, op *wire.ReadDir) (*wire.Answer, error) {
-	st := l.s.fsm.state()
 	grants := map[uint64]*wire.Grant{}
 	delayed := map[uint64]bool{}
 	if op.GetPlus() {
 		bare := &wire.Query{Partition: q.Partition, Session: q.Session, Cred: q.Cred, Op: &wire.Query_ReadDir{
 			ReadDir: &wire.ReadDir{Ino: op.Ino, After: op.After, Limit: op.Limit},
 		}}
-		a, err := st.Query(bare)
+		a, err := l.ask(ctx, bare)
 		if err != nil || a.Code != 0 {
 			return a, err
 		}
@@ -253,7 +262,7 @@ func (l *leader) readDir(ctx context.Context, q *wire.Query, op *wire.ReadDir) (
 		dirGrant = l.table.Grant(q.Session, op.Ino, wire.Mode_READ, nil)
 	}
 	l.unlock()
-	a, err := st.Query(q)
+	a, err := l.ask(ctx, q)
 	if err != nil || a.Code != 0 {
 		l.undo(q.Session, dirGrant)
 		return a, err
@@ -307,7 +316,7 @@ func (l *leader) acquire(ctx context.Context, q *wire.Query, want *wire.Acquire)
 	if g == nil {
 		return nil, wire.Errorf(wire.NoSession, "acquire", "", "the session has ended")
 	}
-	a, err := st.Query(&wire.Query{Session: q.Session, Cred: q.Cred, Op: &wire.Query_GetInode{GetInode: &wire.GetInode{Ino: ino}}})
+	a, err := l.ask(ctx, &wire.Query{Session: q.Session, Cred: q.Cred, Op: &wire.Query_GetInode{GetInode: &wire.GetInode{Ino: ino}}})
 	if err == nil {
 		a, err = l.unlessGone(q.Session, a)
 	}

@@ -321,8 +321,10 @@ func admit(role string, cmd *wire.Command) error {
 			return deny("a session ends itself only")
 		}
 	case *wire.Command_SubmitJob, *wire.Command_UpdateTask, *wire.Command_UpdateJob, *wire.Command_RemoveJob,
-		*wire.Command_PutRefusal, *wire.Command_ClearRefusal:
+		*wire.Command_PutRefusal, *wire.Command_ClearRefusal, *wire.Command_DropStaged:
 		needs = false
+	case *wire.Command_StageTasks:
+		// Without a session nothing would ever remove what is not submitted.
 	case *wire.Command_Batch:
 		for _, c := range op.Batch.GetCommands() {
 			if _, nested := c.GetOp().(*wire.Command_Batch); nested || c == nil {

@@ -55,7 +55,7 @@ func (o *Overlay) GetAttribute(ctx context.Context, cred *wire.Cred, t *Target, 
 		return t.Stored(ctx, name)
 	}
 	if name == attrError {
-		text, err := o.refusalAt(ctx, t.Ino)
+		text, err := o.refusalAt(ctx, cred, t)
 		if err != nil {
 			return nil, err
 		}
@@ -68,6 +68,7 @@ func (o *Overlay) GetAttribute(ctx context.Context, cred *wire.Cred, t *Target, 
 		return nil, err
 	}
 	switch {
+	case !visible(cred, job):
 	case name == attrState:
 		return []byte(job.State + ": " + job.Reason), nil
 	case name == attrError && (job.State == StateFailed || job.State == StateExpired || job.State == StateCancelled):

@@ -95,7 +95,7 @@ func (r *attemptRun) storeAll(ctx context.Context, from string, all []left, name
 	top := uint64(0) // not made before something needs it
 	if name != "" {
 		var err error
-		if top, err = r.mkdir(ctx, 0, name, 0o755); err != nil {
+		if top, err = r.mkdir(ctx, 0, name, dirMode(resultMode(r.job))); err != nil {
 			return badOutput(name, err)
 		}
 	}
@@ -103,7 +103,7 @@ func (r *attemptRun) storeAll(ctx context.Context, from string, all []left, name
 	for _, l := range all {
 		parent, name := dirs[filepath.Dir(l.rel)], filepath.Base(l.rel)
 		if l.mode.IsDir() {
-			ino, err := r.mkdir(ctx, parent, name, uint32(l.mode.Perm())|0o700)
+			ino, err := r.mkdir(ctx, parent, name, uint32(l.mode.Perm())&dirMode(resultMode(r.job))|0o700)
 			if err != nil {
 				return badOutput(l.rel, err)
 			}
@@ -157,7 +157,7 @@ func (r *attemptRun) store(ctx context.Context, from string, l left, parent uint
 	if parent, err = r.parent(ctx, parent); err != nil {
 		return err
 	}
-	f, err := r.agent.cfg.Files.Create(ctx, parent, name, 0o644|uint32(l.mode.Perm())&0o111)
+	f, err := r.agent.cfg.Files.Create(ctx, parent, name, resultMode(r.job)|uint32(l.mode.Perm())&0o111&dirMode(resultMode(r.job)))
 	if err != nil {
 		return badOutput(l.rel, err)
 	}

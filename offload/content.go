@@ -57,6 +57,9 @@ func (o *Overlay) Open(ctx context.Context, cred *wire.Cred, ino uint64, write b
 	if write {
 		return nil, &wire.Error{Code: wire.Denied, Op: "open", Object: strconv.FormatUint(ino, 10)}
 	}
+	if err := o.mayOpen(ctx, cred, n); err != nil {
+		return nil, err
+	}
 	if n.kind >= kindJobFile0 && n.kind < kindJobFile0+kind(len(jobFiles)) && jobFiles[n.kind-kindJobFile0] == "wait" {
 		return &waitFile{meta: o.meta, job: n.job}, nil
 	}
@@ -70,6 +73,31 @@ func (o *Overlay) Open(ctx context.Context, cred *wire.Cred, ino uint64, write b
 		return nil, err
 	}
 	return textFile(text), nil
+}
+
+// mayOpen refuses what a job says of itself to whom its owner has not let see it. The
+// kernel looks at the permissions, too; but not who asks with another's rights, as a
+// server of files does.
+func (o *Overlay) mayOpen(ctx context.Context, cred *wire.Cred, n node) error {
+	switch k := n.kind; {
+	case k == kindError:
+		r, err := o.refusal(ctx, &wire.ListRefusals{Number: n.low()})
+		if err != nil {
+			return err
+		}
+		if uid := cred.GetUid(); uid != 0 && uid != r.Uid {
+			return &wire.Error{Code: wire.Denied, Op: "open", Object: "errors/" + r.Name}
+		}
+	case k >= kindJob && k < kindError:
+		s, err := o.shape(ctx, n.job)
+		if err != nil {
+			return err
+		}
+		if !s.visible(cred) {
+			return problem(wire.Denied, s.name, 0, "job %d belongs to uid %d", n.job, s.uid)
+		}
+	}
+	return nil
 }
 
 // content is what a synthetic file says now.

@@ -31,6 +31,7 @@ func stepOf(spec *jobfile.Spec, phase string) jobfile.Step {
 // need is what a program needs of a host.
 type need struct {
 	program   string
+	env       []string
 	network   bool
 	uid       uint32
 	cpu       float64
@@ -41,7 +42,7 @@ type need struct {
 
 func needOf(spec *jobfile.Spec, x *jobfile.Exec, cred *wire.Cred) need {
 	return need{
-		program: x.Argv[0], network: x.Network, uid: cred.GetUid(), cpu: spec.Resources.CPU, memory: spec.Memory,
+		program: x.Argv[0], env: x.Environ(), network: x.Network, uid: cred.GetUid(), cpu: spec.Resources.CPU, memory: spec.Memory,
 		gpus: spec.Resources.GPU, gpuMemory: spec.Resources.GPUMemory,
 	}
 }
@@ -60,6 +61,9 @@ var conditions = []condition{
 	{wire.Unsupported, 0, func(_ need, o *wire.ExecOffer) bool { return o != nil }, "it runs no programs"},
 	{wire.Denied, 1, func(n need, o *wire.ExecOffer) bool { return sandbox.Allowed(o.Allow, n.program) },
 		"its administrator has not allowed the program"},
+	{wire.Denied, 1, func(n need, o *wire.ExecOffer) bool {
+		return slices.Contains(o.Allow, "*") || sandbox.Widens(n.program, n.env) == ""
+	}, "its administrator allows certain programs only, and a variable of env would make them run others (PATH, LD_PRELOAD and the like)"},
 	{wire.Denied, 2, func(n need, o *wire.ExecOffer) bool { return o.AnyUser || o.Uid == n.uid },
 		"its agent is not root, and so runs programs of its own user only"},
 	{wire.Denied, 3, func(n need, o *wire.ExecOffer) bool { return o.Network || !n.network },

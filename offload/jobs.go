@@ -77,6 +77,7 @@ func getJob(ctx context.Context, m Meta, id uint64, tasks bool) (*wire.Job, []*w
 		job, next, err = getTasks(ctx, m, id, true, list[len(list)-1].N+1)
 		list, more = append(list, next...), len(next)
 	}
+	withParts(list)
 	return job, list, err
 }
 

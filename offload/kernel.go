@@ -299,14 +299,21 @@ func (e *expander) read(ctx context.Context, p string, inode *wire.Inode, most i
 
 // readAll reads a file of at most most bytes.
 func readAll(ctx context.Context, files Files, ino uint64, most int64) ([]byte, error) {
+	data, _, err := readFile(ctx, files, ino, most)
+	return data, err
+}
+
+// readFile is readAll that also tells the file's mode.
+func readFile(ctx context.Context, files Files, ino uint64, most int64) (data []byte, mode uint32, err error) {
 	f, err := files.OpenInode(ctx, ino)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer f.Close()
+	mode = f.Inode().GetAttr().GetMode()
 	size := int64(f.Inode().GetAttr().GetSize())
 	if size > most {
-		return nil, wire.Errorf(wire.FileTooBig, "read", fmt.Sprintf("ino %d", ino), "larger than %d bytes", most)
+		return nil, mode, wire.Errorf(wire.FileTooBig, "read", fmt.Sprintf("ino %d", ino), "larger than %d bytes", most)
 	}
 	buf := make([]byte, size)
 	for n := 0; n < len(buf); {
@@ -317,12 +324,12 @@ func readAll(ctx context.Context, files Files, ino uint64, most int64) ([]byte, 
 				break
 			}
 			if err == nil || errors.Is(err, io.EOF) {
-				return buf[:n], nil // it became shorter
+				return buf[:n], mode, nil // it became shorter
 			}
-			return nil, err
+			return nil, mode, err
 		}
 	}
-	return buf, nil
+	return buf, mode, nil
 }
 
 // compareVersions orders versions as people do: runs of digits by value.

@@ -66,7 +66,7 @@ func memoiseReduce(spec *jobfile.Spec, job *wire.Job, t *wire.Task, maps []*task
 	}
 	h := stepDigest(job.Kernels[1], jobfile.Inherit(*spec.Reduce, spec.Map), "reduce", job.Cred.GetUid())
 	for _, x := range maps {
-		if len(x.t.Memo) == 0 {
+		if x == nil || len(x.t.Memo) == 0 {
 			return
 		}
 		h.Write(x.t.Memo)
@@ -151,6 +151,11 @@ const provenanceLimit = 2 << 10
 func (r *attemptRun) provenance(ref *wire.KernelRef, step jobfile.Step) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "kernel %s sha256:%x\n", ref.Name, ref.Digest)
+	// The result may be given to others; what it was asked for is in the job, which the
+	// owner lets be seen or not.
+	if r.job.Visibility != wire.Visibility_EVERYBODY {
+		ref, step = &wire.KernelRef{Name: ref.Name, Digest: ref.Digest}, jobfile.Step{}
+	}
 	for _, a := range append(ref.Args[:len(ref.Args):len(ref.Args)], step.Args...) {
 		fmt.Fprintf(&b, "arg %q\n", shortened(a))
 	}

@@ -65,7 +65,7 @@ func (r *attemptRun) create(ctx context.Context, name string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := r.agent.cfg.Files.Create(ctx, dir, name, 0o644)
+	f, err := r.agent.cfg.Files.Create(ctx, dir, name, resultMode(r.job))
 	if err != nil {
 		return nil, fmt.Errorf("making the output file: %w", err)
 	}

@@ -45,6 +45,7 @@ type shape struct {
 	out       uint64
 	tasks     uint32
 	submitted int64
+	seen      wire.Visibility
 }
 
 const maxShapes = 16384
@@ -135,7 +136,7 @@ func (o *Overlay) Lookup(ctx context.Context, cred *wire.Cred, dir uint64, name 
 			if s.out == 0 {
 				return nil, gone("lookup", name)
 			}
-			return &wire.Attr{Ino: s.out, Mode: typeDir | 0o755, Nlink: 2, Uid: s.uid, Gid: s.gid}, nil
+			return &wire.Attr{Ino: s.out, Mode: typeDir | 0o200 | readable(s.seen, true), Nlink: 2, Uid: s.uid, Gid: s.gid}, nil
 		}
 		return nil, gone("lookup", name)
 	case kindTasks:
@@ -177,7 +178,7 @@ func (o *Overlay) GetAttr(ctx context.Context, ino uint64) (*wire.Attr, error) {
 		if err != nil {
 			return nil, err
 		}
-		a.Mode, a.Uid, a.Gid, a.Size, at = typeReg|0o444, r.Uid, r.Gid, uint64(len(r.Text)+1), r.TimeNs
+		a.Mode, a.Uid, a.Gid, a.Size, at = typeReg|0o400, r.Uid, r.Gid, uint64(len(r.Text)+1), r.TimeNs
 	case k >= kindJob && k < kindError:
 		s, err := o.shape(ctx, n.job)
 		if err != nil {
@@ -195,7 +196,7 @@ func (o *Overlay) GetAttr(ctx context.Context, ino uint64) (*wire.Attr, error) {
 		a.Uid, a.Gid, at = s.uid, s.gid, s.submitted
 		switch {
 		case k == kindJob, k == kindTasks, k == kindTask:
-			a.Mode, a.Nlink = typeDir|0o555, 2
+			a.Mode, a.Nlink = typeDir|readable(s.seen, true), 2
 		case k == kindLink:
 			a.Mode, a.Size = typeLink|0o777, uint64(len(linkTarget(n.job)))
 		case k == kindJobFile0: // ctl
@@ -207,7 +208,7 @@ func (o *Overlay) GetAttr(ctx context.Context, ino uint64) (*wire.Attr, error) {
 				return nil, err
 			}
 		default:
-			a.Mode = typeReg | 0o444
+			a.Mode = typeReg | readable(s.seen, false)
 		}
 	default:
 		return nil, &wire.Error{Code: wire.Stale, Op: "getattr", Object: strconv.FormatUint(ino, 10)}
@@ -337,14 +338,14 @@ func (o *Overlay) Enqueue(ctx context.Context, cred *wire.Cred, name string, ino
 }
 
 func (o *Overlay) enqueue(ctx context.Context, cred *wire.Cred, name string, ino uint64) (id uint64, created bool, err error) {
-	spec, err := readAll(ctx, o.submit.Files, ino, jobfile.MaxFile)
+	spec, mode, err := readFile(ctx, o.submit.Files, ino, jobfile.MaxFile)
 	if wire.CodeOf(err) == wire.FileTooBig {
 		return 0, false, problem(wire.Invalid, name, 0, "a job file has at most %d KiB", jobfile.MaxFile>>10)
 	}
 	if err != nil {
 		return 0, false, problem(wire.CodeOf(err), name, 0, "reading the job file: %v", err)
 	}
-	return o.submit.submit(ctx, cred, name, spec, addition{about: []uint64{ino}})
+	return o.submit.submit(ctx, cred, name, spec, addition{about: []uint64{ino}, mode: mode})
 }
 
 // Dequeue implements fs.Overlay: removing the queue's entry cancels the job, if
@@ -364,7 +365,7 @@ func (o *Overlay) Dequeue(ctx context.Context, cred *wire.Cred, name string) err
 
 // learn remembers the shape of a job.
 func (o *Overlay) learn(j *wire.Job) shape {
-	s := shape{j.Name, j.Cred.GetUid(), j.Cred.GetGid(), j.OutDir, j.Tasks, j.SubmittedNs}
+	s := shape{j.Name, j.Cred.GetUid(), j.Cred.GetGid(), j.OutDir, j.Tasks, j.SubmittedNs, j.Visibility}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.jobs) >= maxShapes {

@@ -188,19 +188,17 @@ func (t *term) waiting(jobs []*jobState, agents []place.Agent, now time.Time) (t
 
 // waitingOf appends tasks of one job. mu is held.
 func (t *term) waitingOf(out []place.Task, j *jobState, most int, idle []string, now time.Time) []place.Task {
-	if j.queue == nil {
-		j.fill(t.hosts)
-	}
 	if j.served.IsZero() {
 		j.served = now
 	}
 	if j.spec.Gang {
 		most = max(most, len(j.pending)) // all of it or nothing
 	}
+	j.fill(t.hosts, most)
 	var common place.Task
 	phase, ratio := "", 0.0
 	for _, p := range j.queue.Pick(nil, most, idle, perIdleHost) {
-		if of := j.tasks[p.ID.N].t.Phase; common.Alternatives == nil || of != phase {
+		if of := j.task(p.ID.N).t.Phase; common.Alternatives == nil || of != phase {
 			phase = of
 			common = t.pattern(j, phase)
 			common.Age = max(now.Sub(j.served), 0)
@@ -213,17 +211,43 @@ func (t *term) waitingOf(out []place.Task, j *jobState, most int, idle []string,
 	return out
 }
 
-// fill makes the queue of a job's pending tasks. Where the end of the last one
-// counts the largest come first.
-func (j *jobState) fill(hosts map[uint32]string) {
+// queueAhead is how many tasks of an array are in its queue, about: since they are
+// alike, nothing depends on those behind them.
+const queueAhead = 1024
+
+// fill makes the queue of a job's pending tasks, of an array at least the next most of
+// them. Where the end of the last one counts the largest come first.
+func (j *jobState) fill(hosts map[uint32]string, most int) {
+	if j.job.Array > 0 {
+		j.fillArray(hosts, most)
+		return
+	}
+	if j.queue != nil {
+		return
+	}
 	j.queue = new(place.Queue)
 	order := j.pending
 	if j.spec != nil && j.spec.Makespan {
 		order = slices.Clone(order)
-		slices.SortStableFunc(order, func(a, b uint32) int { return cmp.Compare(j.tasks[b].bytes, j.tasks[a].bytes) })
+		slices.SortStableFunc(order, func(a, b uint32) int { return cmp.Compare(j.task(b).bytes, j.task(a).bytes) })
 	}
 	for _, n := range order {
-		j.queue.Put(j.placeTask(j.tasks[n], hosts), false)
+		j.queue.Put(j.placeTask(j.task(n), hosts), false)
+	}
+}
+
+func (j *jobState) fillArray(hosts map[uint32]string, most int) {
+	if j.queue == nil {
+		j.queue, j.queued = new(place.Queue), 0
+	}
+	if j.queue.Len() >= most {
+		return
+	}
+	i, _ := slices.BinarySearch(j.pending, uint32(j.queued))
+	for ; i < len(j.pending) && j.queue.Len() < most+queueAhead; i++ {
+		n := j.pending[i]
+		j.queue.Put(j.placeTask(j.task(n), hosts), false)
+		j.queued = int(n) + 1
 	}
 }
 

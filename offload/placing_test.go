@@ -368,7 +368,7 @@ func TestPattern(t *testing.T) {
 	if p := tm.pattern(j, "reduce"); p.Gang != 0 || len(p.Alternatives) != 1 || p.Alternatives[0].Runtime != "wasm" || !p.Nodes[1] {
 		t.Errorf("the reduce step: %+v", p)
 	}
-	j.fill(nil)
+	j.fill(nil, 1)
 	var order []uint32
 	for _, x := range j.queue.Pick(nil, 9, nil, 0) {
 		order = append(order, x.ID.N)

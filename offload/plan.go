@@ -16,24 +16,24 @@ import (
 // plan resolves kernels, pins inputs and makes the map tasks. Those of a job
 // that waits for others are made when these have ended: what they leave may be
 // its inputs.
-func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec *jobfile.Spec) (*wire.Job, []*wire.Task, error) {
+func (s *Submitter) plan(ctx context.Context, cred *wire.Cred, name string, spec *jobfile.Spec) (*wire.Job, work, error) {
 	if err := s.Files.Sync(ctx); err != nil {
-		return nil, nil, problem(wire.CodeOf(err), name, 0, "storing what was written before: %v", err)
+		return nil, work{}, problem(wire.CodeOf(err), name, 0, "storing what was written before: %v", err)
 	}
 	job, err := s.prepare(ctx, cred, name, spec)
 	if err != nil || len(job.After) > 0 {
-		return job, nil, err
+		return job, work{}, err
 	}
 	e := &expander{files: s.Files, meta: s.Meta, cred: cred, job: name}
 	if job.Binds, err = e.binds(ctx, spec); err != nil {
-		return nil, nil, err
+		return nil, work{}, err
 	}
 	tasks, err := e.tasks(ctx, spec)
 	if err == nil {
 		err = e.fits(ctx, spec, job.Kernels[0], tasks)
 	}
 	memoise(spec, job, cred.GetUid(), tasks)
-	return job, tasks, err
+	return job, workOf(spec, tasks), err
 }
 
 // prepare checks all of a job that does not depend on its inputs.

@@ -262,7 +262,7 @@ func TestProgramsMisbehave(t *testing.T) {
 		if c.name == "forks without end" { // how many it gets to in its time is the machine's
 			reason, _, _ = strings.Cut(reason, ";")
 		}
-		if want := "task 0: " + c.want; job.State != StateFailed || reason != want {
+		if want := "task 0 (/x): " + c.want; job.State != StateFailed || reason != want {
 			t.Errorf("%s: %s\n got %s\nwant %s", c.name, job.State, job.Reason, want)
 		}
 		if n := len(tasks[0].StderrTail); n > tailBytes {
@@ -276,7 +276,7 @@ func TestProgramsMisbehave(t *testing.T) {
 		}
 	}
 	id := r.submit("wrong data", "version: 1\ninputs: /x\nretries: 5\nexec: {argv: [sh, -c, 'echo no table >&2; exit 65']}\n")
-	if job, tasks := r.wait(id); job.Reason != "task 0: the program exited with status 65: no table" || tasks[0].Attempt != 1 {
+	if job, tasks := r.wait(id); job.Reason != "task 0 (/x): the program exited with status 65: no table" || tasks[0].Attempt != 1 {
 		t.Errorf("%s after %d attempts", job.Reason, tasks[0].Attempt)
 	}
 	if id, ok := ids["eats memory"]; ok {

@@ -55,13 +55,18 @@ func (o *Overlay) refusal(ctx context.Context, q *wire.ListRefusals) (*wire.Refu
 	return all[0], nil
 }
 
-// refusalAt is the last refusal about a file, "" if there is none.
-func (o *Overlay) refusalAt(ctx context.Context, ino uint64) (string, error) {
-	all, err := o.refusals(ctx, &wire.ListRefusals{Ino: ino})
+// refusalAt is the last refusal about a file, "" if there is none. It is for whom was
+// refused and for the file's owner.
+func (o *Overlay) refusalAt(ctx context.Context, cred *wire.Cred, t *Target) (string, error) {
+	all, err := o.refusals(ctx, &wire.ListRefusals{Ino: t.Ino})
 	if err != nil || len(all) == 0 {
 		return "", err
 	}
-	return all[len(all)-1].Text, nil
+	last := all[len(all)-1]
+	if uid := cred.GetUid(); uid != 0 && uid != last.Uid && uid != t.Inode.GetAttr().GetUid() {
+		return "", nil
+	}
+	return last.Text, nil
 }
 
 // accept forgets what was refused of a name ("": of none) and about a file (0:

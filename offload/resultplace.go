@@ -65,7 +65,7 @@ func (r *attemptRun) makeDir(ctx context.Context, parent uint64, name string) (u
 			return 0, err
 		}
 		made, err := r.agent.cfg.Meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Create{Create: &wire.Create{
-			Parent: parent, Name: name, Mode: typeDir | 0o755, Exclusive: true,
+			Parent: parent, Name: name, Mode: typeDir | dirMode(resultMode(r.job)), Exclusive: true,
 		}}})
 		if err == nil {
 			return made.GetInode().GetAttr().GetIno(), nil

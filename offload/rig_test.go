@@ -55,6 +55,7 @@ type rig struct {
 	nodes   []*wire.NodeStatus
 	sched   *Scheduler
 	fail    func(*wire.Command) error // asked before each Do
+	seen    func(*wire.Command)       // told of each command; set before anything runs
 	syncs   int
 	openErr map[uint64]error
 	layout  map[uint64][]Piece
@@ -104,6 +105,9 @@ func (r *rig) lead(cfg SchedulerConfig) (stop func()) {
 func (r *rig) apply(cmd *wire.Command) (*wire.Result, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.seen != nil {
+		r.seen(cmd)
+	}
 	cmd = proto.Clone(cmd).(*wire.Command)
 	cmd.TimeNs = time.Now().UnixNano()
 	if cmd.Cred == nil {
@@ -185,10 +189,7 @@ func (r *rig) Propose(_ context.Context, cmd *wire.Command) (*wire.Result, error
 }
 func (r *rig) Query(q *wire.Query) (*wire.Answer, error) { return r.st.Query(q) }
 func (r *rig) Jobs() ([]*wire.Job, error)                { return r.st.Jobs() }
-func (r *rig) Tasks(job uint64, states ...string) ([]*wire.Task, error) {
-	return r.st.Tasks(job, states...)
-}
-func (r *rig) Changed() <-chan struct{} { return r.changed }
+func (r *rig) Changed() <-chan struct{}                  { return r.changed }
 func (r *rig) Nodes() []*wire.NodeStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()

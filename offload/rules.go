@@ -289,7 +289,7 @@ func (o *Overlay) fire(ctx context.Context, cred *wire.Cred, t *Target, f firing
 	if f.rule != "" {
 		name = f.rule + "-" + name
 	}
-	id, created, err := o.submit.submit(ctx, cred, name, f.spec, addition{rule: f.rule, source: f.source, about: []uint64{t.Ino}})
+	id, created, err := o.submit.submit(ctx, cred, name, f.spec, addition{rule: f.rule, source: f.source, about: []uint64{t.Ino}, mode: t.Inode.GetAttr().GetMode()})
 	if err != nil {
 		var e *wire.Error
 		if f.rule != "" && errors.As(err, &e) {

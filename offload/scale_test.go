@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/worker"
@@ -40,6 +43,62 @@ func TestManyTasks(t *testing.T) {
 	if err := Cancel(context.Background(), r, rootCred, id, "enough"); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestSubmitInPieces: no command of the submission of a large job, be it an array, a
+// tree of files or one that waits for another, is large; nor are those that end it. All
+// tasks are there then.
+func TestSubmitInPieces(t *testing.T) {
+	const files, largest = 3000, 512 << 10
+	r := newRig(t)
+	long := strings.Repeat("long", 50)
+	for i := range files {
+		r.write(fmt.Sprintf("/in/%s-%05d", long, i), "x")
+	}
+	r.write("/one/a", "x")
+	sizes := map[string]int{}
+	r.seen = func(cmd *wire.Command) {
+		n := proto.Size(cmd)
+		if what := fmt.Sprintf("%T", cmd.Op); n > sizes[what] {
+			sizes[what] = n
+		}
+		if n > largest {
+			t.Errorf("%T of %d bytes", cmd.Op, n)
+		}
+	}
+	r.lead(SchedulerConfig{})
+	r.write("/out/.there", "")
+	for i, c := range []struct {
+		name, spec string
+		tasks      uint32
+	}{
+		{"array", "inputs: /one\narray: 100000\n", 100_000},
+		{"remembered", "inputs: /one\narray: 2000\nmemoise: true\n", 2000},
+		{"files", "inputs: /in\noutput: /out/{file}\n", files},
+		{"later", "inputs: /in\noutput: /out/{file}\nafter: {FIRST: any}\n", files},
+		{"later array", "inputs: /one\narray: 100000\nafter: {FIRST: any}\n", 100_000},
+	} {
+		first := fmt.Sprint("first-", i)
+		before := r.submit(first, "version: 1\nkernel: wordcount\ninputs: /one\n")
+		id := r.submit(c.name, "version: 1\nkernel: wordcount\n"+strings.Replace(c.spec, "FIRST", first, 1))
+		cancel := func(id uint64) {
+			t.Helper()
+			if err := Cancel(t.Context(), r, rootCred, id, "enough"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel(before)
+		r.until(c.name+" has its tasks", func() bool {
+			job, _, err := getJob(t.Context(), r, id, false)
+			return err == nil && job.State != StateWaiting
+		})
+		job, tasks, err := getJob(t.Context(), r, id, true)
+		if err != nil || job.Tasks != c.tasks || len(tasks) != int(c.tasks) || len(tasks[c.tasks-1].Inputs) != 1 || tasks[c.tasks-1].N != c.tasks-1 {
+			t.Errorf("%s: %d tasks, %d by its record, %v, %s: %s", c.name, len(tasks), job.GetTasks(), err, job.GetState(), job.GetReason())
+		}
+		cancel(id)
+	}
+	t.Log(sizes)
 }
 
 // TestTenThousandJobs lists 10,000 jobs as `ls /.compute/jobs` does.

@@ -18,10 +18,8 @@ type View = interface {
 	Propose(ctx context.Context, cmd *wire.Command) (*wire.Result, error)
 	// Query reads the state as this leader has applied it.
 	Query(q *wire.Query) (*wire.Answer, error)
-	// Jobs are the jobs that have not ended, Tasks the tasks of one in the states
-	// named (none: in any), by number.
+	// Jobs are the jobs that have not ended, by number.
 	Jobs() ([]*wire.Job, error)
-	Tasks(job uint64, states ...string) ([]*wire.Task, error)
 	// Nodes are all nodes; shared, not to be changed.
 	Nodes() []*wire.NodeStatus
 	// Changed is signalled after a command about jobs was applied or a node came
@@ -92,6 +90,7 @@ func (s *Scheduler) Lead(ctx context.Context, view View) {
 			s.term = nil
 		}
 		s.mu.Unlock()
+		t.wg.Wait()
 	}()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -161,7 +160,7 @@ func (s *Scheduler) Explain(_ context.Context, op *wire.ExplainJob) (*wire.JobsA
 	ahead, agents := t.look(time.Now())
 	for i, n := range j.pending {
 		p := ahead[place.ID{Job: job, N: n}]
-		x := &wire.Task{Job: job, N: n, State: j.tasks[n].t.State, Placement: p}
+		x := &wire.Task{Job: job, N: n, State: j.task(n).t.State, Placement: p}
 		if i == 0 {
 			x.Reason = t.why(j, n, agents)
 		}
@@ -190,13 +189,15 @@ type term struct {
 	nodes    []*wire.NodeStatus         // guarded by mu: all, as of the last round
 	facts    map[uint32]jobfile.Host    // guarded by mu: what jobs can say of the agents among nodes; nil: not made yet
 
-	synced time.Time // when tasks that run for long were last looked at; used by rounds only
+	begun  map[uint64]bool // guarded by mu: jobs whose tasks are being made
+	wg     sync.WaitGroup  // of what makes them
+	synced time.Time       // when tasks that run for long were last looked at; used by rounds only
 }
 
 func newTerm(s *Scheduler, view View) *term {
 	return &term{
 		s: s, view: view, kick: make(chan struct{}, 1), began: time.Now(), synced: time.Now(),
-		jobs: map[uint64]*jobState{}, agents: map[uint32]*agentState{}, parked: map[*parked]bool{},
+		jobs: map[uint64]*jobState{}, agents: map[uint32]*agentState{}, parked: map[*parked]bool{}, begun: map[uint64]bool{},
 	}
 }
 

@@ -156,7 +156,7 @@ func TestTimeoutSaysWhy(t *testing.T) {
 	r.startPrograms("a", nil)
 	r.write("/x", "text\n")
 	id := r.submit("late", "version: 1\ninputs: /x\nretries: 0\ntimeout: 1s\nexec: {argv: [sh, -c, 'echo step 1 >&2; echo waiting for the moon >&2; sleep 1000']}\n")
-	if job, _ := r.wait(id); job.Reason != "task 0: time-out: stopped after 1s: waiting for the moon" {
+	if job, _ := r.wait(id); job.Reason != "task 0 (/x): time-out: stopped after 1s: waiting for the moon" {
 		t.Errorf("%s: %s", job.State, job.Reason)
 	}
 }

@@ -14,9 +14,6 @@ import (
 	"quernfs/offload/jobfile"
 )
 
-// maxSubmit bounds a SubmitJob, which is one entry of the Raft log.
-const maxSubmit = 12 << 20
-
 // Submitter turns job files into jobs.
 type Submitter struct {
 	Files Files
@@ -47,6 +44,7 @@ type addition struct {
 	rule   string       // that it is of
 	source *wire.Source // which it may remove
 	about  []uint64     // files of which nothing is refused any more
+	mode   uint32       // of the file that it was submitted with, or for; 0: none
 }
 
 // submit is Submit with an addition; created: there was no such job before.
@@ -75,13 +73,28 @@ func (s *Submitter) submit(ctx context.Context, cred *wire.Cred, name string, sp
 	}
 	job.Name, job.Digest, job.Spec, job.Cred = name, digest[:], spec, cred
 	job.Rule, job.Source = more.rule, more.source
-	cmd := &wire.Command{Cred: cred, Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: job, Tasks: tasks, About: more.about}}}
-	if n := proto.Size(cmd); n > maxSubmit {
-		return 0, false, problem(wire.Invalid, name, 0, "the inputs are too many for one job (%d MiB of names); split it", n>>20)
+	job.Visibility, job.Mode = seenBy(parsed.Visibility, more.mode)
+	op := &wire.SubmitJob{Job: job, About: more.about, Template: tasks.template}
+	job.Array = uint32(tasks.array)
+	list, large := pieces(tasks.tasks)
+	if large || proto.Size(op.Template) > maxCommand {
+		return 0, false, problem(wire.Invalid, name, 0, tooLarge)
 	}
-	r, err := s.Meta.Do(ctx, cmd)
+	var drop func()
+	op.Tasks = list[len(list)-1]
+	op.Staged, drop, err = s.stage(ctx, cred, list)
+	var r *wire.Result
+	if err == nil {
+		r, err = s.Meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_SubmitJob{SubmitJob: op}})
+	}
+	if err != nil || !r.Created {
+		drop()
+	}
 	if errors.Is(err, wire.Exists) {
 		return 0, false, problem(wire.Exists, name, 0, "another job of this name was submitted just now, with other content")
+	}
+	if errors.Is(err, wire.Quota) {
+		return 0, false, problem(wire.Quota, name, 0, "%s", sentence(err))
 	}
 	if err != nil {
 		return 0, false, problem(wire.CodeOf(err), name, 0, "the job could not be stored: %v", err)

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
 )
 
 // life does what time and other jobs decide: jobs begin when those they wait
@@ -38,10 +39,12 @@ func (t *term) life(ctx context.Context, now time.Time) error {
 	}
 	for _, j := range waiting {
 		u, err := t.awaited(ctx, j)
-		if err == nil && u != nil {
-			err = t.update(ctx, j, u)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case u != nil:
+			errs = append(errs, t.update(ctx, j, u))
 		}
-		errs = append(errs, err)
 	}
 	errs = append(errs, t.remove(ctx, now))
 	return errors.Join(errs...)
@@ -54,14 +57,11 @@ func (t *term) update(ctx context.Context, j *jobState, u *wire.UpdateJob) error
 	j.stale = true
 	t.mu.Unlock()
 	t.wake()
-	if errors.Is(err, wire.Stale) || errors.Is(err, wire.NotFound) {
-		return nil
-	}
-	return err
+	return unlessOver(err)
 }
 
-// awaited is what is to be done with a job that waits for others: nothing yet
-// (nil), its end, or its beginning, with its tasks.
+// awaited looks whether a job that waits for others is to begin, and begins it. It
+// returns its end, if that is to be.
 func (t *term) awaited(ctx context.Context, j *jobState) (*wire.UpdateJob, error) {
 	end := func(reason string) (*wire.UpdateJob, error) {
 		return &wire.UpdateJob{Id: j.job.Id, State: StateFailed, Reason: reason}, nil
@@ -87,31 +87,105 @@ func (t *term) awaited(ctx context.Context, j *jobState) (*wire.UpdateJob, error
 			return end(fmt.Sprintf("it was to run after %s (%s), and that job is %s", a.Name, a.When, state))
 		}
 	}
-	e := &expander{files: viewFiles{t.view}, meta: viewMeta{t.view}, cred: j.job.Cred, job: j.job.Name}
+	t.begin(ctx, j.job, j.spec)
+	return nil, nil
+}
+
+// begin makes the tasks of a job that has waited, beside the rounds: that there are
+// many costs no other job time.
+func (t *term) begin(ctx context.Context, job *wire.Job, spec *jobfile.Spec) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.begun[job.Id] {
+		return
+	}
+	t.begun[job.Id] = true
+	t.wg.Go(func() {
+		err := t.makeTasks(ctx, job, spec)
+		t.mu.Lock()
+		delete(t.begun, job.Id)
+		if j := t.jobs[job.Id]; j != nil {
+			j.stale = true
+		}
+		t.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			t.s.log.Warn("the tasks of a job were not made", "job", job.Id, "err", err)
+			rest(ctx, tick) // and then again
+		}
+		t.wake()
+	})
+}
+
+// makeTasks gives a job that has waited its tasks, and its beginning; or its end, if
+// it cannot have them.
+func (t *term) makeTasks(ctx context.Context, job *wire.Job, spec *jobfile.Spec) error {
+	give := func(u *wire.UpdateJob) (*wire.Result, error) {
+		u.Id = job.Id
+		return t.proposed(ctx, &wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: u}})
+	}
+	end := func(state, reason string) error {
+		_, err := give(&wire.UpdateJob{State: state, Reason: reason})
+		return unlessOver(err)
+	}
+	e := &expander{files: viewFiles{t.view}, meta: viewMeta{t.view}, cred: job.Cred, job: job.Name}
 	var tasks []*wire.Task
-	binds, err := e.binds(ctx, j.spec)
+	binds, err := e.binds(ctx, spec)
 	if err == nil {
-		tasks, err = e.tasks(ctx, j.spec)
+		tasks, err = e.tasks(ctx, spec)
 	}
 	if err == nil {
-		err = e.fits(ctx, j.spec, kernelOfTask(j.job, "map"), tasks)
+		err = e.fits(ctx, spec, kernelOfTask(job, "map"), tasks)
 	}
 	switch {
 	case err == nil:
 	case wire.CodeOf(err).MayPass():
-		return nil, err
+		return err
 	default:
-		return end(sentence(err))
+		return end(StateFailed, sentence(err))
 	}
-	memoise(j.spec, j.job, j.job.Cred.GetUid(), tasks)
-	if len(tasks) == 0 {
-		return &wire.UpdateJob{Id: j.job.Id, State: StateSucceeded, Reason: nothingToDo}, nil
+	memoise(spec, job, job.Cred.GetUid(), tasks)
+	w := workOf(spec, tasks)
+	if w.empty() {
+		return end(StateSucceeded, nothingToDo)
 	}
-	u := &wire.UpdateJob{Id: j.job.Id, State: StatePending, Reason: "waiting for a host", Event: "the jobs before have ended", Tasks: tasks, Binds: binds}
-	if n := proto.Size(u); n > maxSubmit {
-		return end(fmt.Sprintf("the inputs are too many for one job (%d MiB of names); split it", n>>20))
+	list, large := pieces(w.tasks)
+	if job, _, err = getJob(ctx, viewMeta{t.view}, job.Id, false); err != nil {
+		return unlessOver(err)
 	}
-	return u, nil
+	if large || proto.Size(w.template) > maxCommand {
+		return end(StateFailed, tooLarge)
+	}
+	for job.Tasks > 0 || job.Partial { // an earlier leader has begun with it
+		r, err := give(&wire.UpdateJob{DropTasks: true})
+		if err != nil {
+			return unlessOver(err)
+		}
+		if r.Value == 0 {
+			break
+		}
+	}
+	last := len(list) - 1
+	for i, piece := range list {
+		u := &wire.UpdateJob{Tasks: piece}
+		if i == last {
+			u.State, u.Reason, u.Event, u.Binds = StatePending, "waiting for a host", "the jobs before have ended", binds
+			u.Array, u.Template = uint32(w.array), w.template
+		}
+		if _, err := give(u); errors.Is(err, wire.Quota) {
+			return end(StateFailed, sentence(err))
+		} else if err != nil {
+			return unlessOver(err)
+		}
+	}
+	return nil
+}
+
+// unlessOver is nil if the job is gone, or ended, meanwhile.
+func unlessOver(err error) error {
+	if errors.Is(err, wire.Stale) || errors.Is(err, wire.NotFound) {
+		return nil
+	}
+	return err
 }
 
 // nothingToDo is the reason of a job none of whose tasks was left.

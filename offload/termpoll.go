@@ -76,7 +76,7 @@ func (t *term) learn(e *wire.EndedTask) {
 	if j == nil || int(e.Task.N) >= len(j.tasks) {
 		return
 	}
-	x := j.tasks[e.Task.N]
+	x := j.task(e.Task.N)
 	switch {
 	case !x.runs(e.Task.Attempt):
 	case e.State == "":
@@ -87,6 +87,11 @@ func (t *term) learn(e *wire.EndedTask) {
 			t.observe(j, x.attemptTask(e.Task.Attempt), ended{bytes: x.bytes, in: e.BytesIn, out: e.BytesOut, local: e.BytesLocal, remote: e.BytesRemote, timing: e.Timing, transfers: e.Transfers, modelled: time.Duration(e.DeviceNs)})
 		}
 		x.t.Memory, x.t.Ooms = e.Memory, e.Ooms
+		if e.State == StateFailed {
+			told := x.attemptTask(e.Task.Attempt)
+			told.Inputs, told.State, told.Reason, told.Failures = nil, e.State, e.Reason, e.Failures
+			j.untold = append(j.untold, told)
+		}
 		t.settle(j, x, e.Task.Attempt, e.State, e.Reason, e.Failures)
 	}
 }
@@ -100,7 +105,11 @@ func (k *parked) give(j *jobState, x *taskState, attempt uint32) {
 		k.free--
 	}
 	k.running[attemptID{x.t.Job, x.t.N, attempt}] = true
-	k.reply.Start = append(k.reply.Start, &wire.Assignment{Job: j.job, Task: x.attemptTask(attempt)})
+	task := x.attemptTask(attempt)
+	if task.Phase == "reduce" && len(task.Inputs) == 0 {
+		task.Inputs = j.parts()
+	}
+	k.reply.Start = append(k.reply.Start, &wire.Assignment{Job: j.job, Task: task})
 }
 
 // check marks the poll as ready if its reply says something, or if the agent

@@ -13,15 +13,17 @@ import (
 type jobState struct {
 	job      *wire.Job
 	spec     *jobfile.Spec                  // nil: the job file cannot be read
-	tasks    []*taskState                   // by number
+	tasks    []*taskState                   // by number; nil: it waits, and is as those of its array
+	alike    *wire.Task                     // what these are like
 	pending  []uint32                       // numbers of pending tasks, in order
-	queue    *place.Queue                   // the same as place wants them; nil: not made yet
+	queue    *place.Queue                   // the same as place wants them, or the first of them; nil: not made yet
+	queued   int                            // numbers below have been put there
 	variants map[string][]place.Alternative // by phase, as far as they do not change
 	served   time.Time                      // when one of its tasks was last started, or it began to wait; zero: it has not
 	done     int
-	failed   int  // tasks that have failed for good
-	stale    bool // read the tasks again before deciding anything
-	alone    bool // it has been told that no host can run it
+	untold   []*wire.Task // that have failed, as their agents say, and of which the record may not know
+	stale    bool         // read the tasks again before deciding anything
+	alone    bool         // it has been told that no host can run it
 }
 
 // starts takes a task from those that are pending. Mostly it is the first, and
@@ -144,7 +146,7 @@ func (t *term) refresh(now time.Time) error {
 			t.jobs[job.Id] = j
 		}
 		j.job = job
-		if j.stale || int(job.Tasks) != len(j.tasks) || int(job.TasksFailed) != j.failed {
+		if job.State != StateWaiting && (j.stale || int(job.Tasks) != len(j.tasks)) {
 			reload = append(reload, job)
 		}
 	}
@@ -156,56 +158,87 @@ func (t *term) refresh(now time.Time) error {
 	}
 	t.mu.Unlock()
 	for _, job := range reload {
-		tasks, err := t.view.Tasks(job.Id)
+		ans, err := t.view.Query(&wire.Query{Cred: rootCred, Op: &wire.Query_GetJob{GetJob: &wire.GetJob{Id: job.Id, Tasks: true, Recorded: true}}})
 		if err != nil {
 			return err
 		}
-		t.mu.Lock()
-		t.load(job, tasks, now)
-		t.mu.Unlock()
+		if a := ans.GetJobs(); len(a.GetJobs()) == 1 { // else it is gone
+			t.mu.Lock()
+			t.load(a.Jobs[0], a.Tasks, a.Template, now)
+			t.mu.Unlock()
+		}
 	}
 	return nil
 }
 
-// load takes over a job's tasks as they were read. mu is held.
-func (t *term) load(job *wire.Job, tasks []*wire.Task, now time.Time) {
+// task is a task of a job.
+func (j *jobState) task(n uint32) *taskState {
+	x := j.tasks[n]
+	if x == nil {
+		x = &taskState{t: &wire.Task{Job: j.job.Id, N: n, Inputs: j.alike.GetInputs(), State: StatePending, Phase: "map"}, bytes: inputsSize(j.alike)}
+		j.tasks[n] = x
+	}
+	return x
+}
+
+// load takes over a job's tasks as they were read: those that have a record, and
+// what the others are like. mu is held.
+func (t *term) load(job *wire.Job, tasks []*wire.Task, alike *wire.Task, now time.Time) {
 	j := t.jobs[job.Id]
 	if j == nil {
 		return
 	}
 	old := j.tasks
+	for _, x := range tasks {
+		if x.N < job.Array {
+			x.Inputs = alike.GetInputs()
+		}
+	}
 	t.unlink(j)
-	j.job, j.stale, j.done, j.failed = job, false, 0, 0
+	j.job, j.stale, j.done = job, false, 0
 	if len(old) == 0 {
 		t.remember(j, tasks)
 	}
-	j.tasks, j.pending, j.queue = make([]*taskState, len(tasks)), nil, nil
-	for i, x := range tasks {
+	j.tasks, j.pending, j.queue, j.queued = make([]*taskState, job.Tasks), nil, nil, 0
+	j.alike = alike
+	next := uint32(0)
+	wait := func(upto uint32) {
+		for ; next < upto; next++ {
+			j.pending = append(j.pending, next)
+		}
+	}
+	for _, x := range tasks {
+		i := int(x.N)
+		if i >= len(j.tasks) {
+			continue
+		}
+		wait(x.N)
+		next++
 		s := &taskState{t: shallowTask(x), started: now, bytes: inputsSize(x)}
-		if i < len(old) && old[i].t.Attempt == x.Attempt {
+		if i < len(old) && old[i] != nil && old[i].t.Attempt == x.Attempt {
 			s.started = old[i].started
 		}
 		s.expect = took(x.Placement)
-		if i < len(old) && old[i].t.Attempt == x.Attempt && !old[i].active() && s.active() {
+		if i < len(old) && old[i] != nil && old[i].t.Attempt == x.Attempt && !old[i].active() && s.active() {
 			// Its agent has told of the end since the record was read.
 			s.t.State, s.t.Reason, s.t.Failures = old[i].t.State, old[i].t.Reason, old[i].t.Failures
 		}
 		j.tasks[i] = s
+		second := x.Second
 		switch x := s.t; {
 		case x.State == StatePending:
 			j.pending = append(j.pending, uint32(i))
 		case x.State == StateSucceeded:
 			j.done++
-		case x.State == StateFailed:
-			j.failed++
 		case s.active():
 			t.agent(x.Agent).tasks[s.id()] = s
-			if second := tasks[i].Second; second != nil {
+			if second != nil {
 				s.second = secondOf(second, now)
 				t.agent(s.second.agent).tasks[s.second.id(x)] = s
 			}
 		}
 	}
+	wait(uint32(len(j.tasks)))
 }
 
 // inputsSize is how many bytes a task's inputs have.
@@ -229,6 +262,9 @@ func shallowTask(x *wire.Task) *wire.Task {
 // unlink takes a job's tasks away from the agents. mu is held.
 func (t *term) unlink(j *jobState) {
 	for _, x := range j.tasks {
+		if x == nil {
+			continue
+		}
 		if a := t.agents[x.t.Agent]; a != nil {
 			delete(a.tasks, x.id())
 		}
@@ -257,7 +293,16 @@ func (t *term) settle(j *jobState, x *taskState, attempt uint32, state, reason s
 		}
 	case StateSucceeded:
 		j.done++
-	case StateFailed:
-		j.failed++
 	}
+}
+
+// parts are the inputs of a job's reduce task.
+func (j *jobState) parts() []*wire.TaskInput {
+	var tasks []*wire.Task
+	for _, x := range j.tasks {
+		if x != nil {
+			tasks = append(tasks, x.t)
+		}
+	}
+	return partsOf(tasks)
 }

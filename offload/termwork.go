@@ -140,13 +140,16 @@ func (t *term) isParked(a *agentState) bool {
 	return false
 }
 
-// advance moves jobs on: to their reduce step, or to their end when a task
-// has failed for good. Success is the state machine's own conclusion.
+// advance moves jobs on to their reduce step, and ends those that cannot go on. That
+// tasks have succeeded or failed is for the state machine to conclude from.
 func (t *term) advance(ctx context.Context) error {
+	if err := t.tell(ctx); err != nil {
+		return err
+	}
 	var cmds []*wire.UpdateJob
 	t.mu.Lock()
 	for _, j := range t.jobs {
-		if u := next(j); u != nil {
+		if u := t.next(j); u != nil {
 			cmds = append(cmds, u)
 		} else if j.done == len(j.tasks) && len(j.tasks) > 0 {
 			// All done, and still not ended: something was not as remembered.
@@ -173,8 +176,28 @@ func (t *term) advance(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// tell records the failures that agents could tell the scheduler only.
+func (t *term) tell(ctx context.Context) error {
+	var untold []*wire.Task
+	t.mu.Lock()
+	for _, j := range t.inOrder() {
+		untold = append(untold, j.untold...)
+		j.untold = nil
+	}
+	t.mu.Unlock()
+	var errs []error
+	for _, x := range untold {
+		_, tasks, err := queryJob(ctx, viewMeta{t.view}, &wire.GetJob{Id: x.Job, Tasks: true, First: x.N, Count: 1})
+		if err == nil && len(tasks) == 1 && tasks[0].N == x.N && tasks[0].Attempt == x.Attempt && !Ended(tasks[0].State) {
+			err = t.propose(ctx, &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: x}}})
+		}
+		errs = append(errs, unlessOver(err))
+	}
+	return errors.Join(errs...)
+}
+
 // next is the update that a job needs now, or nil.
-func next(j *jobState) *wire.UpdateJob {
+func (t *term) next(j *jobState) *wire.UpdateJob {
 	if j.stale || j.job.State == StateWaiting {
 		return nil
 	}
@@ -187,28 +210,22 @@ func next(j *jobState) *wire.UpdateJob {
 	if len(j.tasks) == 0 {
 		return &wire.UpdateJob{Id: j.job.Id, State: StateFailed, Reason: "it has no tasks"}
 	}
-	reduce := j.tasks[len(j.tasks)-1].t.Phase == "reduce" // it comes last
-	for _, x := range j.tasks {
-		if j.failed == 0 {
-			break
-		}
-		if x.t.State == StateFailed {
-			what := fmt.Sprintf("task %d", x.t.N)
-			if len(x.t.Inputs) == 1 {
-				what += " (" + x.t.Inputs[0].Path + ")"
-			}
-			return &wire.UpdateJob{Id: j.job.Id, State: StateFailed, Reason: what + ": " + x.t.Reason}
-		}
-	}
-	if j.spec.Reduce == nil || reduce || j.done < len(j.tasks) {
+	if last := j.tasks[len(j.tasks)-1]; last != nil && last.t.Phase == "reduce" || !t.reduces(j) { // it comes last
 		return nil
 	}
 	task := &wire.Task{Phase: "reduce"}
-	for _, x := range j.tasks {
-		task.Inputs = append(task.Inputs, &wire.TaskInput{Path: partName(x.t.N)})
-	}
 	memoiseReduce(j.spec, j.job, task, j.tasks)
-	return &wire.UpdateJob{Id: j.job.Id, Event: fmt.Sprintf("map done: %s; now the reduce step", count(len(j.tasks), "task")), Tasks: []*wire.Task{task}}
+	what := "map done: " + count(int(j.job.TasksDone), "task")
+	if n := j.job.TasksFailed; n > 0 {
+		what += fmt.Sprintf(", %d failed", n)
+	}
+	return &wire.UpdateJob{Id: j.job.Id, Event: what + "; now the reduce step", Tasks: []*wire.Task{task}}
+}
+
+// reduces says whether the reduce step of a job is next: the state machine keeps a job
+// going whose tasks have ended only if it is.
+func (t *term) reduces(j *jobState) bool {
+	return j.spec.Reduce != nil && j.job.TasksDone+j.job.TasksFailed == j.job.Tasks
 }
 
 // assign gives pending tasks to the polls that wait.
@@ -287,7 +304,7 @@ func (t *term) choose(tasks []place.Task, agents []place.Agent, now time.Time) (
 		if c := &plan.Choices[i]; c.Now {
 			j := t.jobs[c.Task.Job]
 			j.served = now
-			starts = append(starts, start{j.tasks[c.Task.N], c.Node, c.Device, runtimeName(alts[c.Task][c.Alt].Runtime), placementOf(c, alts[c.Task]), j.job.Priority})
+			starts = append(starts, start{j.task(c.Task.N), c.Node, c.Device, runtimeName(alts[c.Task][c.Alt].Runtime), placementOf(c, alts[c.Task]), j.job.Priority})
 		}
 	}
 	slices.SortStableFunc(starts, func(a, b start) int { return cmp.Compare(b.priority, a.priority) })

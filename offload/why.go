@@ -37,7 +37,7 @@ func (t *term) missing(j *jobState, r *reach) string {
 	if j.stale || j.spec == nil || len(j.pending) == 0 || j.job.State == StateWaiting {
 		return ""
 	}
-	x := j.tasks[j.pending[0]]
+	x := j.task(j.pending[0])
 	alts := j.alternatives(x.t.Phase)
 	have := r.real
 	if j.spec.Simulated {
@@ -89,7 +89,7 @@ func strictHosts(p *place.Task) (out []string) {
 // why says what keeps a pending task of a job back, besides hosts that are busy;
 // "" if there is nothing. mu is held.
 func (t *term) why(j *jobState, n uint32, agents []place.Agent) string {
-	x := j.tasks[n]
+	x := j.task(n)
 	if j.spec == nil || j.job.Paused {
 		return ""
 	}

@@ -27,7 +27,7 @@ type process struct {
 	log   *slog.Logger
 	stops []stop
 
-	jobsPerUser uint32
+	limits meta.Limits // of users' jobs
 }
 
 type stop struct {
@@ -113,7 +113,7 @@ func (p *process) startMeta(ctx context.Context, m member, listen string) (*meta
 	}
 	cfg := meta.Config{
 		Dir: p.home.path(m.Name), Name: m.Name, Addr: m.Addr, Key: key,
-		Server: server, Mux: mux, Pool: pool, Policy: policy, JobsPerUser: p.jobsPerUser,
+		Server: server, Mux: mux, Pool: pool, Policy: policy, Limits: p.limits,
 		Right: p.home.beginPath(m.Name), LostHint: p.home.lostHint(),
 		Jobs: offload.SchedulerFor[meta.JobView]{Scheduler: offload.NewScheduler(offload.SchedulerConfig{Log: p.log.With("jobs", m.Name)})},
 		Log:  p.log.With("meta", m.Name),

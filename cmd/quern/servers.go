@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"quernfs/internal/transport"
 )
@@ -152,7 +151,7 @@ func (h *home) bundle(path, role, name string) (err error) {
 
 func newMeta() *cobra.Command {
 	var name, listen, debugAddr string
-	var jobs uint32
+	var limits limitFlags
 	cmd := &cobra.Command{
 		Use:   "meta",
 		Short: "Run a metadata server",
@@ -169,8 +168,11 @@ until SIGINT or SIGTERM.`,
 				if listen == "" {
 					listen = m.Addr
 				}
-				p.jobsPerUser = jobs
-				_, err := p.startMeta(ctx, m, listen)
+				var err error
+				if p.limits, err = limits.limits(); err != nil {
+					return err
+				}
+				_, err = p.startMeta(ctx, m, listen)
 				return err
 			})
 		},
@@ -178,13 +180,9 @@ until SIGINT or SIGTERM.`,
 	addDataFlag(cmd)
 	cmd.Flags().StringVar(&name, "name", "meta-1", "which of the metadata servers this is")
 	cmd.Flags().StringVar(&listen, "listen", "", "HOST:PORT to listen at (default: its address in cluster.json)")
-	jobsFlag(cmd.Flags(), &jobs)
+	limits.add(cmd.Flags())
 	debugFlag(cmd.Flags(), &debugAddr)
 	return cmd
-}
-
-func jobsFlag(flags *pflag.FlagSet, jobs *uint32) {
-	flags.Uint32Var(jobs, "jobs-per-user", 0, "how many jobs that have not ended a user other than root may have (0: any number)")
 }
 
 func memberNames(h *home) string {

@@ -25,7 +25,7 @@ type upOptions struct {
 	chunkServers int
 	processes    bool
 	agents       int
-	jobsPerUser  uint32
+	limits       limitFlags
 	anew         bool // the metadata is gone: begin a new filesystem
 	mountFlags   mountFlags
 
@@ -81,7 +81,7 @@ again (see "quern start"). They outlive this command if it is killed by SIGKILL;
 	flags.BoolVar(&o.processes, "processes", false, "run each role as a process of its own")
 	flags.IntVar(&o.agents, "agents", 0, "with --processes: so many agents, each beside a chunk server as if the two were a host of their own; the mount then runs no tasks")
 	flags.BoolVar(&o.anew, "new-filesystem", false, "where the metadata of the filesystem in DIR is gone, begin a new, empty one; what the chunk servers hold is kept in DIR/lost-DATE")
-	jobsFlag(flags, &o.jobsPerUser)
+	o.limits.add(flags)
 	o.mountFlags.add(flags, true)
 	return cmd
 }
@@ -232,7 +232,9 @@ func upEmbedded(ctx context.Context, h *home, o upOptions, out io.Writer, log *s
 	}
 	defer func() { err = errors.Join(err, p.stop(context.WithoutCancel(ctx))) }()
 
-	p.jobsPerUser = o.jobsPerUser
+	if p.limits, err = o.limits.limits(); err != nil {
+		return err
+	}
 	for _, m := range h.Members {
 		if _, err := p.startMeta(ctx, m, m.Addr); err != nil {
 			return err

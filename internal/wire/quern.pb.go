@@ -78,6 +78,103 @@ func (Mode) EnumDescriptor() ([]byte, []int) {
 	return file_quern_proto_rawDescGZIP(), []int{0}
 }
 
+// Visibility says who may read what a job is, does and leaves.
+type Visibility int32
+
+const (
+	Visibility_OWNER     Visibility = 0 // and root
+	Visibility_GROUP     Visibility = 1 // and the owner's group
+	Visibility_EVERYBODY Visibility = 2
+)
+
+// Enum value maps for Visibility.
+var (
+	Visibility_name = map[int32]string{
+		0: "OWNER",
+		1: "GROUP",
+		2: "EVERYBODY",
+	}
+	Visibility_value = map[string]int32{
+		"OWNER":     0,
+		"GROUP":     1,
+		"EVERYBODY": 2,
+	}
+)
+
+func (x Visibility) Enum() *Visibility {
+	p := new(Visibility)
+	*p = x
+	return p
+}
+
+func (x Visibility) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Visibility) Descriptor() protoreflect.EnumDescriptor {
+	return file_quern_proto_enumTypes[1].Descriptor()
+}
+
+func (Visibility) Type() protoreflect.EnumType {
+	return &file_quern_proto_enumTypes[1]
+}
+
+func (x Visibility) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Visibility.Descriptor instead.
+func (Visibility) EnumDescriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{1}
+}
+
+// OnFailure is what becomes of a job one of whose tasks has failed for good.
+type OnFailure int32
+
+const (
+	OnFailure_STOP     OnFailure = 0 // it ends
+	OnFailure_CONTINUE OnFailure = 1 // the others go on
+)
+
+// Enum value maps for OnFailure.
+var (
+	OnFailure_name = map[int32]string{
+		0: "STOP",
+		1: "CONTINUE",
+	}
+	OnFailure_value = map[string]int32{
+		"STOP":     0,
+		"CONTINUE": 1,
+	}
+)
+
+func (x OnFailure) Enum() *OnFailure {
+	p := new(OnFailure)
+	*p = x
+	return p
+}
+
+func (x OnFailure) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnFailure) Descriptor() protoreflect.EnumDescriptor {
+	return file_quern_proto_enumTypes[2].Descriptor()
+}
+
+func (OnFailure) Type() protoreflect.EnumType {
+	return &file_quern_proto_enumTypes[2]
+}
+
+func (x OnFailure) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnFailure.Descriptor instead.
+func (OnFailure) EnumDescriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{2}
+}
+
 // Drop says when a source is removed.
 type Drop int32
 
@@ -121,11 +218,11 @@ func (x Drop) String() string {
 }
 
 func (Drop) Descriptor() protoreflect.EnumDescriptor {
-	return file_quern_proto_enumTypes[1].Descriptor()
+	return file_quern_proto_enumTypes[3].Descriptor()
 }
 
 func (Drop) Type() protoreflect.EnumType {
-	return &file_quern_proto_enumTypes[1]
+	return &file_quern_proto_enumTypes[3]
 }
 
 func (x Drop) Number() protoreflect.EnumNumber {
@@ -134,7 +231,7 @@ func (x Drop) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Drop.Descriptor instead.
 func (Drop) EnumDescriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{1}
+	return file_quern_proto_rawDescGZIP(), []int{3}
 }
 
 // Verdict is what is known of a pattern in results.
@@ -171,11 +268,11 @@ func (x Verdict) String() string {
 }
 
 func (Verdict) Descriptor() protoreflect.EnumDescriptor {
-	return file_quern_proto_enumTypes[2].Descriptor()
+	return file_quern_proto_enumTypes[4].Descriptor()
 }
 
 func (Verdict) Type() protoreflect.EnumType {
-	return &file_quern_proto_enumTypes[2]
+	return &file_quern_proto_enumTypes[4]
 }
 
 func (x Verdict) Number() protoreflect.EnumNumber {
@@ -184,7 +281,7 @@ func (x Verdict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Verdict.Descriptor instead.
 func (Verdict) EnumDescriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{2}
+	return file_quern_proto_rawDescGZIP(), []int{4}
 }
 
 type IfExists int32
@@ -220,11 +317,11 @@ func (x IfExists) String() string {
 }
 
 func (IfExists) Descriptor() protoreflect.EnumDescriptor {
-	return file_quern_proto_enumTypes[3].Descriptor()
+	return file_quern_proto_enumTypes[5].Descriptor()
 }
 
 func (IfExists) Type() protoreflect.EnumType {
-	return &file_quern_proto_enumTypes[3]
+	return &file_quern_proto_enumTypes[5]
 }
 
 func (x IfExists) Number() protoreflect.EnumNumber {
@@ -233,7 +330,7 @@ func (x IfExists) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use IfExists.Descriptor instead.
 func (IfExists) EnumDescriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{3}
+	return file_quern_proto_rawDescGZIP(), []int{5}
 }
 
 // Policy says how the data of a file is stored. The zero Policy means "the
@@ -1447,6 +1544,8 @@ type Command struct {
 	//	*Command_RemoveJob
 	//	*Command_PutRefusal
 	//	*Command_ClearRefusal
+	//	*Command_StageTasks
+	//	*Command_DropStaged
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1783,6 +1882,24 @@ func (x *Command) GetClearRefusal() *ClearRefusal {
 	return nil
 }
 
+func (x *Command) GetStageTasks() *StageTasks {
+	if x != nil {
+		if x, ok := x.Op.(*Command_StageTasks); ok {
+			return x.StageTasks
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropStaged() *DropStaged {
+	if x != nil {
+		if x, ok := x.Op.(*Command_DropStaged); ok {
+			return x.DropStaged
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -1899,6 +2016,14 @@ type Command_ClearRefusal struct {
 	ClearRefusal *ClearRefusal `protobuf:"bytes,96,opt,name=clear_refusal,json=clearRefusal,oneof"`
 }
 
+type Command_StageTasks struct {
+	StageTasks *StageTasks `protobuf:"bytes,150,opt,name=stage_tasks,json=stageTasks,oneof"`
+}
+
+type Command_DropStaged struct {
+	DropStaged *DropStaged `protobuf:"bytes,151,opt,name=drop_staged,json=dropStaged,oneof"`
+}
+
 func (*Command_Create) isCommand_Op() {}
 
 func (*Command_Unlink) isCommand_Op() {}
@@ -1954,6 +2079,10 @@ func (*Command_RemoveJob) isCommand_Op() {}
 func (*Command_PutRefusal) isCommand_Op() {}
 
 func (*Command_ClearRefusal) isCommand_Op() {}
+
+func (*Command_StageTasks) isCommand_Op() {}
+
+func (*Command_DropStaged) isCommand_Op() {}
 
 // Result is the reply to a Command. code 0 is success; else nothing changed.
 type Result struct {
@@ -8029,20 +8158,36 @@ type Job struct {
 	Events          []*JobEvent            `protobuf:"bytes,15,rep,name=events" json:"events,omitempty"`
 	Kernel          string                 `protobuf:"bytes,16,opt,name=kernel" json:"kernel,omitempty"`
 	NextTask        uint64                 `protobuf:"varint,17,opt,name=next_task,json=nextTask" json:"next_task,omitempty"`
-	Kernels         []*KernelRef           `protobuf:"bytes,18,rep,name=kernels" json:"kernels,omitempty"`                                           // what the map tasks run, then what the reduce task runs
-	Binds           []*TaskInput           `protobuf:"bytes,50,rep,name=binds" json:"binds,omitempty"`                                               // what programs may read beside their inputs, pinned
-	After           []*After               `protobuf:"bytes,70,rep,name=after" json:"after,omitempty"`                                               // jobs that have to end before; until then it is waiting
-	Priority        int32                  `protobuf:"zigzag32,71,opt,name=priority" json:"priority,omitempty"`                                      // higher ones first
-	DeadlineNs      int64                  `protobuf:"fixed64,72,opt,name=deadline_ns,json=deadlineNs" json:"deadline_ns,omitempty"`                 // then it expires; 0: never
-	DeadlineAfterNs int64                  `protobuf:"varint,73,opt,name=deadline_after_ns,json=deadlineAfterNs" json:"deadline_after_ns,omitempty"` // the same as a time from submission
-	TtlNs           int64                  `protobuf:"varint,74,opt,name=ttl_ns,json=ttlNs" json:"ttl_ns,omitempty"`                                 // how long it is kept after it has ended; 0: for ever
-	Paused          bool                   `protobuf:"varint,75,opt,name=paused" json:"paused,omitempty"`                                            // no further task starts
-	OutParent       uint64                 `protobuf:"varint,76,opt,name=out_parent,json=outParent" json:"out_parent,omitempty"`                     // the directory that results go to; 0: out_dir
-	IfExists        IfExists               `protobuf:"varint,77,opt,name=if_exists,json=ifExists,enum=quern.IfExists" json:"if_exists,omitempty"`    // what to do where a result's name is taken
-	Rule            string                 `protobuf:"bytes,95,opt,name=rule" json:"rule,omitempty"`                                                 // the standing rule that submitted it; "": none
-	Source          *Source                `protobuf:"bytes,96,opt,name=source" json:"source,omitempty"`                                             // the file that a rule submitted it for
-	Notify          *Entry                 `protobuf:"bytes,97,opt,name=notify" json:"notify,omitempty"`                                             // the file that is told of its end
-	Combine         *KernelRef             `protobuf:"bytes,98,opt,name=combine" json:"combine,omitempty"`                                           // what runs over the output of each map task
+	Kernels         []*KernelRef           `protobuf:"bytes,18,rep,name=kernels" json:"kernels,omitempty"`                                             // what the map tasks run, then what the reduce task runs
+	Binds           []*TaskInput           `protobuf:"bytes,50,rep,name=binds" json:"binds,omitempty"`                                                 // what programs may read beside their inputs, pinned
+	After           []*After               `protobuf:"bytes,70,rep,name=after" json:"after,omitempty"`                                                 // jobs that have to end before; until then it is waiting
+	Priority        int32                  `protobuf:"zigzag32,71,opt,name=priority" json:"priority,omitempty"`                                        // higher ones first
+	DeadlineNs      int64                  `protobuf:"fixed64,72,opt,name=deadline_ns,json=deadlineNs" json:"deadline_ns,omitempty"`                   // then it expires; 0: never
+	DeadlineAfterNs int64                  `protobuf:"varint,73,opt,name=deadline_after_ns,json=deadlineAfterNs" json:"deadline_after_ns,omitempty"`   // the same as a time from submission
+	TtlNs           int64                  `protobuf:"varint,74,opt,name=ttl_ns,json=ttlNs" json:"ttl_ns,omitempty"`                                   // how long it is kept after it has ended; 0: for ever
+	Paused          bool                   `protobuf:"varint,75,opt,name=paused" json:"paused,omitempty"`                                              // no further task starts
+	OutParent       uint64                 `protobuf:"varint,76,opt,name=out_parent,json=outParent" json:"out_parent,omitempty"`                       // the directory that results go to; 0: out_dir
+	IfExists        IfExists               `protobuf:"varint,77,opt,name=if_exists,json=ifExists,enum=quern.IfExists" json:"if_exists,omitempty"`      // what to do where a result's name is taken
+	Rule            string                 `protobuf:"bytes,95,opt,name=rule" json:"rule,omitempty"`                                                   // the standing rule that submitted it; "": none
+	Source          *Source                `protobuf:"bytes,96,opt,name=source" json:"source,omitempty"`                                               // the file that a rule submitted it for
+	Notify          *Entry                 `protobuf:"bytes,97,opt,name=notify" json:"notify,omitempty"`                                               // the file that is told of its end
+	Combine         *KernelRef             `protobuf:"bytes,98,opt,name=combine" json:"combine,omitempty"`                                             // what runs over the output of each map task
+	Array           uint32                 `protobuf:"varint,150,opt,name=array" json:"array,omitempty"`                                               // its first tasks, so many, are alike: as SubmitJob.template says, until they have a record
+	Round           uint32                 `protobuf:"varint,151,opt,name=round" json:"round,omitempty"`                                               // how often it was tried again
+	TasksOff        uint32                 `protobuf:"varint,152,opt,name=tasks_off,json=tasksOff" json:"tasks_off,omitempty"`                         // tasks that have ended without success or failure
+	Size            uint64                 `protobuf:"varint,153,opt,name=size" json:"size,omitempty"`                                                 // bytes of the job file and of the tasks, as submitted
+	Removing        bool                   `protobuf:"varint,154,opt,name=removing" json:"removing,omitempty"`                                         // RemoveJob has begun: tasks are not counted any more
+	Failure         string                 `protobuf:"bytes,155,opt,name=failure" json:"failure,omitempty"`                                            // task and reason of a failure, while there are failed ones
+	OnFailure       OnFailure              `protobuf:"varint,156,opt,name=on_failure,json=onFailure,enum=quern.OnFailure" json:"on_failure,omitempty"` // of a task
+	MaxFailed       uint32                 `protobuf:"varint,157,opt,name=max_failed,json=maxFailed" json:"max_failed,omitempty"`                      // with CONTINUE: with more it ends; 0: any number
+	ReduceRest      bool                   `protobuf:"varint,158,opt,name=reduce_rest,json=reduceRest" json:"reduce_rest,omitempty"`                   // with CONTINUE: the reduce step runs over what the others left
+	ReduceAttempt   uint32                 `protobuf:"varint,159,opt,name=reduce_attempt,json=reduceAttempt" json:"reduce_attempt,omitempty"`          // the last attempt of a reduce task that was taken back
+	LeftBytes       uint64                 `protobuf:"varint,160,opt,name=left_bytes,json=leftBytes" json:"left_bytes,omitempty"`                      // that the tasks of its last step have left
+	LeftUnread      bool                   `protobuf:"varint,161,opt,name=left_unread,json=leftUnread" json:"left_unread,omitempty"`                   // of one of these nobody knows whether a line fits the pattern of source
+	LeftPresent     bool                   `protobuf:"varint,162,opt,name=left_present,json=leftPresent" json:"left_present,omitempty"`                // in one of these a line does
+	Partial         bool                   `protobuf:"varint,163,opt,name=partial" json:"partial,omitempty"`                                           // it waits, and not all of its tasks are there
+	Visibility      Visibility             `protobuf:"varint,164,opt,name=visibility,enum=quern.Visibility" json:"visibility,omitempty"`               // of its files, and its results in out_dir
+	Mode            uint32                 `protobuf:"varint,165,opt,name=mode" json:"mode,omitempty"`                                                 // permissions of the files that it leaves; 0: 0644
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -8292,6 +8437,118 @@ func (x *Job) GetCombine() *KernelRef {
 		return x.Combine
 	}
 	return nil
+}
+
+func (x *Job) GetArray() uint32 {
+	if x != nil {
+		return x.Array
+	}
+	return 0
+}
+
+func (x *Job) GetRound() uint32 {
+	if x != nil {
+		return x.Round
+	}
+	return 0
+}
+
+func (x *Job) GetTasksOff() uint32 {
+	if x != nil {
+		return x.TasksOff
+	}
+	return 0
+}
+
+func (x *Job) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Job) GetRemoving() bool {
+	if x != nil {
+		return x.Removing
+	}
+	return false
+}
+
+func (x *Job) GetFailure() string {
+	if x != nil {
+		return x.Failure
+	}
+	return ""
+}
+
+func (x *Job) GetOnFailure() OnFailure {
+	if x != nil {
+		return x.OnFailure
+	}
+	return OnFailure_STOP
+}
+
+func (x *Job) GetMaxFailed() uint32 {
+	if x != nil {
+		return x.MaxFailed
+	}
+	return 0
+}
+
+func (x *Job) GetReduceRest() bool {
+	if x != nil {
+		return x.ReduceRest
+	}
+	return false
+}
+
+func (x *Job) GetReduceAttempt() uint32 {
+	if x != nil {
+		return x.ReduceAttempt
+	}
+	return 0
+}
+
+func (x *Job) GetLeftBytes() uint64 {
+	if x != nil {
+		return x.LeftBytes
+	}
+	return 0
+}
+
+func (x *Job) GetLeftUnread() bool {
+	if x != nil {
+		return x.LeftUnread
+	}
+	return false
+}
+
+func (x *Job) GetLeftPresent() bool {
+	if x != nil {
+		return x.LeftPresent
+	}
+	return false
+}
+
+func (x *Job) GetPartial() bool {
+	if x != nil {
+		return x.Partial
+	}
+	return false
+}
+
+func (x *Job) GetVisibility() Visibility {
+	if x != nil {
+		return x.Visibility
+	}
+	return Visibility_OWNER
+}
+
+func (x *Job) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
 }
 
 // Source is the file that a rule's job is about, and what becomes of it in the
@@ -8808,6 +9065,7 @@ type Task struct {
 	StderrLog     uint64                 `protobuf:"varint,161,opt,name=stderr_log,json=stderrLog" json:"stderr_log,omitempty"`
 	StdoutBytes   int64                  `protobuf:"varint,162,opt,name=stdout_bytes,json=stdoutBytes" json:"stdout_bytes,omitempty"` // that it printed
 	StderrBytes   int64                  `protobuf:"varint,163,opt,name=stderr_bytes,json=stderrBytes" json:"stderr_bytes,omitempty"`
+	Round         uint32                 `protobuf:"varint,150,opt,name=round" json:"round,omitempty"` // of its job, when the record was written
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9104,6 +9362,13 @@ func (x *Task) GetStdoutBytes() int64 {
 func (x *Task) GetStderrBytes() int64 {
 	if x != nil {
 		return x.StderrBytes
+	}
+	return 0
+}
+
+func (x *Task) GetRound() uint32 {
+	if x != nil {
+		return x.Round
 	}
 	return 0
 }
@@ -9639,8 +9904,12 @@ type SubmitJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Job           *Job                   `protobuf:"bytes,1,opt,name=job" json:"job,omitempty"` // id, state and times are set by the state machine
 	Tasks         []*Task                `protobuf:"bytes,2,rep,name=tasks" json:"tasks,omitempty"`
-	MaxOpen       uint32                 `protobuf:"varint,70,opt,name=max_open,json=maxOpen" json:"max_open,omitempty"` // by the leader: how many jobs that have not ended a user may have; 0: any number
-	About         []uint64               `protobuf:"varint,95,rep,packed,name=about" json:"about,omitempty"`             // inodes of which no refusal is remembered any more
+	MaxOpen       uint32                 `protobuf:"varint,70,opt,name=max_open,json=maxOpen" json:"max_open,omitempty"`     // by the leader: how many jobs that have not ended a user may have; 0: any number
+	About         []uint64               `protobuf:"varint,95,rep,packed,name=about" json:"about,omitempty"`                 // inodes of which no refusal is remembered any more
+	Template      *Task                  `protobuf:"bytes,150,opt,name=template" json:"template,omitempty"`                  // of the tasks 0 to job.array - 1
+	Staged        uint64                 `protobuf:"varint,151,opt,name=staged" json:"staged,omitempty"`                     // the job gets this number, and the tasks that were staged under it
+	MaxTasks      uint64                 `protobuf:"varint,152,opt,name=max_tasks,json=maxTasks" json:"max_tasks,omitempty"` // by the leader: of a user's jobs that have not ended; 0: any number
+	MaxBytes      uint64                 `protobuf:"varint,153,opt,name=max_bytes,json=maxBytes" json:"max_bytes,omitempty"` // by the leader: of their job files and tasks; 0: any number
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -9703,6 +9972,289 @@ func (x *SubmitJob) GetAbout() []uint64 {
 	return nil
 }
 
+func (x *SubmitJob) GetTemplate() *Task {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
+func (x *SubmitJob) GetStaged() uint64 {
+	if x != nil {
+		return x.Staged
+	}
+	return 0
+}
+
+func (x *SubmitJob) GetMaxTasks() uint64 {
+	if x != nil {
+		return x.MaxTasks
+	}
+	return 0
+}
+
+func (x *SubmitJob) GetMaxBytes() uint64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+// StageTasks puts aside tasks of a job that is to be submitted, a piece at a time:
+// they belong to the session, and are removed with it. The result's value is the
+// number to go on with.
+type StageTasks struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id" json:"id,omitempty"`       // 0: the first piece
+	First         uint32                 `protobuf:"varint,2,opt,name=first" json:"first,omitempty"` // number of the first task: how many there are so far
+	Tasks         []*Task                `protobuf:"bytes,3,rep,name=tasks" json:"tasks,omitempty"`
+	MaxTasks      uint64                 `protobuf:"varint,4,opt,name=max_tasks,json=maxTasks" json:"max_tasks,omitempty"` // by the leader
+	MaxBytes      uint64                 `protobuf:"varint,5,opt,name=max_bytes,json=maxBytes" json:"max_bytes,omitempty"` // by the leader
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StageTasks) Reset() {
+	*x = StageTasks{}
+	mi := &file_quern_proto_msgTypes[112]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StageTasks) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StageTasks) ProtoMessage() {}
+
+func (x *StageTasks) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[112]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StageTasks.ProtoReflect.Descriptor instead.
+func (*StageTasks) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{112}
+}
+
+func (x *StageTasks) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *StageTasks) GetFirst() uint32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *StageTasks) GetTasks() []*Task {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+func (x *StageTasks) GetMaxTasks() uint64 {
+	if x != nil {
+		return x.MaxTasks
+	}
+	return 0
+}
+
+func (x *StageTasks) GetMaxBytes() uint64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+// DropStaged gives them up.
+type DropStaged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropStaged) Reset() {
+	*x = DropStaged{}
+	mi := &file_quern_proto_msgTypes[113]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropStaged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropStaged) ProtoMessage() {}
+
+func (x *DropStaged) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[113]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropStaged.ProtoReflect.Descriptor instead.
+func (*DropStaged) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{113}
+}
+
+func (x *DropStaged) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+// Staged is the value of j/staged/id.
+type Staged struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           uint32                 `protobuf:"varint,1,opt,name=uid" json:"uid,omitempty"`
+	Session       uint64                 `protobuf:"varint,2,opt,name=session" json:"session,omitempty"`
+	Tasks         uint32                 `protobuf:"varint,3,opt,name=tasks" json:"tasks,omitempty"`
+	Size          uint64                 `protobuf:"varint,4,opt,name=size" json:"size,omitempty"` // bytes of them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Staged) Reset() {
+	*x = Staged{}
+	mi := &file_quern_proto_msgTypes[114]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Staged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Staged) ProtoMessage() {}
+
+func (x *Staged) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[114]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Staged.ProtoReflect.Descriptor instead.
+func (*Staged) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{114}
+}
+
+func (x *Staged) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Staged) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+func (x *Staged) GetTasks() uint32 {
+	if x != nil {
+		return x.Tasks
+	}
+	return 0
+}
+
+func (x *Staged) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+// UserJobs is the value of j/load/uid: what the jobs of a user that have not ended
+// amount to.
+type UserJobs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Jobs          uint64                 `protobuf:"varint,1,opt,name=jobs" json:"jobs,omitempty"`
+	Tasks         uint64                 `protobuf:"varint,2,opt,name=tasks" json:"tasks,omitempty"`
+	Size          uint64                 `protobuf:"varint,3,opt,name=size" json:"size,omitempty"` // bytes of job files and tasks
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserJobs) Reset() {
+	*x = UserJobs{}
+	mi := &file_quern_proto_msgTypes[115]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserJobs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserJobs) ProtoMessage() {}
+
+func (x *UserJobs) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[115]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserJobs.ProtoReflect.Descriptor instead.
+func (*UserJobs) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{115}
+}
+
+func (x *UserJobs) GetJobs() uint64 {
+	if x != nil {
+		return x.Jobs
+	}
+	return 0
+}
+
+func (x *UserJobs) GetTasks() uint64 {
+	if x != nil {
+		return x.Tasks
+	}
+	return 0
+}
+
+func (x *UserJobs) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 // PutRefusal remembers why a job file, a rule or an attribute was refused. A
 // newer one of the name takes its place; the oldest of many are forgotten.
 type PutRefusal struct {
@@ -9716,7 +10268,7 @@ type PutRefusal struct {
 
 func (x *PutRefusal) Reset() {
 	*x = PutRefusal{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9728,7 +10280,7 @@ func (x *PutRefusal) String() string {
 func (*PutRefusal) ProtoMessage() {}
 
 func (x *PutRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9741,7 +10293,7 @@ func (x *PutRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRefusal.ProtoReflect.Descriptor instead.
 func (*PutRefusal) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *PutRefusal) GetName() string {
@@ -9776,7 +10328,7 @@ type ClearRefusal struct {
 
 func (x *ClearRefusal) Reset() {
 	*x = ClearRefusal{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9788,7 +10340,7 @@ func (x *ClearRefusal) String() string {
 func (*ClearRefusal) ProtoMessage() {}
 
 func (x *ClearRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9801,7 +10353,7 @@ func (x *ClearRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRefusal.ProtoReflect.Descriptor instead.
 func (*ClearRefusal) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *ClearRefusal) GetName() string {
@@ -9834,7 +10386,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9846,7 +10398,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9859,7 +10411,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *Refusal) GetNumber() uint64 {
@@ -9923,7 +10475,7 @@ type ListRefusals struct {
 
 func (x *ListRefusals) Reset() {
 	*x = ListRefusals{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9935,7 +10487,7 @@ func (x *ListRefusals) String() string {
 func (*ListRefusals) ProtoMessage() {}
 
 func (x *ListRefusals) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9948,7 +10500,7 @@ func (x *ListRefusals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusals.ProtoReflect.Descriptor instead.
 func (*ListRefusals) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *ListRefusals) GetName() string {
@@ -9981,7 +10533,7 @@ type RefusalsAnswer struct {
 
 func (x *RefusalsAnswer) Reset() {
 	*x = RefusalsAnswer{}
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9993,7 +10545,7 @@ func (x *RefusalsAnswer) String() string {
 func (*RefusalsAnswer) ProtoMessage() {}
 
 func (x *RefusalsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10006,7 +10558,7 @@ func (x *RefusalsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusalsAnswer.ProtoReflect.Descriptor instead.
 func (*RefusalsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{116}
+	return file_quern_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *RefusalsAnswer) GetRefusals() []*Refusal {
@@ -10027,7 +10579,7 @@ type GetMemo struct {
 
 func (x *GetMemo) Reset() {
 	*x = GetMemo{}
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10039,7 +10591,7 @@ func (x *GetMemo) String() string {
 func (*GetMemo) ProtoMessage() {}
 
 func (x *GetMemo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10052,7 +10604,7 @@ func (x *GetMemo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemo.ProtoReflect.Descriptor instead.
 func (*GetMemo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{117}
+	return file_quern_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *GetMemo) GetKey() []byte {
@@ -10076,7 +10628,7 @@ type Memo struct {
 
 func (x *Memo) Reset() {
 	*x = Memo{}
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10088,7 +10640,7 @@ func (x *Memo) String() string {
 func (*Memo) ProtoMessage() {}
 
 func (x *Memo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10101,7 +10653,7 @@ func (x *Memo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memo.ProtoReflect.Descriptor instead.
 func (*Memo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{118}
+	return file_quern_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *Memo) GetIno() uint64 {
@@ -10151,7 +10703,7 @@ type RemoveJob struct {
 
 func (x *RemoveJob) Reset() {
 	*x = RemoveJob{}
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10163,7 +10715,7 @@ func (x *RemoveJob) String() string {
 func (*RemoveJob) ProtoMessage() {}
 
 func (x *RemoveJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10176,7 +10728,7 @@ func (x *RemoveJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveJob.ProtoReflect.Descriptor instead.
 func (*RemoveJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{119}
+	return file_quern_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *RemoveJob) GetId() uint64 {
@@ -10205,7 +10757,7 @@ type UpdateTask struct {
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10217,7 +10769,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10230,7 +10782,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{120}
+	return file_quern_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -10308,7 +10860,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10320,7 +10872,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10333,7 +10885,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{121}
+	return file_quern_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *OutputFile) GetName() string {
@@ -10363,13 +10915,19 @@ type UpdateJob struct {
 	Priority      int32                  `protobuf:"zigzag32,71,opt,name=priority" json:"priority,omitempty"`
 	Pause         bool                   `protobuf:"varint,72,opt,name=pause" json:"pause,omitempty"`
 	Resume        bool                   `protobuf:"varint,73,opt,name=resume" json:"resume,omitempty"`
+	Array         uint32                 `protobuf:"varint,150,opt,name=array" json:"array,omitempty"` // of a job that has waited: as SubmitJob.job.array
+	Template      *Task                  `protobuf:"bytes,151,opt,name=template" json:"template,omitempty"`
+	DropTasks     bool                   `protobuf:"varint,152,opt,name=drop_tasks,json=dropTasks" json:"drop_tasks,omitempty"` // of a job that waits: removes tasks; the result's value is 1 while there are more
+	MaxTasks      uint64                 `protobuf:"varint,153,opt,name=max_tasks,json=maxTasks" json:"max_tasks,omitempty"`    // by the leader, as in SubmitJob
+	MaxBytes      uint64                 `protobuf:"varint,154,opt,name=max_bytes,json=maxBytes" json:"max_bytes,omitempty"`
+	MaxFailed     uint32                 `protobuf:"varint,155,opt,name=max_failed,json=maxFailed" json:"max_failed,omitempty"` // with tasks
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10381,7 +10939,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10394,7 +10952,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{122}
+	return file_quern_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -10467,6 +11025,48 @@ func (x *UpdateJob) GetResume() bool {
 	return false
 }
 
+func (x *UpdateJob) GetArray() uint32 {
+	if x != nil {
+		return x.Array
+	}
+	return 0
+}
+
+func (x *UpdateJob) GetTemplate() *Task {
+	if x != nil {
+		return x.Template
+	}
+	return nil
+}
+
+func (x *UpdateJob) GetDropTasks() bool {
+	if x != nil {
+		return x.DropTasks
+	}
+	return false
+}
+
+func (x *UpdateJob) GetMaxTasks() uint64 {
+	if x != nil {
+		return x.MaxTasks
+	}
+	return 0
+}
+
+func (x *UpdateJob) GetMaxBytes() uint64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+func (x *UpdateJob) GetMaxFailed() uint32 {
+	if x != nil {
+		return x.MaxFailed
+	}
+	return 0
+}
+
 type ListJobs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	After         uint64                 `protobuf:"varint,1,opt,name=after" json:"after,omitempty"`
@@ -10480,7 +11080,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10492,7 +11092,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10505,7 +11105,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{123}
+	return file_quern_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -10547,15 +11147,17 @@ type GetJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id" json:"id,omitempty"`
 	Tasks         bool                   `protobuf:"varint,2,opt,name=tasks" json:"tasks,omitempty"`
-	First         uint32                 `protobuf:"varint,91,opt,name=first" json:"first,omitempty"` // the least number of a task
-	Count         uint32                 `protobuf:"varint,92,opt,name=count" json:"count,omitempty"` // at most so many tasks; 0: all
+	First         uint32                 `protobuf:"varint,91,opt,name=first" json:"first,omitempty"`        // the least number of a task
+	Count         uint32                 `protobuf:"varint,92,opt,name=count" json:"count,omitempty"`        // at most so many tasks; 0: all
+	States        []string               `protobuf:"bytes,150,rep,name=states" json:"states,omitempty"`      // only tasks in one of these; none: in any
+	Recorded      bool                   `protobuf:"varint,151,opt,name=recorded" json:"recorded,omitempty"` // only those that have a record, and the template of the others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10567,7 +11169,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10580,7 +11182,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{124}
+	return file_quern_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -10611,6 +11213,20 @@ func (x *GetJob) GetCount() uint32 {
 	return 0
 }
 
+func (x *GetJob) GetStates() []string {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *GetJob) GetRecorded() bool {
+	if x != nil {
+		return x.Recorded
+	}
+	return false
+}
+
 // ExplainJob asks the leader's scheduler for the tasks of a job that wait and
 // that it has looked at, with their placement. The answer is a JobsAnswer.
 type ExplainJob struct {
@@ -10623,7 +11239,7 @@ type ExplainJob struct {
 
 func (x *ExplainJob) Reset() {
 	*x = ExplainJob{}
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10635,7 +11251,7 @@ func (x *ExplainJob) String() string {
 func (*ExplainJob) ProtoMessage() {}
 
 func (x *ExplainJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10648,7 +11264,7 @@ func (x *ExplainJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainJob.ProtoReflect.Descriptor instead.
 func (*ExplainJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{125}
+	return file_quern_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *ExplainJob) GetId() uint64 {
@@ -10677,7 +11293,7 @@ type Sketch struct {
 
 func (x *Sketch) Reset() {
 	*x = Sketch{}
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10689,7 +11305,7 @@ func (x *Sketch) String() string {
 func (*Sketch) ProtoMessage() {}
 
 func (x *Sketch) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10702,7 +11318,7 @@ func (x *Sketch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sketch.ProtoReflect.Descriptor instead.
 func (*Sketch) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{126}
+	return file_quern_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *Sketch) GetBytes() uint64 {
@@ -10730,13 +11346,14 @@ type JobsAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Jobs          []*Job                 `protobuf:"bytes,1,rep,name=jobs" json:"jobs,omitempty"`
 	Tasks         []*Task                `protobuf:"bytes,2,rep,name=tasks" json:"tasks,omitempty"`
+	Template      *Task                  `protobuf:"bytes,150,opt,name=template" json:"template,omitempty"` // of the job's array
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10748,7 +11365,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10761,7 +11378,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{127}
+	return file_quern_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -10774,6 +11391,13 @@ func (x *JobsAnswer) GetJobs() []*Job {
 func (x *JobsAnswer) GetTasks() []*Task {
 	if x != nil {
 		return x.Tasks
+	}
+	return nil
+}
+
+func (x *JobsAnswer) GetTemplate() *Task {
+	if x != nil {
+		return x.Template
 	}
 	return nil
 }
@@ -10796,7 +11420,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[128]
+	mi := &file_quern_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10808,7 +11432,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[128]
+	mi := &file_quern_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10821,7 +11445,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{128}
+	return file_quern_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -10903,7 +11527,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_quern_proto_msgTypes[129]
+	mi := &file_quern_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10915,7 +11539,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[129]
+	mi := &file_quern_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10928,7 +11552,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{129}
+	return file_quern_proto_rawDescGZIP(), []int{133}
 }
 
 func (x *Device) GetName() string {
@@ -11051,7 +11675,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[130]
+	mi := &file_quern_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11063,7 +11687,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[130]
+	mi := &file_quern_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11076,7 +11700,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{130}
+	return file_quern_proto_rawDescGZIP(), []int{134}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -11182,7 +11806,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_quern_proto_msgTypes[131]
+	mi := &file_quern_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11194,7 +11818,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[131]
+	mi := &file_quern_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11207,7 +11831,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{131}
+	return file_quern_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *Transfer) GetServer() uint32 {
@@ -11242,7 +11866,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[132]
+	mi := &file_quern_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11254,7 +11878,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[132]
+	mi := &file_quern_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11267,7 +11891,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{132}
+	return file_quern_proto_rawDescGZIP(), []int{136}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -11301,7 +11925,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[133]
+	mi := &file_quern_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11313,7 +11937,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[133]
+	mi := &file_quern_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11326,7 +11950,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{133}
+	return file_quern_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -11353,7 +11977,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[134]
+	mi := &file_quern_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11365,7 +11989,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[134]
+	mi := &file_quern_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11378,7 +12002,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{134}
+	return file_quern_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -11413,7 +12037,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[135]
+	mi := &file_quern_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11425,7 +12049,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[135]
+	mi := &file_quern_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11438,7 +12062,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{135}
+	return file_quern_proto_rawDescGZIP(), []int{139}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -11502,7 +12126,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_quern_proto_msgTypes[136]
+	mi := &file_quern_proto_msgTypes[140]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11514,7 +12138,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[136]
+	mi := &file_quern_proto_msgTypes[140]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11527,7 +12151,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{136}
+	return file_quern_proto_rawDescGZIP(), []int{140}
 }
 
 func (x *JoinReply) GetVoter() bool {
@@ -11575,7 +12199,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[137]
+	mi := &file_quern_proto_msgTypes[141]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11587,7 +12211,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[137]
+	mi := &file_quern_proto_msgTypes[141]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11600,7 +12224,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{137}
+	return file_quern_proto_rawDescGZIP(), []int{141}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -11659,7 +12283,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[138]
+	mi := &file_quern_proto_msgTypes[142]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11671,7 +12295,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[138]
+	mi := &file_quern_proto_msgTypes[142]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11684,7 +12308,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{138}
+	return file_quern_proto_rawDescGZIP(), []int{142}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -11832,7 +12456,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04Cred\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x02 \x01(\rR\x03gid\x12\x16\n" +
-	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xbb\f\n" +
+	"\x06groups\x18\x03 \x03(\rR\x06groups\"\xa9\r\n" +
 	"\aCommand\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x10\n" +
@@ -11876,7 +12500,11 @@ const file_quern_proto_rawDesc = "" +
 	"remove_job\x18F \x01(\v2\x10.quern.RemoveJobH\x00R\tremoveJob\x124\n" +
 	"\vput_refusal\x18_ \x01(\v2\x11.quern.PutRefusalH\x00R\n" +
 	"putRefusal\x12:\n" +
-	"\rclear_refusal\x18` \x01(\v2\x13.quern.ClearRefusalH\x00R\fclearRefusalB\x04\n" +
+	"\rclear_refusal\x18` \x01(\v2\x13.quern.ClearRefusalH\x00R\fclearRefusal\x125\n" +
+	"\vstage_tasks\x18\x96\x01 \x01(\v2\x11.quern.StageTasksH\x00R\n" +
+	"stageTasks\x125\n" +
+	"\vdrop_staged\x18\x97\x01 \x01(\v2\x11.quern.DropStagedH\x00R\n" +
+	"dropStagedB\x04\n" +
 	"\x02op\"\x8e\x03\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
@@ -12335,7 +12963,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\rR\x06server\x12\x18\n" +
 	"\acorrupt\x18\x04 \x01(\bR\acorrupt\"\a\n" +
-	"\x05Empty\"\xba\a\n" +
+	"\x05Empty\"\xb9\v\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -12372,7 +13000,30 @@ const file_quern_proto_rawDesc = "" +
 	"\x04rule\x18_ \x01(\tR\x04rule\x12%\n" +
 	"\x06source\x18` \x01(\v2\r.quern.SourceR\x06source\x12$\n" +
 	"\x06notify\x18a \x01(\v2\f.quern.EntryR\x06notify\x12*\n" +
-	"\acombine\x18b \x01(\v2\x10.quern.KernelRefR\acombine\"\xcb\x01\n" +
+	"\acombine\x18b \x01(\v2\x10.quern.KernelRefR\acombine\x12\x15\n" +
+	"\x05array\x18\x96\x01 \x01(\rR\x05array\x12\x15\n" +
+	"\x05round\x18\x97\x01 \x01(\rR\x05round\x12\x1c\n" +
+	"\ttasks_off\x18\x98\x01 \x01(\rR\btasksOff\x12\x13\n" +
+	"\x04size\x18\x99\x01 \x01(\x04R\x04size\x12\x1b\n" +
+	"\bremoving\x18\x9a\x01 \x01(\bR\bremoving\x12\x19\n" +
+	"\afailure\x18\x9b\x01 \x01(\tR\afailure\x120\n" +
+	"\n" +
+	"on_failure\x18\x9c\x01 \x01(\x0e2\x10.quern.OnFailureR\tonFailure\x12\x1e\n" +
+	"\n" +
+	"max_failed\x18\x9d\x01 \x01(\rR\tmaxFailed\x12 \n" +
+	"\vreduce_rest\x18\x9e\x01 \x01(\bR\n" +
+	"reduceRest\x12&\n" +
+	"\x0ereduce_attempt\x18\x9f\x01 \x01(\rR\rreduceAttempt\x12\x1e\n" +
+	"\n" +
+	"left_bytes\x18\xa0\x01 \x01(\x04R\tleftBytes\x12 \n" +
+	"\vleft_unread\x18\xa1\x01 \x01(\bR\n" +
+	"leftUnread\x12\"\n" +
+	"\fleft_present\x18\xa2\x01 \x01(\bR\vleftPresent\x12\x19\n" +
+	"\apartial\x18\xa3\x01 \x01(\bR\apartial\x122\n" +
+	"\n" +
+	"visibility\x18\xa4\x01 \x01(\x0e2\x11.quern.VisibilityR\n" +
+	"visibility\x12\x13\n" +
+	"\x04mode\x18\xa5\x01 \x01(\rR\x04mode\"\xcb\x01\n" +
 	"\x06Source\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -12410,7 +13061,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\rR\x04mode\"7\n" +
 	"\bJobEvent\x12\x17\n" +
 	"\atime_ns\x18\x01 \x01(\x10R\x06timeNs\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"\xd4\b\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\xeb\b\n" +
 	"\x04Task\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x02 \x01(\rR\x01n\x12(\n" +
@@ -12457,7 +13108,8 @@ const file_quern_proto_rawDesc = "" +
 	"\n" +
 	"stderr_log\x18\xa1\x01 \x01(\x04R\tstderrLog\x12\"\n" +
 	"\fstdout_bytes\x18\xa2\x01 \x01(\x03R\vstdoutBytes\x12\"\n" +
-	"\fstderr_bytes\x18\xa3\x01 \x01(\x03R\vstderrBytes\"\xd4\x01\n" +
+	"\fstderr_bytes\x18\xa3\x01 \x01(\x03R\vstderrBytes\x12\x15\n" +
+	"\x05round\x18\x96\x01 \x01(\rR\x05round\"\xd4\x01\n" +
 	"\rSecondAttempt\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\rR\x05agent\x12\x12\n" +
@@ -12503,13 +13155,36 @@ const file_quern_proto_rawDesc = "" +
 	"\arecords\x18G \x01(\bR\arecords\"/\n" +
 	"\tFileRange\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\x04R\x03off\x12\x10\n" +
-	"\x03len\x18\x02 \x01(\x04R\x03len\"}\n" +
+	"\x03len\x18\x02 \x01(\x04R\x03len\"\xfc\x01\n" +
 	"\tSubmitJob\x12\x1c\n" +
 	"\x03job\x18\x01 \x01(\v2\n" +
 	".quern.JobR\x03job\x12!\n" +
 	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\x12\x19\n" +
 	"\bmax_open\x18F \x01(\rR\amaxOpen\x12\x14\n" +
-	"\x05about\x18_ \x03(\x04R\x05about\"F\n" +
+	"\x05about\x18_ \x03(\x04R\x05about\x12(\n" +
+	"\btemplate\x18\x96\x01 \x01(\v2\v.quern.TaskR\btemplate\x12\x17\n" +
+	"\x06staged\x18\x97\x01 \x01(\x04R\x06staged\x12\x1c\n" +
+	"\tmax_tasks\x18\x98\x01 \x01(\x04R\bmaxTasks\x12\x1c\n" +
+	"\tmax_bytes\x18\x99\x01 \x01(\x04R\bmaxBytes\"\x8f\x01\n" +
+	"\n" +
+	"StageTasks\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05first\x18\x02 \x01(\rR\x05first\x12!\n" +
+	"\x05tasks\x18\x03 \x03(\v2\v.quern.TaskR\x05tasks\x12\x1b\n" +
+	"\tmax_tasks\x18\x04 \x01(\x04R\bmaxTasks\x12\x1b\n" +
+	"\tmax_bytes\x18\x05 \x01(\x04R\bmaxBytes\"\x1c\n" +
+	"\n" +
+	"DropStaged\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"^\n" +
+	"\x06Staged\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
+	"\asession\x18\x02 \x01(\x04R\asession\x12\x14\n" +
+	"\x05tasks\x18\x03 \x01(\rR\x05tasks\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\"H\n" +
+	"\bUserJobs\x12\x12\n" +
+	"\x04jobs\x18\x01 \x01(\x04R\x04jobs\x12\x14\n" +
+	"\x05tasks\x18\x02 \x01(\x04R\x05tasks\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\"F\n" +
 	"\n" +
 	"PutRefusal\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
@@ -12559,7 +13234,7 @@ const file_quern_proto_rawDesc = "" +
 	"\n" +
 	"OutputFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\acontent\x18\x02 \x01(\fR\acontent\"\x97\x02\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\xd4\x03\n" +
 	"\tUpdateJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -12570,18 +13245,28 @@ const file_quern_proto_rawDesc = "" +
 	"\fset_priority\x18F \x01(\bR\vsetPriority\x12\x1a\n" +
 	"\bpriority\x18G \x01(\x11R\bpriority\x12\x14\n" +
 	"\x05pause\x18H \x01(\bR\x05pause\x12\x16\n" +
-	"\x06resume\x18I \x01(\bR\x06resume\"w\n" +
+	"\x06resume\x18I \x01(\bR\x06resume\x12\x15\n" +
+	"\x05array\x18\x96\x01 \x01(\rR\x05array\x12(\n" +
+	"\btemplate\x18\x97\x01 \x01(\v2\v.quern.TaskR\btemplate\x12\x1e\n" +
+	"\n" +
+	"drop_tasks\x18\x98\x01 \x01(\bR\tdropTasks\x12\x1c\n" +
+	"\tmax_tasks\x18\x99\x01 \x01(\x04R\bmaxTasks\x12\x1c\n" +
+	"\tmax_bytes\x18\x9a\x01 \x01(\x04R\bmaxBytes\x12\x1e\n" +
+	"\n" +
+	"max_failed\x18\x9b\x01 \x01(\rR\tmaxFailed\"w\n" +
 	"\bListJobs\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x15\n" +
 	"\x06due_ns\x18F \x01(\x10R\x05dueNs\x12\x14\n" +
-	"\x05brief\x18G \x01(\bR\x05brief\"Z\n" +
+	"\x05brief\x18G \x01(\bR\x05brief\"\x90\x01\n" +
 	"\x06GetJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05tasks\x18\x02 \x01(\bR\x05tasks\x12\x14\n" +
 	"\x05first\x18[ \x01(\rR\x05first\x12\x14\n" +
-	"\x05count\x18\\ \x01(\rR\x05count\"C\n" +
+	"\x05count\x18\\ \x01(\rR\x05count\x12\x17\n" +
+	"\x06states\x18\x96\x01 \x03(\tR\x06states\x12\x1b\n" +
+	"\brecorded\x18\x97\x01 \x01(\bR\brecorded\"C\n" +
 	"\n" +
 	"ExplainJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12%\n" +
@@ -12589,12 +13274,13 @@ const file_quern_proto_rawDesc = "" +
 	"\x06Sketch\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12#\n" +
 	"\x04held\x18\x02 \x03(\v2\x0f.quern.TransferR\x04held\x12(\n" +
-	"\x06kernel\x18\x03 \x01(\v2\x10.quern.KernelRefR\x06kernel\"O\n" +
+	"\x06kernel\x18\x03 \x01(\v2\x10.quern.KernelRefR\x06kernel\"y\n" +
 	"\n" +
 	"JobsAnswer\x12\x1e\n" +
 	"\x04jobs\x18\x01 \x03(\v2\n" +
 	".quern.JobR\x04jobs\x12!\n" +
-	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\"\xfa\x01\n" +
+	"\x05tasks\x18\x02 \x03(\v2\v.quern.TaskR\x05tasks\x12(\n" +
+	"\btemplate\x18\x96\x01 \x01(\v2\v.quern.TaskR\btemplate\"\xfa\x01\n" +
 	"\x04Poll\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\rR\x05slots\x12\x1a\n" +
@@ -12681,7 +13367,15 @@ const file_quern_proto_rawDesc = "" +
 	"\x04NONE\x10\x00\x12\b\n" +
 	"\x04OPEN\x10\x01\x12\b\n" +
 	"\x04READ\x10\x02\x12\t\n" +
-	"\x05WRITE\x10\x03*Q\n" +
+	"\x05WRITE\x10\x03*1\n" +
+	"\n" +
+	"Visibility\x12\t\n" +
+	"\x05OWNER\x10\x00\x12\t\n" +
+	"\x05GROUP\x10\x01\x12\r\n" +
+	"\tEVERYBODY\x10\x02*#\n" +
+	"\tOnFailure\x12\b\n" +
+	"\x04STOP\x10\x00\x12\f\n" +
+	"\bCONTINUE\x10\x01*Q\n" +
 	"\x04Drop\x12\t\n" +
 	"\x05NEVER\x10\x00\x12\n" +
 	"\n" +
@@ -12712,336 +13406,350 @@ func file_quern_proto_rawDescGZIP() []byte {
 	return file_quern_proto_rawDescData
 }
 
-var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 139)
+var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 143)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
-	(Drop)(0),              // 1: quern.Drop
-	(Verdict)(0),           // 2: quern.Verdict
-	(IfExists)(0),          // 3: quern.IfExists
-	(*Policy)(nil),         // 4: quern.Policy
-	(*Attr)(nil),           // 5: quern.Attr
-	(*Inode)(nil),          // 6: quern.Inode
-	(*Dentry)(nil),         // 7: quern.Dentry
-	(*Extent)(nil),         // 8: quern.Extent
-	(*Shard)(nil),          // 9: quern.Shard
-	(*Block)(nil),          // 10: quern.Block
-	(*Label)(nil),          // 11: quern.Label
-	(*Node)(nil),           // 12: quern.Node
-	(*ExecOffer)(nil),      // 13: quern.ExecOffer
-	(*Endpoint)(nil),       // 14: quern.Endpoint
-	(*Session)(nil),        // 15: quern.Session
-	(*InodeRange)(nil),     // 16: quern.InodeRange
-	(*Cred)(nil),           // 17: quern.Cred
-	(*Command)(nil),        // 18: quern.Command
-	(*Result)(nil),         // 19: quern.Result
-	(*Create)(nil),         // 20: quern.Create
-	(*Unlink)(nil),         // 21: quern.Unlink
-	(*Rename)(nil),         // 22: quern.Rename
-	(*Link)(nil),           // 23: quern.Link
-	(*SetAttr)(nil),        // 24: quern.SetAttr
-	(*SetXattr)(nil),       // 25: quern.SetXattr
-	(*Commit)(nil),         // 26: quern.Commit
-	(*FileUpdate)(nil),     // 27: quern.FileUpdate
-	(*Fallocate)(nil),      // 28: quern.Fallocate
-	(*Clone)(nil),          // 29: quern.Clone
-	(*ReleaseOrphans)(nil), // 30: quern.ReleaseOrphans
-	(*Batch)(nil),          // 31: quern.Batch
-	(*OpenSession)(nil),    // 32: quern.OpenSession
-	(*EndSession)(nil),     // 33: quern.EndSession
-	(*LeaseHorizon)(nil),   // 34: quern.LeaseHorizon
-	(*ReserveBlocks)(nil),  // 35: quern.ReserveBlocks
-	(*ReserveInodes)(nil),  // 36: quern.ReserveInodes
-	(*ExpireTickets)(nil),  // 37: quern.ExpireTickets
-	(*PutNode)(nil),        // 38: quern.PutNode
-	(*MoveShard)(nil),      // 39: quern.MoveShard
-	(*LoseShard)(nil),      // 40: quern.LoseShard
-	(*PurgeBlocks)(nil),    // 41: quern.PurgeBlocks
-	(*Bootstrap)(nil),      // 42: quern.Bootstrap
-	(*Grant)(nil),          // 43: quern.Grant
-	(*Query)(nil),          // 44: quern.Query
-	(*Answer)(nil),         // 45: quern.Answer
-	(*Lookup)(nil),         // 46: quern.Lookup
-	(*GetInode)(nil),       // 47: quern.GetInode
-	(*Access)(nil),         // 48: quern.Access
-	(*InodeAnswer)(nil),    // 49: quern.InodeAnswer
-	(*ReadDir)(nil),        // 50: quern.ReadDir
-	(*DirEntry)(nil),       // 51: quern.DirEntry
-	(*DirAnswer)(nil),      // 52: quern.DirAnswer
-	(*GetXattr)(nil),       // 53: quern.GetXattr
-	(*ListXattr)(nil),      // 54: quern.ListXattr
-	(*XattrAnswer)(nil),    // 55: quern.XattrAnswer
-	(*GetExtents)(nil),     // 56: quern.GetExtents
-	(*ExtentsAnswer)(nil),  // 57: quern.ExtentsAnswer
-	(*Acquire)(nil),        // 58: quern.Acquire
-	(*StatFS)(nil),         // 59: quern.StatFS
-	(*StatFSAnswer)(nil),   // 60: quern.StatFSAnswer
-	(*GetBlocks)(nil),      // 61: quern.GetBlocks
-	(*BlocksAnswer)(nil),   // 62: quern.BlocksAnswer
-	(*Allocate)(nil),       // 63: quern.Allocate
-	(*Ticket)(nil),         // 64: quern.Ticket
-	(*AllocateAnswer)(nil), // 65: quern.AllocateAnswer
-	(*ListNodes)(nil),      // 66: quern.ListNodes
-	(*NodeStatus)(nil),     // 67: quern.NodeStatus
-	(*NodesAnswer)(nil),    // 68: quern.NodesAnswer
-	(*Status)(nil),         // 69: quern.Status
-	(*MemberStatus)(nil),   // 70: quern.MemberStatus
-	(*SessionStatus)(nil),  // 71: quern.SessionStatus
-	(*StatusAnswer)(nil),   // 72: quern.StatusAnswer
-	(*Hello)(nil),          // 73: quern.Hello
-	(*Welcome)(nil),        // 74: quern.Welcome
-	(*Push)(nil),           // 75: quern.Push
-	(*Recall)(nil),         // 76: quern.Recall
-	(*Renewed)(nil),        // 77: quern.Renewed
-	(*FromClient)(nil),     // 78: quern.FromClient
-	(*Recalled)(nil),       // 79: quern.Recalled
-	(*Renew)(nil),          // 80: quern.Renew
-	(*Release)(nil),        // 81: quern.Release
-	(*Lock)(nil),           // 82: quern.Lock
-	(*LockCall)(nil),       // 83: quern.LockCall
-	(*LockReply)(nil),      // 84: quern.LockReply
-	(*LockClaim)(nil),      // 85: quern.LockClaim
-	(*PutShard)(nil),       // 86: quern.PutShard
-	(*PutShardReply)(nil),  // 87: quern.PutShardReply
-	(*GetShard)(nil),       // 88: quern.GetShard
-	(*GetShardReply)(nil),  // 89: quern.GetShardReply
-	(*OpenShard)(nil),      // 90: quern.OpenShard
-	(*OpenShardReply)(nil), // 91: quern.OpenShardReply
-	(*SegmentFD)(nil),      // 92: quern.SegmentFD
-	(*SegmentFDReply)(nil), // 93: quern.SegmentFDReply
-	(*ShardID)(nil),        // 94: quern.ShardID
-	(*Heartbeat)(nil),      // 95: quern.Heartbeat
-	(*HeartbeatReply)(nil), // 96: quern.HeartbeatReply
-	(*Rebuild)(nil),        // 97: quern.Rebuild
-	(*Rebuilt)(nil),        // 98: quern.Rebuilt
-	(*BadShard)(nil),       // 99: quern.BadShard
-	(*Empty)(nil),          // 100: quern.Empty
-	(*Job)(nil),            // 101: quern.Job
-	(*Source)(nil),         // 102: quern.Source
-	(*Entry)(nil),          // 103: quern.Entry
-	(*After)(nil),          // 104: quern.After
-	(*KernelRef)(nil),      // 105: quern.KernelRef
-	(*KernelFile)(nil),     // 106: quern.KernelFile
-	(*JobEvent)(nil),       // 107: quern.JobEvent
-	(*Task)(nil),           // 108: quern.Task
-	(*SecondAttempt)(nil),  // 109: quern.SecondAttempt
-	(*Placement)(nil),      // 110: quern.Placement
-	(*Place)(nil),          // 111: quern.Place
-	(*Timing)(nil),         // 112: quern.Timing
-	(*TaskInput)(nil),      // 113: quern.TaskInput
-	(*FileRange)(nil),      // 114: quern.FileRange
-	(*SubmitJob)(nil),      // 115: quern.SubmitJob
-	(*PutRefusal)(nil),     // 116: quern.PutRefusal
-	(*ClearRefusal)(nil),   // 117: quern.ClearRefusal
-	(*Refusal)(nil),        // 118: quern.Refusal
-	(*ListRefusals)(nil),   // 119: quern.ListRefusals
-	(*RefusalsAnswer)(nil), // 120: quern.RefusalsAnswer
-	(*GetMemo)(nil),        // 121: quern.GetMemo
-	(*Memo)(nil),           // 122: quern.Memo
-	(*RemoveJob)(nil),      // 123: quern.RemoveJob
-	(*UpdateTask)(nil),     // 124: quern.UpdateTask
-	(*OutputFile)(nil),     // 125: quern.OutputFile
-	(*UpdateJob)(nil),      // 126: quern.UpdateJob
-	(*ListJobs)(nil),       // 127: quern.ListJobs
-	(*GetJob)(nil),         // 128: quern.GetJob
-	(*ExplainJob)(nil),     // 129: quern.ExplainJob
-	(*Sketch)(nil),         // 130: quern.Sketch
-	(*JobsAnswer)(nil),     // 131: quern.JobsAnswer
-	(*Poll)(nil),           // 132: quern.Poll
-	(*Device)(nil),         // 133: quern.Device
-	(*EndedTask)(nil),      // 134: quern.EndedTask
-	(*Transfer)(nil),       // 135: quern.Transfer
-	(*RunningTask)(nil),    // 136: quern.RunningTask
-	(*PollReply)(nil),      // 137: quern.PollReply
-	(*Assignment)(nil),     // 138: quern.Assignment
-	(*JoinMeta)(nil),       // 139: quern.JoinMeta
-	(*JoinReply)(nil),      // 140: quern.JoinReply
-	(*Opening)(nil),        // 141: quern.Opening
-	(*Failure)(nil),        // 142: quern.Failure
+	(Visibility)(0),        // 1: quern.Visibility
+	(OnFailure)(0),         // 2: quern.OnFailure
+	(Drop)(0),              // 3: quern.Drop
+	(Verdict)(0),           // 4: quern.Verdict
+	(IfExists)(0),          // 5: quern.IfExists
+	(*Policy)(nil),         // 6: quern.Policy
+	(*Attr)(nil),           // 7: quern.Attr
+	(*Inode)(nil),          // 8: quern.Inode
+	(*Dentry)(nil),         // 9: quern.Dentry
+	(*Extent)(nil),         // 10: quern.Extent
+	(*Shard)(nil),          // 11: quern.Shard
+	(*Block)(nil),          // 12: quern.Block
+	(*Label)(nil),          // 13: quern.Label
+	(*Node)(nil),           // 14: quern.Node
+	(*ExecOffer)(nil),      // 15: quern.ExecOffer
+	(*Endpoint)(nil),       // 16: quern.Endpoint
+	(*Session)(nil),        // 17: quern.Session
+	(*InodeRange)(nil),     // 18: quern.InodeRange
+	(*Cred)(nil),           // 19: quern.Cred
+	(*Command)(nil),        // 20: quern.Command
+	(*Result)(nil),         // 21: quern.Result
+	(*Create)(nil),         // 22: quern.Create
+	(*Unlink)(nil),         // 23: quern.Unlink
+	(*Rename)(nil),         // 24: quern.Rename
+	(*Link)(nil),           // 25: quern.Link
+	(*SetAttr)(nil),        // 26: quern.SetAttr
+	(*SetXattr)(nil),       // 27: quern.SetXattr
+	(*Commit)(nil),         // 28: quern.Commit
+	(*FileUpdate)(nil),     // 29: quern.FileUpdate
+	(*Fallocate)(nil),      // 30: quern.Fallocate
+	(*Clone)(nil),          // 31: quern.Clone
+	(*ReleaseOrphans)(nil), // 32: quern.ReleaseOrphans
+	(*Batch)(nil),          // 33: quern.Batch
+	(*OpenSession)(nil),    // 34: quern.OpenSession
+	(*EndSession)(nil),     // 35: quern.EndSession
+	(*LeaseHorizon)(nil),   // 36: quern.LeaseHorizon
+	(*ReserveBlocks)(nil),  // 37: quern.ReserveBlocks
+	(*ReserveInodes)(nil),  // 38: quern.ReserveInodes
+	(*ExpireTickets)(nil),  // 39: quern.ExpireTickets
+	(*PutNode)(nil),        // 40: quern.PutNode
+	(*MoveShard)(nil),      // 41: quern.MoveShard
+	(*LoseShard)(nil),      // 42: quern.LoseShard
+	(*PurgeBlocks)(nil),    // 43: quern.PurgeBlocks
+	(*Bootstrap)(nil),      // 44: quern.Bootstrap
+	(*Grant)(nil),          // 45: quern.Grant
+	(*Query)(nil),          // 46: quern.Query
+	(*Answer)(nil),         // 47: quern.Answer
+	(*Lookup)(nil),         // 48: quern.Lookup
+	(*GetInode)(nil),       // 49: quern.GetInode
+	(*Access)(nil),         // 50: quern.Access
+	(*InodeAnswer)(nil),    // 51: quern.InodeAnswer
+	(*ReadDir)(nil),        // 52: quern.ReadDir
+	(*DirEntry)(nil),       // 53: quern.DirEntry
+	(*DirAnswer)(nil),      // 54: quern.DirAnswer
+	(*GetXattr)(nil),       // 55: quern.GetXattr
+	(*ListXattr)(nil),      // 56: quern.ListXattr
+	(*XattrAnswer)(nil),    // 57: quern.XattrAnswer
+	(*GetExtents)(nil),     // 58: quern.GetExtents
+	(*ExtentsAnswer)(nil),  // 59: quern.ExtentsAnswer
+	(*Acquire)(nil),        // 60: quern.Acquire
+	(*StatFS)(nil),         // 61: quern.StatFS
+	(*StatFSAnswer)(nil),   // 62: quern.StatFSAnswer
+	(*GetBlocks)(nil),      // 63: quern.GetBlocks
+	(*BlocksAnswer)(nil),   // 64: quern.BlocksAnswer
+	(*Allocate)(nil),       // 65: quern.Allocate
+	(*Ticket)(nil),         // 66: quern.Ticket
+	(*AllocateAnswer)(nil), // 67: quern.AllocateAnswer
+	(*ListNodes)(nil),      // 68: quern.ListNodes
+	(*NodeStatus)(nil),     // 69: quern.NodeStatus
+	(*NodesAnswer)(nil),    // 70: quern.NodesAnswer
+	(*Status)(nil),         // 71: quern.Status
+	(*MemberStatus)(nil),   // 72: quern.MemberStatus
+	(*SessionStatus)(nil),  // 73: quern.SessionStatus
+	(*StatusAnswer)(nil),   // 74: quern.StatusAnswer
+	(*Hello)(nil),          // 75: quern.Hello
+	(*Welcome)(nil),        // 76: quern.Welcome
+	(*Push)(nil),           // 77: quern.Push
+	(*Recall)(nil),         // 78: quern.Recall
+	(*Renewed)(nil),        // 79: quern.Renewed
+	(*FromClient)(nil),     // 80: quern.FromClient
+	(*Recalled)(nil),       // 81: quern.Recalled
+	(*Renew)(nil),          // 82: quern.Renew
+	(*Release)(nil),        // 83: quern.Release
+	(*Lock)(nil),           // 84: quern.Lock
+	(*LockCall)(nil),       // 85: quern.LockCall
+	(*LockReply)(nil),      // 86: quern.LockReply
+	(*LockClaim)(nil),      // 87: quern.LockClaim
+	(*PutShard)(nil),       // 88: quern.PutShard
+	(*PutShardReply)(nil),  // 89: quern.PutShardReply
+	(*GetShard)(nil),       // 90: quern.GetShard
+	(*GetShardReply)(nil),  // 91: quern.GetShardReply
+	(*OpenShard)(nil),      // 92: quern.OpenShard
+	(*OpenShardReply)(nil), // 93: quern.OpenShardReply
+	(*SegmentFD)(nil),      // 94: quern.SegmentFD
+	(*SegmentFDReply)(nil), // 95: quern.SegmentFDReply
+	(*ShardID)(nil),        // 96: quern.ShardID
+	(*Heartbeat)(nil),      // 97: quern.Heartbeat
+	(*HeartbeatReply)(nil), // 98: quern.HeartbeatReply
+	(*Rebuild)(nil),        // 99: quern.Rebuild
+	(*Rebuilt)(nil),        // 100: quern.Rebuilt
+	(*BadShard)(nil),       // 101: quern.BadShard
+	(*Empty)(nil),          // 102: quern.Empty
+	(*Job)(nil),            // 103: quern.Job
+	(*Source)(nil),         // 104: quern.Source
+	(*Entry)(nil),          // 105: quern.Entry
+	(*After)(nil),          // 106: quern.After
+	(*KernelRef)(nil),      // 107: quern.KernelRef
+	(*KernelFile)(nil),     // 108: quern.KernelFile
+	(*JobEvent)(nil),       // 109: quern.JobEvent
+	(*Task)(nil),           // 110: quern.Task
+	(*SecondAttempt)(nil),  // 111: quern.SecondAttempt
+	(*Placement)(nil),      // 112: quern.Placement
+	(*Place)(nil),          // 113: quern.Place
+	(*Timing)(nil),         // 114: quern.Timing
+	(*TaskInput)(nil),      // 115: quern.TaskInput
+	(*FileRange)(nil),      // 116: quern.FileRange
+	(*SubmitJob)(nil),      // 117: quern.SubmitJob
+	(*StageTasks)(nil),     // 118: quern.StageTasks
+	(*DropStaged)(nil),     // 119: quern.DropStaged
+	(*Staged)(nil),         // 120: quern.Staged
+	(*UserJobs)(nil),       // 121: quern.UserJobs
+	(*PutRefusal)(nil),     // 122: quern.PutRefusal
+	(*ClearRefusal)(nil),   // 123: quern.ClearRefusal
+	(*Refusal)(nil),        // 124: quern.Refusal
+	(*ListRefusals)(nil),   // 125: quern.ListRefusals
+	(*RefusalsAnswer)(nil), // 126: quern.RefusalsAnswer
+	(*GetMemo)(nil),        // 127: quern.GetMemo
+	(*Memo)(nil),           // 128: quern.Memo
+	(*RemoveJob)(nil),      // 129: quern.RemoveJob
+	(*UpdateTask)(nil),     // 130: quern.UpdateTask
+	(*OutputFile)(nil),     // 131: quern.OutputFile
+	(*UpdateJob)(nil),      // 132: quern.UpdateJob
+	(*ListJobs)(nil),       // 133: quern.ListJobs
+	(*GetJob)(nil),         // 134: quern.GetJob
+	(*ExplainJob)(nil),     // 135: quern.ExplainJob
+	(*Sketch)(nil),         // 136: quern.Sketch
+	(*JobsAnswer)(nil),     // 137: quern.JobsAnswer
+	(*Poll)(nil),           // 138: quern.Poll
+	(*Device)(nil),         // 139: quern.Device
+	(*EndedTask)(nil),      // 140: quern.EndedTask
+	(*Transfer)(nil),       // 141: quern.Transfer
+	(*RunningTask)(nil),    // 142: quern.RunningTask
+	(*PollReply)(nil),      // 143: quern.PollReply
+	(*Assignment)(nil),     // 144: quern.Assignment
+	(*JoinMeta)(nil),       // 145: quern.JoinMeta
+	(*JoinReply)(nil),      // 146: quern.JoinReply
+	(*Opening)(nil),        // 147: quern.Opening
+	(*Failure)(nil),        // 148: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
-	5,   // 0: quern.Inode.attr:type_name -> quern.Attr
-	4,   // 1: quern.Inode.policy:type_name -> quern.Policy
-	9,   // 2: quern.Block.shards:type_name -> quern.Shard
-	11,  // 3: quern.Node.labels:type_name -> quern.Label
-	14,  // 4: quern.Node.endpoint:type_name -> quern.Endpoint
-	13,  // 5: quern.Node.exec:type_name -> quern.ExecOffer
-	16,  // 6: quern.Session.reserved:type_name -> quern.InodeRange
-	17,  // 7: quern.Command.cred:type_name -> quern.Cred
-	20,  // 8: quern.Command.create:type_name -> quern.Create
-	21,  // 9: quern.Command.unlink:type_name -> quern.Unlink
-	22,  // 10: quern.Command.rename:type_name -> quern.Rename
-	23,  // 11: quern.Command.link:type_name -> quern.Link
-	24,  // 12: quern.Command.set_attr:type_name -> quern.SetAttr
-	25,  // 13: quern.Command.set_xattr:type_name -> quern.SetXattr
-	26,  // 14: quern.Command.commit:type_name -> quern.Commit
-	28,  // 15: quern.Command.fallocate:type_name -> quern.Fallocate
-	29,  // 16: quern.Command.clone:type_name -> quern.Clone
-	30,  // 17: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
-	31,  // 18: quern.Command.batch:type_name -> quern.Batch
-	32,  // 19: quern.Command.open_session:type_name -> quern.OpenSession
-	33,  // 20: quern.Command.end_session:type_name -> quern.EndSession
-	34,  // 21: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
-	35,  // 22: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
-	38,  // 23: quern.Command.put_node:type_name -> quern.PutNode
-	39,  // 24: quern.Command.move_shard:type_name -> quern.MoveShard
-	40,  // 25: quern.Command.lose_shard:type_name -> quern.LoseShard
-	41,  // 26: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
-	42,  // 27: quern.Command.bootstrap:type_name -> quern.Bootstrap
-	36,  // 28: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
-	37,  // 29: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
-	115, // 30: quern.Command.submit_job:type_name -> quern.SubmitJob
-	124, // 31: quern.Command.update_task:type_name -> quern.UpdateTask
-	126, // 32: quern.Command.update_job:type_name -> quern.UpdateJob
-	123, // 33: quern.Command.remove_job:type_name -> quern.RemoveJob
-	116, // 34: quern.Command.put_refusal:type_name -> quern.PutRefusal
-	117, // 35: quern.Command.clear_refusal:type_name -> quern.ClearRefusal
-	6,   // 36: quern.Result.inode:type_name -> quern.Inode
-	6,   // 37: quern.Result.parent:type_name -> quern.Inode
-	6,   // 38: quern.Result.old_parent:type_name -> quern.Inode
-	6,   // 39: quern.Result.victim:type_name -> quern.Inode
-	6,   // 40: quern.Result.inodes:type_name -> quern.Inode
-	43,  // 41: quern.Result.grants:type_name -> quern.Grant
-	19,  // 42: quern.Result.results:type_name -> quern.Result
-	24,  // 43: quern.SetAttr.before:type_name -> quern.SetAttr
-	10,  // 44: quern.Commit.blocks:type_name -> quern.Block
-	27,  // 45: quern.Commit.files:type_name -> quern.FileUpdate
-	8,   // 46: quern.FileUpdate.extents:type_name -> quern.Extent
-	24,  // 47: quern.FileUpdate.attr:type_name -> quern.SetAttr
-	24,  // 48: quern.Fallocate.before:type_name -> quern.SetAttr
-	24,  // 49: quern.Clone.before:type_name -> quern.SetAttr
-	18,  // 50: quern.Batch.commands:type_name -> quern.Command
-	12,  // 51: quern.PutNode.node:type_name -> quern.Node
-	9,   // 52: quern.MoveShard.shard:type_name -> quern.Shard
-	4,   // 53: quern.Bootstrap.policy:type_name -> quern.Policy
-	0,   // 54: quern.Grant.mode:type_name -> quern.Mode
-	17,  // 55: quern.Query.cred:type_name -> quern.Cred
-	46,  // 56: quern.Query.lookup:type_name -> quern.Lookup
-	47,  // 57: quern.Query.get_inode:type_name -> quern.GetInode
-	50,  // 58: quern.Query.read_dir:type_name -> quern.ReadDir
-	53,  // 59: quern.Query.get_xattr:type_name -> quern.GetXattr
-	54,  // 60: quern.Query.list_xattr:type_name -> quern.ListXattr
-	56,  // 61: quern.Query.get_extents:type_name -> quern.GetExtents
-	58,  // 62: quern.Query.acquire:type_name -> quern.Acquire
-	59,  // 63: quern.Query.stat_fs:type_name -> quern.StatFS
-	61,  // 64: quern.Query.get_blocks:type_name -> quern.GetBlocks
-	63,  // 65: quern.Query.allocate:type_name -> quern.Allocate
-	127, // 66: quern.Query.list_jobs:type_name -> quern.ListJobs
-	128, // 67: quern.Query.get_job:type_name -> quern.GetJob
-	66,  // 68: quern.Query.list_nodes:type_name -> quern.ListNodes
-	69,  // 69: quern.Query.status:type_name -> quern.Status
-	48,  // 70: quern.Query.access:type_name -> quern.Access
-	129, // 71: quern.Query.explain_job:type_name -> quern.ExplainJob
-	121, // 72: quern.Query.get_memo:type_name -> quern.GetMemo
-	119, // 73: quern.Query.list_refusals:type_name -> quern.ListRefusals
-	43,  // 74: quern.Answer.grants:type_name -> quern.Grant
-	49,  // 75: quern.Answer.inode:type_name -> quern.InodeAnswer
-	52,  // 76: quern.Answer.dir:type_name -> quern.DirAnswer
-	55,  // 77: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	57,  // 78: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	60,  // 79: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	62,  // 80: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	65,  // 81: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	131, // 82: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	68,  // 83: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	72,  // 84: quern.Answer.status:type_name -> quern.StatusAnswer
-	122, // 85: quern.Answer.memo:type_name -> quern.Memo
-	120, // 86: quern.Answer.refusals:type_name -> quern.RefusalsAnswer
-	6,   // 87: quern.InodeAnswer.inode:type_name -> quern.Inode
-	6,   // 88: quern.InodeAnswer.parent:type_name -> quern.Inode
-	6,   // 89: quern.DirEntry.inode:type_name -> quern.Inode
-	51,  // 90: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	6,   // 91: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	8,   // 92: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	10,  // 93: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 94: quern.Acquire.mode:type_name -> quern.Mode
-	10,  // 95: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	4,   // 96: quern.Allocate.policy:type_name -> quern.Policy
-	64,  // 97: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	12,  // 98: quern.NodeStatus.node:type_name -> quern.Node
-	133, // 99: quern.NodeStatus.devices:type_name -> quern.Device
-	67,  // 100: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	15,  // 101: quern.SessionStatus.session:type_name -> quern.Session
-	70,  // 102: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	67,  // 103: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	71,  // 104: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	4,   // 105: quern.StatusAnswer.policy:type_name -> quern.Policy
-	43,  // 106: quern.Hello.held:type_name -> quern.Grant
-	85,  // 107: quern.Hello.locks:type_name -> quern.LockClaim
-	43,  // 108: quern.Welcome.held:type_name -> quern.Grant
-	76,  // 109: quern.Push.recall:type_name -> quern.Recall
-	77,  // 110: quern.Push.renewed:type_name -> quern.Renewed
-	68,  // 111: quern.Push.nodes:type_name -> quern.NodesAnswer
-	74,  // 112: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 113: quern.Recall.mode:type_name -> quern.Mode
-	73,  // 114: quern.FromClient.hello:type_name -> quern.Hello
-	79,  // 115: quern.FromClient.recalled:type_name -> quern.Recalled
-	80,  // 116: quern.FromClient.renew:type_name -> quern.Renew
-	81,  // 117: quern.FromClient.release:type_name -> quern.Release
-	0,   // 118: quern.Recalled.mode:type_name -> quern.Mode
-	43,  // 119: quern.Release.grants:type_name -> quern.Grant
-	82,  // 120: quern.LockCall.lock:type_name -> quern.Lock
-	82,  // 121: quern.LockReply.conflict:type_name -> quern.Lock
-	82,  // 122: quern.LockClaim.lock:type_name -> quern.Lock
-	94,  // 123: quern.Heartbeat.bad:type_name -> quern.ShardID
-	98,  // 124: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	94,  // 125: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	94,  // 126: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
-	94,  // 127: quern.Heartbeat.inventory:type_name -> quern.ShardID
-	94,  // 128: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	133, // 129: quern.Heartbeat.devices:type_name -> quern.Device
-	94,  // 130: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	97,  // 131: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	67,  // 132: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	10,  // 133: quern.Rebuild.block:type_name -> quern.Block
-	9,   // 134: quern.Rebuilt.shard:type_name -> quern.Shard
-	17,  // 135: quern.Job.cred:type_name -> quern.Cred
-	107, // 136: quern.Job.events:type_name -> quern.JobEvent
-	105, // 137: quern.Job.kernels:type_name -> quern.KernelRef
-	113, // 138: quern.Job.binds:type_name -> quern.TaskInput
-	104, // 139: quern.Job.after:type_name -> quern.After
-	3,   // 140: quern.Job.if_exists:type_name -> quern.IfExists
-	102, // 141: quern.Job.source:type_name -> quern.Source
-	103, // 142: quern.Job.notify:type_name -> quern.Entry
-	105, // 143: quern.Job.combine:type_name -> quern.KernelRef
-	1,   // 144: quern.Source.drop:type_name -> quern.Drop
-	106, // 145: quern.KernelRef.files:type_name -> quern.KernelFile
-	113, // 146: quern.Task.inputs:type_name -> quern.TaskInput
-	110, // 147: quern.Task.placement:type_name -> quern.Placement
-	112, // 148: quern.Task.timing:type_name -> quern.Timing
-	109, // 149: quern.Task.second:type_name -> quern.SecondAttempt
-	2,   // 150: quern.Task.verdict:type_name -> quern.Verdict
-	110, // 151: quern.SecondAttempt.placement:type_name -> quern.Placement
-	111, // 152: quern.Placement.places:type_name -> quern.Place
-	114, // 153: quern.TaskInput.ranges:type_name -> quern.FileRange
-	101, // 154: quern.SubmitJob.job:type_name -> quern.Job
-	108, // 155: quern.SubmitJob.tasks:type_name -> quern.Task
-	118, // 156: quern.RefusalsAnswer.refusals:type_name -> quern.Refusal
-	108, // 157: quern.UpdateTask.task:type_name -> quern.Task
-	125, // 158: quern.UpdateTask.files:type_name -> quern.OutputFile
-	108, // 159: quern.UpdateJob.tasks:type_name -> quern.Task
-	113, // 160: quern.UpdateJob.binds:type_name -> quern.TaskInput
-	130, // 161: quern.ExplainJob.sketch:type_name -> quern.Sketch
-	135, // 162: quern.Sketch.held:type_name -> quern.Transfer
-	105, // 163: quern.Sketch.kernel:type_name -> quern.KernelRef
-	101, // 164: quern.JobsAnswer.jobs:type_name -> quern.Job
-	108, // 165: quern.JobsAnswer.tasks:type_name -> quern.Task
-	136, // 166: quern.Poll.running:type_name -> quern.RunningTask
-	134, // 167: quern.Poll.ended:type_name -> quern.EndedTask
-	133, // 168: quern.Poll.devices:type_name -> quern.Device
-	136, // 169: quern.EndedTask.task:type_name -> quern.RunningTask
-	112, // 170: quern.EndedTask.timing:type_name -> quern.Timing
-	135, // 171: quern.EndedTask.transfers:type_name -> quern.Transfer
-	138, // 172: quern.PollReply.start:type_name -> quern.Assignment
-	136, // 173: quern.PollReply.stop:type_name -> quern.RunningTask
-	101, // 174: quern.Assignment.job:type_name -> quern.Job
-	108, // 175: quern.Assignment.task:type_name -> quern.Task
-	14,  // 176: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	177, // [177:177] is the sub-list for method output_type
-	177, // [177:177] is the sub-list for method input_type
-	177, // [177:177] is the sub-list for extension type_name
-	177, // [177:177] is the sub-list for extension extendee
-	0,   // [0:177] is the sub-list for field type_name
+	7,   // 0: quern.Inode.attr:type_name -> quern.Attr
+	6,   // 1: quern.Inode.policy:type_name -> quern.Policy
+	11,  // 2: quern.Block.shards:type_name -> quern.Shard
+	13,  // 3: quern.Node.labels:type_name -> quern.Label
+	16,  // 4: quern.Node.endpoint:type_name -> quern.Endpoint
+	15,  // 5: quern.Node.exec:type_name -> quern.ExecOffer
+	18,  // 6: quern.Session.reserved:type_name -> quern.InodeRange
+	19,  // 7: quern.Command.cred:type_name -> quern.Cred
+	22,  // 8: quern.Command.create:type_name -> quern.Create
+	23,  // 9: quern.Command.unlink:type_name -> quern.Unlink
+	24,  // 10: quern.Command.rename:type_name -> quern.Rename
+	25,  // 11: quern.Command.link:type_name -> quern.Link
+	26,  // 12: quern.Command.set_attr:type_name -> quern.SetAttr
+	27,  // 13: quern.Command.set_xattr:type_name -> quern.SetXattr
+	28,  // 14: quern.Command.commit:type_name -> quern.Commit
+	30,  // 15: quern.Command.fallocate:type_name -> quern.Fallocate
+	31,  // 16: quern.Command.clone:type_name -> quern.Clone
+	32,  // 17: quern.Command.release_orphans:type_name -> quern.ReleaseOrphans
+	33,  // 18: quern.Command.batch:type_name -> quern.Batch
+	34,  // 19: quern.Command.open_session:type_name -> quern.OpenSession
+	35,  // 20: quern.Command.end_session:type_name -> quern.EndSession
+	36,  // 21: quern.Command.lease_horizon:type_name -> quern.LeaseHorizon
+	37,  // 22: quern.Command.reserve_blocks:type_name -> quern.ReserveBlocks
+	40,  // 23: quern.Command.put_node:type_name -> quern.PutNode
+	41,  // 24: quern.Command.move_shard:type_name -> quern.MoveShard
+	42,  // 25: quern.Command.lose_shard:type_name -> quern.LoseShard
+	43,  // 26: quern.Command.purge_blocks:type_name -> quern.PurgeBlocks
+	44,  // 27: quern.Command.bootstrap:type_name -> quern.Bootstrap
+	38,  // 28: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
+	39,  // 29: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
+	117, // 30: quern.Command.submit_job:type_name -> quern.SubmitJob
+	130, // 31: quern.Command.update_task:type_name -> quern.UpdateTask
+	132, // 32: quern.Command.update_job:type_name -> quern.UpdateJob
+	129, // 33: quern.Command.remove_job:type_name -> quern.RemoveJob
+	122, // 34: quern.Command.put_refusal:type_name -> quern.PutRefusal
+	123, // 35: quern.Command.clear_refusal:type_name -> quern.ClearRefusal
+	118, // 36: quern.Command.stage_tasks:type_name -> quern.StageTasks
+	119, // 37: quern.Command.drop_staged:type_name -> quern.DropStaged
+	8,   // 38: quern.Result.inode:type_name -> quern.Inode
+	8,   // 39: quern.Result.parent:type_name -> quern.Inode
+	8,   // 40: quern.Result.old_parent:type_name -> quern.Inode
+	8,   // 41: quern.Result.victim:type_name -> quern.Inode
+	8,   // 42: quern.Result.inodes:type_name -> quern.Inode
+	45,  // 43: quern.Result.grants:type_name -> quern.Grant
+	21,  // 44: quern.Result.results:type_name -> quern.Result
+	26,  // 45: quern.SetAttr.before:type_name -> quern.SetAttr
+	12,  // 46: quern.Commit.blocks:type_name -> quern.Block
+	29,  // 47: quern.Commit.files:type_name -> quern.FileUpdate
+	10,  // 48: quern.FileUpdate.extents:type_name -> quern.Extent
+	26,  // 49: quern.FileUpdate.attr:type_name -> quern.SetAttr
+	26,  // 50: quern.Fallocate.before:type_name -> quern.SetAttr
+	26,  // 51: quern.Clone.before:type_name -> quern.SetAttr
+	20,  // 52: quern.Batch.commands:type_name -> quern.Command
+	14,  // 53: quern.PutNode.node:type_name -> quern.Node
+	11,  // 54: quern.MoveShard.shard:type_name -> quern.Shard
+	6,   // 55: quern.Bootstrap.policy:type_name -> quern.Policy
+	0,   // 56: quern.Grant.mode:type_name -> quern.Mode
+	19,  // 57: quern.Query.cred:type_name -> quern.Cred
+	48,  // 58: quern.Query.lookup:type_name -> quern.Lookup
+	49,  // 59: quern.Query.get_inode:type_name -> quern.GetInode
+	52,  // 60: quern.Query.read_dir:type_name -> quern.ReadDir
+	55,  // 61: quern.Query.get_xattr:type_name -> quern.GetXattr
+	56,  // 62: quern.Query.list_xattr:type_name -> quern.ListXattr
+	58,  // 63: quern.Query.get_extents:type_name -> quern.GetExtents
+	60,  // 64: quern.Query.acquire:type_name -> quern.Acquire
+	61,  // 65: quern.Query.stat_fs:type_name -> quern.StatFS
+	63,  // 66: quern.Query.get_blocks:type_name -> quern.GetBlocks
+	65,  // 67: quern.Query.allocate:type_name -> quern.Allocate
+	133, // 68: quern.Query.list_jobs:type_name -> quern.ListJobs
+	134, // 69: quern.Query.get_job:type_name -> quern.GetJob
+	68,  // 70: quern.Query.list_nodes:type_name -> quern.ListNodes
+	71,  // 71: quern.Query.status:type_name -> quern.Status
+	50,  // 72: quern.Query.access:type_name -> quern.Access
+	135, // 73: quern.Query.explain_job:type_name -> quern.ExplainJob
+	127, // 74: quern.Query.get_memo:type_name -> quern.GetMemo
+	125, // 75: quern.Query.list_refusals:type_name -> quern.ListRefusals
+	45,  // 76: quern.Answer.grants:type_name -> quern.Grant
+	51,  // 77: quern.Answer.inode:type_name -> quern.InodeAnswer
+	54,  // 78: quern.Answer.dir:type_name -> quern.DirAnswer
+	57,  // 79: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	59,  // 80: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	62,  // 81: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	64,  // 82: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	67,  // 83: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	137, // 84: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	70,  // 85: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	74,  // 86: quern.Answer.status:type_name -> quern.StatusAnswer
+	128, // 87: quern.Answer.memo:type_name -> quern.Memo
+	126, // 88: quern.Answer.refusals:type_name -> quern.RefusalsAnswer
+	8,   // 89: quern.InodeAnswer.inode:type_name -> quern.Inode
+	8,   // 90: quern.InodeAnswer.parent:type_name -> quern.Inode
+	8,   // 91: quern.DirEntry.inode:type_name -> quern.Inode
+	53,  // 92: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	8,   // 93: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	10,  // 94: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	12,  // 95: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 96: quern.Acquire.mode:type_name -> quern.Mode
+	12,  // 97: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	6,   // 98: quern.Allocate.policy:type_name -> quern.Policy
+	66,  // 99: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	14,  // 100: quern.NodeStatus.node:type_name -> quern.Node
+	139, // 101: quern.NodeStatus.devices:type_name -> quern.Device
+	69,  // 102: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	17,  // 103: quern.SessionStatus.session:type_name -> quern.Session
+	72,  // 104: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	69,  // 105: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	73,  // 106: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	6,   // 107: quern.StatusAnswer.policy:type_name -> quern.Policy
+	45,  // 108: quern.Hello.held:type_name -> quern.Grant
+	87,  // 109: quern.Hello.locks:type_name -> quern.LockClaim
+	45,  // 110: quern.Welcome.held:type_name -> quern.Grant
+	78,  // 111: quern.Push.recall:type_name -> quern.Recall
+	79,  // 112: quern.Push.renewed:type_name -> quern.Renewed
+	70,  // 113: quern.Push.nodes:type_name -> quern.NodesAnswer
+	76,  // 114: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 115: quern.Recall.mode:type_name -> quern.Mode
+	75,  // 116: quern.FromClient.hello:type_name -> quern.Hello
+	81,  // 117: quern.FromClient.recalled:type_name -> quern.Recalled
+	82,  // 118: quern.FromClient.renew:type_name -> quern.Renew
+	83,  // 119: quern.FromClient.release:type_name -> quern.Release
+	0,   // 120: quern.Recalled.mode:type_name -> quern.Mode
+	45,  // 121: quern.Release.grants:type_name -> quern.Grant
+	84,  // 122: quern.LockCall.lock:type_name -> quern.Lock
+	84,  // 123: quern.LockReply.conflict:type_name -> quern.Lock
+	84,  // 124: quern.LockClaim.lock:type_name -> quern.Lock
+	96,  // 125: quern.Heartbeat.bad:type_name -> quern.ShardID
+	100, // 126: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	96,  // 127: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	96,  // 128: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	96,  // 129: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	96,  // 130: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	139, // 131: quern.Heartbeat.devices:type_name -> quern.Device
+	96,  // 132: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	99,  // 133: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	69,  // 134: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	12,  // 135: quern.Rebuild.block:type_name -> quern.Block
+	11,  // 136: quern.Rebuilt.shard:type_name -> quern.Shard
+	19,  // 137: quern.Job.cred:type_name -> quern.Cred
+	109, // 138: quern.Job.events:type_name -> quern.JobEvent
+	107, // 139: quern.Job.kernels:type_name -> quern.KernelRef
+	115, // 140: quern.Job.binds:type_name -> quern.TaskInput
+	106, // 141: quern.Job.after:type_name -> quern.After
+	5,   // 142: quern.Job.if_exists:type_name -> quern.IfExists
+	104, // 143: quern.Job.source:type_name -> quern.Source
+	105, // 144: quern.Job.notify:type_name -> quern.Entry
+	107, // 145: quern.Job.combine:type_name -> quern.KernelRef
+	2,   // 146: quern.Job.on_failure:type_name -> quern.OnFailure
+	1,   // 147: quern.Job.visibility:type_name -> quern.Visibility
+	3,   // 148: quern.Source.drop:type_name -> quern.Drop
+	108, // 149: quern.KernelRef.files:type_name -> quern.KernelFile
+	115, // 150: quern.Task.inputs:type_name -> quern.TaskInput
+	112, // 151: quern.Task.placement:type_name -> quern.Placement
+	114, // 152: quern.Task.timing:type_name -> quern.Timing
+	111, // 153: quern.Task.second:type_name -> quern.SecondAttempt
+	4,   // 154: quern.Task.verdict:type_name -> quern.Verdict
+	112, // 155: quern.SecondAttempt.placement:type_name -> quern.Placement
+	113, // 156: quern.Placement.places:type_name -> quern.Place
+	116, // 157: quern.TaskInput.ranges:type_name -> quern.FileRange
+	103, // 158: quern.SubmitJob.job:type_name -> quern.Job
+	110, // 159: quern.SubmitJob.tasks:type_name -> quern.Task
+	110, // 160: quern.SubmitJob.template:type_name -> quern.Task
+	110, // 161: quern.StageTasks.tasks:type_name -> quern.Task
+	124, // 162: quern.RefusalsAnswer.refusals:type_name -> quern.Refusal
+	110, // 163: quern.UpdateTask.task:type_name -> quern.Task
+	131, // 164: quern.UpdateTask.files:type_name -> quern.OutputFile
+	110, // 165: quern.UpdateJob.tasks:type_name -> quern.Task
+	115, // 166: quern.UpdateJob.binds:type_name -> quern.TaskInput
+	110, // 167: quern.UpdateJob.template:type_name -> quern.Task
+	136, // 168: quern.ExplainJob.sketch:type_name -> quern.Sketch
+	141, // 169: quern.Sketch.held:type_name -> quern.Transfer
+	107, // 170: quern.Sketch.kernel:type_name -> quern.KernelRef
+	103, // 171: quern.JobsAnswer.jobs:type_name -> quern.Job
+	110, // 172: quern.JobsAnswer.tasks:type_name -> quern.Task
+	110, // 173: quern.JobsAnswer.template:type_name -> quern.Task
+	142, // 174: quern.Poll.running:type_name -> quern.RunningTask
+	140, // 175: quern.Poll.ended:type_name -> quern.EndedTask
+	139, // 176: quern.Poll.devices:type_name -> quern.Device
+	142, // 177: quern.EndedTask.task:type_name -> quern.RunningTask
+	114, // 178: quern.EndedTask.timing:type_name -> quern.Timing
+	141, // 179: quern.EndedTask.transfers:type_name -> quern.Transfer
+	144, // 180: quern.PollReply.start:type_name -> quern.Assignment
+	142, // 181: quern.PollReply.stop:type_name -> quern.RunningTask
+	103, // 182: quern.Assignment.job:type_name -> quern.Job
+	110, // 183: quern.Assignment.task:type_name -> quern.Task
+	16,  // 184: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	185, // [185:185] is the sub-list for method output_type
+	185, // [185:185] is the sub-list for method input_type
+	185, // [185:185] is the sub-list for extension type_name
+	185, // [185:185] is the sub-list for extension extendee
+	0,   // [0:185] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -13078,6 +13786,8 @@ func file_quern_proto_init() {
 		(*Command_RemoveJob)(nil),
 		(*Command_PutRefusal)(nil),
 		(*Command_ClearRefusal)(nil),
+		(*Command_StageTasks)(nil),
+		(*Command_DropStaged)(nil),
 	}
 	file_quern_proto_msgTypes[40].OneofWrappers = []any{
 		(*Query_Lookup)(nil),
@@ -13130,8 +13840,8 @@ func file_quern_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   139,
+			NumEnums:      6,
+			NumMessages:   143,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -20,6 +20,7 @@ func (t *tx) apply(e Entry) *wire.Result {
 		c = new(wire.Command)
 	}
 	t.index, t.now, t.session, t.cred = e.Index, c.TimeNs, c.Session, c.Cred
+	t.wrote, t.bytes, t.read = 0, 0, 0
 	var r *wire.Result
 	if c.Session != 0 {
 		r = t.once(c)
@@ -81,6 +82,10 @@ func (t *tx) dispatch(c *wire.Command) *wire.Result {
 		return t.updateJob(op.UpdateJob)
 	case *wire.Command_RemoveJob:
 		return t.removeJob(op.RemoveJob)
+	case *wire.Command_StageTasks:
+		return t.stageTasks(op.StageTasks)
+	case *wire.Command_DropStaged:
+		return t.dropStaged(op.DropStaged)
 	case *wire.Command_PutRefusal:
 		return t.putRefusal(op.PutRefusal)
 	case *wire.Command_ClearRefusal:

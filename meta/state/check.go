@@ -25,7 +25,7 @@ const maxProblems = 1000
 func (s *State) Check() ([]Problem, error) {
 	c := &checker{
 		inodes: map[uint64]*inodeTally{}, blocks: map[uint64]*blockTally{},
-		sessions: map[uint64]uint64{}, jobs: map[uint64]*jobTally{}, names: map[string]uint64{},
+		sessions: map[uint64]uint64{}, jobs: map[uint64]*jobTally{}, names: map[string]uint64{}, loads: map[uint32]*wire.UserJobs{},
 	}
 	err := s.read(func(v *view) {
 		c.v = v
@@ -69,13 +69,14 @@ type blockTally struct {
 }
 
 type jobTally struct {
-	rec                 *wire.Job
-	active              bool
-	tasks, done, failed uint32
-	open                map[uint32]bool // by their state
-	index               map[uint32]bool // by the index
-	user                []uint32        // owners that the index has
-	due                 []int64         // when it is to be removed, by the index
+	rec      *wire.Job
+	active   bool
+	tasks    []*wire.Task // what is stored of them
+	template bool
+	staged   *wire.Staged
+	dropped  bool
+	user     []uint32 // owners that the index has
+	due      []int64  // when it is to be removed, by the index
 }
 
 type checker struct {
@@ -86,6 +87,8 @@ type checker struct {
 	sessions map[uint64]uint64 // id → ack_below
 	replies  []reply
 	jobs     map[uint64]*jobTally
+	loads    map[uint32]*wire.UserJobs
+	dropped  uint64
 	names    map[string]uint64
 	nodes    uint64 // the highest id
 	refusals refusalTally
@@ -122,7 +125,7 @@ func (c *checker) block(id uint64) *blockTally {
 func (c *checker) job(id uint64) *jobTally {
 	t := c.jobs[id]
 	if t == nil {
-		t = &jobTally{open: map[uint32]bool{}, index: map[uint32]bool{}}
+		t = new(jobTally)
 		c.jobs[id] = t
 	}
 	return t
@@ -442,6 +445,7 @@ func (c *checker) checkCounters() {
 		c.bad("counter "+counterNames[ticketFloor], "is %d, above any id given out", c.counts[ticketFloor])
 	}
 	want[ticketFloor] = c.counts[ticketFloor]
+	want[countDropped] = c.dropped
 	for n := range want {
 		if want[n] != c.counts[n] {
 			c.bad("counter "+counterNames[n], "is %d, should be %d", c.counts[n], want[n])

@@ -3,6 +3,8 @@ package state
 import (
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"quernfs/internal/wire"
 )
 
@@ -19,15 +21,7 @@ func (c *checker) seeJob(key, value []byte) {
 			return
 		}
 		t := c.job(num64(key[2:]))
-		t.tasks++
-		switch {
-		case task.State == stateSucceeded:
-			t.done++
-		case task.State == stateFailed:
-			t.failed++
-		case !ended(task.State):
-			t.open[task.N] = true
-		}
+		t.tasks = append(t.tasks, &wire.Task{Job: task.Job, N: task.N, State: task.State, Round: task.Round, Second: task.Second})
 	case len(key) > 2 && key[1] == jName && len(value) == 8:
 		c.names[string(key[2:])] = num64(value)
 	case len(key) == 10 && key[1] == jActive:
@@ -40,8 +34,20 @@ func (c *checker) seeJob(key, value []byte) {
 		c.job(num64(key[6:])).user = append(c.job(num64(key[6:])).user, num32(key[2:]))
 	case len(key) == 18 && key[1] == jDue:
 		c.job(num64(key[10:])).due = append(c.job(num64(key[10:])).due, unordered(num64(key[2:])))
-	case len(key) == 14 && key[1] == jOpen:
-		c.job(num64(key[2:])).index[num32(key[10:])] = true
+	case len(key) == 14 && key[1] == jOpen: // of an earlier version
+	case len(key) == 10 && key[1] == jTemplate:
+		c.job(num64(key[2:])).template = true
+	case len(key) == 10 && key[1] == jStaged:
+		if s := new(wire.Staged); c.v.decode(key, value, s) {
+			c.job(num64(key[2:])).staged = s
+		}
+	case len(key) == 10 && key[1] == jDropped:
+		c.job(num64(key[2:])).dropped = true
+		c.dropped++
+	case len(key) == 6 && key[1] == jLoad:
+		if u := new(wire.UserJobs); c.v.decode(key, value, u) {
+			c.loads[num32(key[2:])] = u
+		}
 	case c.seeRefusal(key, value):
 	default:
 		c.bad(fmt.Sprintf("key %q", key), "unknown kind")
@@ -49,11 +55,34 @@ func (c *checker) seeJob(key, value []byte) {
 }
 
 func (c *checker) checkJobs() {
+	jobs, loads := 0, map[uint32]*wire.UserJobs{}
 	for id, t := range c.jobs {
 		object, j := fmt.Sprintf("job %d", id), t.rec
-		if j == nil {
+		switch {
+		case j == nil && t.dropped:
+			continue
+		case j == nil && t.staged != nil:
+			if int(t.staged.Tasks) != len(t.tasks) {
+				c.bad(object, "%d tasks are staged, %d are there", t.staged.Tasks, len(t.tasks))
+			}
+			if _, ok := c.sessions[t.staged.Session]; !ok && t.staged.Session != 0 {
+				c.bad(object, "staged by session %d, which does not exist", t.staged.Session)
+			}
+			continue
+		case j == nil:
 			c.bad(object, "has tasks or is indexed, but does not exist")
 			continue
+		case t.staged != nil || t.dropped:
+			c.bad(object, "is staged, or to be removed, and exists")
+		}
+		jobs++
+		if add := load(j); add.Jobs > 0 {
+			sum := loads[j.Cred.GetUid()]
+			if sum == nil {
+				sum = new(wire.UserJobs)
+				loads[j.Cred.GetUid()] = sum
+			}
+			sum.Jobs, sum.Tasks, sum.Size = sum.Jobs+add.Jobs, sum.Tasks+add.Tasks, sum.Size+add.Size
 		}
 		if c.names[j.Name] != id {
 			c.bad(object, "its name %q leads to job %d", j.Name, c.names[j.Name])
@@ -67,22 +96,60 @@ func (c *checker) checkJobs() {
 		if at := due(j); at == 0 && len(t.due) > 0 || at != 0 && (len(t.due) != 1 || t.due[0] != at) {
 			c.bad(object, "is to be removed at %d, and in the index at %v", at, t.due)
 		}
-		if j.Tasks != t.tasks || j.TasksDone != t.done || j.TasksFailed != t.failed || j.NextTask != uint64(t.tasks) {
-			c.bad(object, "counts %d tasks, %d done, %d failed; has %d, %d, %d", j.Tasks, j.TasksDone, j.TasksFailed, t.tasks, t.done, t.failed)
-		}
-		if len(t.open) != len(t.index) {
-			c.bad(object, "%d open tasks, %d in the index", len(t.open), len(t.index))
-		}
-		for n := range t.open {
-			if !t.index[n] {
-				c.bad(object, "task %d is not in the index of open tasks", n)
-			}
-		}
+		c.checkTasks(object, t)
 		if j.Reason == "" {
 			c.bad(object, "no reason")
 		}
 	}
-	if len(c.names) != len(c.jobs) {
-		c.bad("jobs", "%d names of %d jobs", len(c.names), len(c.jobs))
+	if len(c.names) != jobs {
+		c.bad("jobs", "%d names of %d jobs", len(c.names), jobs)
+	}
+	for uid, u := range c.loads {
+		if !proto.Equal(u, loads[uid]) {
+			c.bad(fmt.Sprintf("uid %d", uid), "has open jobs that amount to %v, by the sum kept %v", loads[uid], u)
+		}
+	}
+	for uid := range loads {
+		if c.loads[uid] == nil {
+			c.bad(fmt.Sprintf("uid %d", uid), "has open jobs, and no sum of them is kept")
+		}
+	}
+}
+
+// checkTasks holds the counters of a job against its tasks.
+func (c *checker) checkTasks(object string, t *jobTally) {
+	j := t.rec
+	if t.template != (j.Array > 0) {
+		c.bad(object, "an array of %d tasks, a template: %v", j.Array, t.template)
+	}
+	if j.Removing || j.Partial {
+		return
+	}
+	var done, failed, off, beyond uint32
+	for _, stored := range t.tasks {
+		if stored.N >= j.Array {
+			beyond++
+		}
+		if uint64(stored.N) >= j.NextTask {
+			c.bad(object, "task %d of %d", stored.N, j.NextTask)
+		}
+		if was := stored.State; stored.Round == j.Round && (was == stateCancelled || was == stateExpired) {
+			off++
+		}
+		switch current(j, stored).State {
+		case stateSucceeded:
+			done++
+		case stateFailed:
+			failed++
+		}
+	}
+	if j.NextTask != uint64(j.Tasks) || j.Tasks != j.Array+beyond {
+		c.bad(object, "counts %d tasks, next is %d; has an array of %d and %d beside it", j.Tasks, j.NextTask, j.Array, beyond)
+	}
+	if j.TasksDone != done || j.TasksFailed != failed || j.TasksOff != off {
+		c.bad(object, "counts %d done, %d failed, %d ended otherwise; has %d, %d, %d", j.TasksDone, j.TasksFailed, j.TasksOff, done, failed, off)
+	}
+	if (j.Failure == "") != (failed == 0) {
+		c.bad(object, "%d tasks have failed, of which it says %q", failed, j.Failure)
 	}
 }

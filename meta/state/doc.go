@@ -73,7 +73,13 @@
 //	j 1 job(8) n(4)                  Task
 //	j 2 name                         job(8)
 //	j 3 job(8)                       -              has not ended
-//	j 4 job(8) n(4)                  -              task has not ended
+//	j 5 uid(4) job(8)                -              of that user, has not ended
+//	j 6 time(8) job(8)               -              has ended, to be removed then
+//	j 7 digest                       Memo           result of a task with this digest
+//	j 8 job(8)                       Task           what the tasks of its array are like
+//	j 9 job(8)                       Staged         tasks under j 1 of a job that is being submitted
+//	j 10 job(8)                      -              such tasks, to be removed
+//	j 11 uid(4)                      UserJobs       sums over the jobs of j 5
 //	j 20 number(8)                   Refusal
 //	j 21 name                        number(8)
 //	j 22 ino(8) number(8)            -              is about the inode
@@ -128,7 +134,28 @@
 //
 // # Jobs
 //
-// SubmitJob is idempotent by name and digest. A task moves on by UpdateTask: with
+// SubmitJob is idempotent by name and digest. A command about a job reads and
+// writes a bounded number of records, however many tasks the job has, so that none
+// holds up those behind it in the log (TestCommandsStayShort):
+//
+//   - The tasks of an array have no records until they start; template is what
+//     they are like.
+//   - Other tasks come in pieces of at most 1024: StageTasks puts them aside for a
+//     session, and SubmitJob makes a job of all that were put aside under a number.
+//     DropStaged, or the end of the session, gives them up; later commands remove
+//     them bit by bit. A job that waits for others gets its tasks by several
+//     UpdateJob, the last of which makes it pending; drop_tasks begins anew.
+//   - The end of a job, and its repetition, write the job's record alone. A task's
+//     record says in which round of the job it was written: an open task of a job
+//     that has ended reads as cancelled, one of an earlier round that has not
+//     succeeded as pending (current).
+//   - RemoveJob takes a thousand outputs and tasks at once.
+//
+// What the jobs of a user that have not ended amount to, in number, tasks and bytes,
+// is kept (UserJobs), and the leader says with each command how much it may be: more
+// is refused with Quota. Root has no limit.
+//
+// A task moves on by UpdateTask: with
 // attempt one above the stored one a new attempt begins; with the
 // stored one it is the report of an attempt that is staging, running
 // or committing. Everything else is Stale, except that the leader itself (no
@@ -137,12 +164,15 @@
 // out_dir in the same command: files replace files of their name, directories
 // merge, and a file that would meet a directory refuses all of it.
 //
-// The state of a job follows from its tasks: running once one of them is; when
-// none is left open, succeeded, failed, or cancelled. A job that names
-// more than one kernel and has no task of phase "reduce" waits, running, for
-// UpdateJob to add it. UpdateJob to an ended state ends the open tasks as
+// The state of a job follows from its tasks: running once one of them is; failed as
+// soon as one has failed for good, unless the job goes on then (on_failure), up to
+// max_failed; when none is left open, succeeded, failed, or cancelled. A job that
+// names more than one kernel and has no task of phase "reduce" waits, running, for
+// UpdateJob to add it, once all others have succeeded, or have ended and reduce_rest
+// is set. UpdateJob to an ended state ends the open tasks as
 // cancelled; to pending, of a job that has not succeeded, starts
-// all its unfinished tasks again.
+// all its unfinished tasks again; a reduce task that ran over a part of the others is
+// then taken back. What has ended accepts no report.
 //
 // A job that names others (after) is waiting until UpdateJob makes it pending;
 // its tasks may come then. Where a job names a directory (out_parent), the results

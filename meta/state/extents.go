@@ -145,6 +145,7 @@ func (t *tx) drain(in *wire.Inode, n int) (empty bool) {
 // collect removes some more of the extents that large deleted files have left.
 // It is called after each command, so that every replica does the same.
 func (t *tx) collect() {
+	t.collectStaged()
 	if t.counts[countTrash] == 0 {
 		return
 	}

@@ -4,22 +4,71 @@ import (
 	"quernfs/internal/wire"
 )
 
-// overQuota refuses a job whose owner has as many that have not ended as he
-// may; root has no limit.
-func (t *tx) overQuota(op *wire.SubmitJob) *wire.Result {
-	uid := t.owner(op.Job.Cred).GetUid()
-	if op.MaxOpen == 0 || uid == 0 {
+// quota is what the jobs of a user that have not ended may amount to; 0: anything.
+type quota struct{ jobs, tasks, size uint64 }
+
+// overQuota refuses what would take a user beyond his quota; root has none.
+func (t *tx) overQuota(uid uint32, most quota, more *wire.UserJobs) *wire.Result {
+	if uid == 0 {
 		return nil
 	}
-	n := uint32(0)
-	t.prefix(be32([]byte{kJob, jUser}, uid), func([]byte, []byte) bool {
-		n++
-		return n < op.MaxOpen
-	})
-	if n < op.MaxOpen {
-		return nil
+	has := t.userJobs(uid)
+	for _, x := range []struct {
+		most, has, more uint64
+		what            string
+	}{
+		{most.jobs, has.Jobs, more.Jobs, "%d jobs that have not ended"},
+		{most.tasks, has.Tasks, more.Tasks, "%d tasks in jobs that have not ended"},
+		{most.size, has.Size, more.Size, "%d bytes of job files and names of inputs in jobs that have not ended"},
+	} {
+		if x.most > 0 && x.more > 0 && x.has+x.more > x.most {
+			return failf(wire.Quota, "uid %d has "+x.what+"; with %d more they would be more than %d", uid, x.has, x.more, x.most)
+		}
 	}
-	return failf(wire.Quota, "uid %d has %d jobs that have not ended, and may have no more", uid, n)
+	return nil
+}
+
+// userJobs is what the jobs of a user amount to.
+func (v *view) userJobs(uid uint32) *wire.UserJobs {
+	u := new(wire.UserJobs)
+	v.load(userJobsKey(nil, uid), u)
+	return u
+}
+
+// load is what a job adds to that.
+func load(j *wire.Job) wire.UserJobs {
+	if j == nil || ended(j.State) {
+		return wire.UserJobs{}
+	}
+	return wire.UserJobs{Jobs: 1, Tasks: uint64(j.Tasks), Size: j.Size}
+}
+
+// reload brings the sum up to date with a change of one job.
+func (t *tx) reload(old, j *wire.Job) {
+	type share struct {
+		job  *wire.Job
+		sign uint64
+	}
+	was, is := load(old), load(j)
+	if old != nil && j != nil && old.Cred.GetUid() == j.Cred.GetUid() && was.Jobs == is.Jobs && was.Tasks == is.Tasks && was.Size == is.Size {
+		return
+	}
+	for _, x := range []share{{old, ^uint64(0)}, {j, 1}} {
+		add := load(x.job)
+		if add.Jobs == 0 {
+			continue
+		}
+		uid := x.job.Cred.GetUid()
+		u := t.userJobs(uid)
+		u.Jobs += x.sign * add.Jobs
+		u.Tasks += x.sign * add.Tasks
+		u.Size += x.sign * add.Size
+		if u.Jobs == 0 || int64(u.Jobs) < 0 {
+			t.del(userJobsKey(nil, uid))
+		} else {
+			t.set(userJobsKey(nil, uid), u)
+		}
+	}
 }
 
 // begin gives an edited job its first state.
@@ -72,6 +121,7 @@ func (t *tx) reindex(old, j *wire.Job) {
 	if j != nil {
 		after = due(j)
 	}
+	t.reload(old, j)
 	if before == after {
 		return
 	}
@@ -107,6 +157,12 @@ func (t *tx) removeJob(op *wire.RemoveJob) *wire.Result {
 		return failf(wire.Busy, "job %d is %s: only one that has ended can be removed", j.Id, j.State)
 	}
 	more := &wire.Result{Value: 1}
+	if !j.Removing {
+		j.Removing = true
+		t.del(jobTemplateKey(nil, j.Id))
+		j.Tasks, j.TasksDone, j.TasksFailed, j.TasksOff, j.NextTask, j.Array = 0, 0, 0, 0, 0, 0
+		t.putJob(j)
+	}
 	budget := removeStep
 	if out := t.inode(j.OutDir); out != nil && out.Parent == wire.OutputsIno {
 		if !t.empty(out, &budget) {
@@ -114,25 +170,7 @@ func (t *tx) removeJob(op *wire.RemoveJob) *wire.Result {
 		}
 		t.removeOutput(j)
 	}
-	var gone []uint32
-	var memos []*wire.Task
-	t.tasks(j.Id, func(task *wire.Task) bool {
-		gone = append(gone, task.N)
-		if len(task.Memo) > 0 {
-			memos = append(memos, task)
-		}
-		budget--
-		return budget > 0
-	})
-	for _, task := range memos {
-		t.forgetMemo(task)
-	}
-	for _, n := range gone {
-		t.del(taskKey(nil, j.Id, n))
-		t.del(taskOpenKey(nil, j.Id, n))
-	}
-	if budget <= 0 {
-		t.forgetTasks(j, gone)
+	if !t.eraseTasks(j.Id, &budget) {
 		return more
 	}
 	t.reindex(t.job(j.Id), nil)
@@ -142,27 +180,30 @@ func (t *tx) removeJob(op *wire.RemoveJob) *wire.Result {
 	return &wire.Result{}
 }
 
-// forgetTasks keeps the counters of a job true that is being removed.
-func (t *tx) forgetTasks(j *wire.Job, gone []uint32) {
-	j.Tasks, j.TasksDone, j.TasksFailed, j.NextTask = 0, 0, 0, 0
-	t.tasks(j.Id, func(task *wire.Task) bool {
-		j.Tasks++
-		switch task.State {
-		case stateSucceeded:
-			j.TasksDone++
-		case stateFailed:
-			j.TasksFailed++
+// eraseTasks removes the records of a job's tasks, as far as budget goes, and says
+// whether there are none left.
+func (t *tx) eraseTasks(job uint64, budget *int) bool {
+	var gone []*wire.Task
+	t.prefix(be64([]byte{kJob, jTask}, job), func(key, value []byte) bool {
+		task := new(wire.Task)
+		if !t.decode(key, value, task) {
+			return false
 		}
-		return true
+		gone = append(gone, task)
+		*budget--
+		return *budget > 0
 	})
-	j.NextTask = uint64(j.Tasks)
-	t.putJob(j)
+	for _, task := range gone {
+		t.forgetMemo(task)
+		t.del(taskKey(nil, job, task.N))
+	}
+	return *budget > 0
 }
 
 // empty removes what is below a directory, as far as budget goes, and says
 // whether it is empty then.
 func (t *tx) empty(dir *wire.Inode, budget *int) bool {
-	for _, e := range t.entries(dir.Attr.Ino) {
+	for _, e := range t.someEntries(dir.Attr.Ino, *budget+1) {
 		if *budget <= 0 {
 			return false
 		}

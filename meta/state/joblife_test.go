@@ -12,9 +12,7 @@ import (
 // submitJob submits a job of n map tasks and returns the result.
 func submitJob(r *rig, j *wire.Job, n int, maxOpen uint32) *wire.Result {
 	op := &wire.SubmitJob{Job: j, MaxOpen: maxOpen}
-	for range n {
-		op.Tasks = append(op.Tasks, &wire.Task{Phase: "map", Inputs: []*wire.TaskInput{{Path: "/in"}}})
-	}
+	op.Staged, op.Tasks = stage(r, mapTasks(n))
 	return r.do(&wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: op}})
 }
 

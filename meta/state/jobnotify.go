@@ -88,7 +88,7 @@ func (t *tx) append(j *wire.Job, line []byte) (why string) {
 		}
 		full = in
 	}
-	c := &wire.Create{Mode: outputMode}
+	c := &wire.Create{Mode: outputMode(j)}
 	in, acls, code := t.newInode(c, dir, sIFREG)
 	if code != wire.OK {
 		return "the job's owner may not make a file in its directory"

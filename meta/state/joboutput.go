@@ -6,15 +6,16 @@ import (
 	"quernfs/internal/wire"
 )
 
-const outputMode = sIFREG | 0o644
+// outputMode is the mode of a file that a job leaves.
+func outputMode(j *wire.Job) uint32 { return sIFREG | cmp.Or(j.Mode, 0o644)&0o777 }
 
 // checkOutputs says why the files of op cannot be made; nil: they can, or there
 // are none.
-func (t *tx) checkOutputs(j *wire.Job, op *wire.UpdateTask) *wire.Result {
+func (t *tx) checkOutputs(j *wire.Job, task *wire.Task, op *wire.UpdateTask) *wire.Result {
 	if len(op.Files) == 0 || op.Task.State != stateSucceeded {
 		return nil
 	}
-	dir, r := t.resultDir(j, t.task(j.Id, op.Task.N), op.ResultDir)
+	dir, r := t.resultDir(j, task, op.ResultDir)
 	if r != nil {
 		return r
 	}
@@ -50,7 +51,7 @@ func (t *tx) checkOutputs(j *wire.Job, op *wire.UpdateTask) *wire.Result {
 
 // putOutputs makes the files of op in the job's output directory; one replaces
 // what has its name. It returns them.
-func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) (made []uint64) {
+func (t *tx) putOutputs(j *wire.Job, task *wire.Task, op *wire.UpdateTask) (made []uint64) {
 	if op.Task.State != stateSucceeded {
 		return nil
 	}
@@ -58,7 +59,7 @@ func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) (made []uint64) {
 	defer func() { t.cred = cred }()
 	t.cred = nil // its outputs are the job's right
 	at := j.OutDir
-	if toParent(j, t.task(j.Id, op.Task.N)) {
+	if toParent(j, task) {
 		at = cmp.Or(op.ResultDir, j.OutParent)
 	}
 	for _, f := range op.Files {
@@ -67,7 +68,7 @@ func (t *tx) putOutputs(j *wire.Job, op *wire.UpdateTask) (made []uint64) {
 			continue
 		}
 		dir := t.touch(t.inode(at))
-		c := &wire.Create{Mode: outputMode}
+		c := &wire.Create{Mode: outputMode(j)}
 		in, acls, _ := t.newInode(c, dir, sIFREG)
 		in.Attr.Uid = j.Cred.GetUid()
 		if dir.Attr.Mode&sISGID == 0 {

@@ -3,6 +3,7 @@ package state
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 
@@ -32,6 +33,7 @@ const (
 const (
 	maxEvents = 100
 	maxTasks  = 1 << 20
+	maxPiece  = 1024 // tasks of one command
 	maxTail   = 64 << 10
 )
 
@@ -49,23 +51,12 @@ func (v *view) jobNamed(name string) (id uint64, ok bool) {
 	return v.number(jobNameKey(nil, name))
 }
 
-// tasks calls each with the tasks of a job, by number.
-func (v *view) tasks(job uint64, each func(*wire.Task) bool) { v.tasksFrom(job, 0, each) }
-
-// tasksFrom does so for those with the number first or a higher one.
-func (v *view) tasksFrom(job uint64, first uint32, each func(*wire.Task) bool) {
-	v.scan(taskKey(nil, job, first), after(be64([]byte{kJob, jTask}, job)), func(key, value []byte) bool {
-		task := new(wire.Task)
-		return v.decode(key, value, task) && each(task)
-	})
-}
-
 func (t *tx) submitJob(op *wire.SubmitJob) *wire.Result {
 	if op.Job == nil || checkName(op.Job.Name) != wire.OK {
 		return failf(wire.Invalid, "a job needs a name")
 	}
-	if len(op.Tasks) > maxTasks {
-		return failf(wire.Invalid, "a job of %d tasks: at most %d are allowed", len(op.Tasks), maxTasks)
+	if r := tooMany(len(op.Tasks), op.Job.Array); r != nil {
+		return r
 	}
 	digest := sha256.Sum256(op.Job.Spec)
 	if len(op.Job.Digest) > 0 && !bytes.Equal(op.Job.Digest, digest[:]) {
@@ -81,28 +72,68 @@ func (t *tx) submitJob(op *wire.SubmitJob) *wire.Result {
 	if outputs == nil {
 		return failf(wire.NotFound, "the cluster has not been set up")
 	}
-	if r := t.overQuota(op); r != nil {
+	owner := t.owner(op.Job.Cred)
+	staged, r := t.stagedFor(op, owner)
+	if r != nil {
+		return r
+	}
+	size := uint64(len(op.Job.Spec)) + sizeOf(op.Tasks) + staged.GetSize()
+	if op.Job.Array > 0 {
+		size += sizeOf([]*wire.Task{op.Template})
+	}
+	tasks := uint64(len(op.Tasks)) + uint64(op.Job.Array) + uint64(staged.GetTasks())
+	if r := t.overQuota(owner.GetUid(), quota{uint64(op.MaxOpen), op.MaxTasks, op.MaxBytes}, &wire.UserJobs{Jobs: 1, Tasks: tasks, Size: size}); r != nil {
 		return r
 	}
 
-	j := proto.Clone(op.Job).(*wire.Job)
-	j.Id, j.Digest, j.Cred = t.take(nextJob, 1), digest[:], t.owner(op.Job.Cred)
+	j := newJob(op.Job)
+	j.Digest, j.Cred, j.Size, j.SubmittedNs = digest[:], owner, size, t.now
+	if j.Id = op.Staged; staged == nil {
+		j.Id = t.take(nextJob, 1)
+	} else {
+		j.Tasks, j.NextTask = staged.Tasks, uint64(staged.Tasks)
+		t.del(stagedKey(nil, j.Id))
+	}
 	t.begin(j)
-	j.SubmittedNs, j.StartedNs, j.EndedNs = t.now, 0, 0
-	j.Tasks, j.TasksDone, j.TasksFailed, j.NextTask = 0, 0, 0, 0
-	j.Events = nil
 	if j.Rule != "" {
 		t.event(j, "submitted by the rule "+j.Rule)
 	} else {
 		t.event(j, "submitted")
 	}
 	j.OutDir = t.makeOutput(outputs, j)
+	t.putArray(j, op.Job.Array, op.Template)
 	t.addTasks(j, op.Tasks)
 	t.putJob(j)
 	t.setRaw(jobNameKey(nil, j.Name), be64(nil, j.Id))
 	t.forgetRefusal(j.Name)
 	t.forgetRefusalsAbout(op.About)
 	return &wire.Result{Value: j.Id, Created: true, Inode: t.inode(j.OutDir)}
+}
+
+// newJob is the record of a job that is submitted as in: what only the state
+// machine knows is left out.
+func newJob(in *wire.Job) *wire.Job {
+	j := proto.Clone(in).(*wire.Job)
+	j.StartedNs, j.EndedNs = 0, 0
+	j.Tasks, j.TasksDone, j.TasksFailed, j.TasksOff, j.NextTask = 0, 0, 0, 0, 0
+	j.Partial, j.Array, j.Round, j.Removing, j.Failure, j.ReduceAttempt = false, 0, 0, false, "", 0
+	j.LeftBytes, j.LeftUnread, j.LeftPresent = 0, false, false
+	j.Events = nil
+	return j
+}
+
+// tooMany refuses a command that would take long, and an array that no job can
+// have.
+func tooMany(tasks int, array uint32) *wire.Result {
+	switch {
+	case tasks > maxPiece:
+		return failf(wire.Invalid, "%d tasks in one command: at most %d are allowed", tasks, maxPiece)
+	case array > maxTasks:
+		return failf(wire.Invalid, "a job of %d tasks: at most %d are allowed", array, maxTasks)
+	case array > 0 && tasks > 0:
+		return failf(wire.Invalid, "an array, and %d tasks beside it", tasks)
+	}
+	return nil
 }
 
 // owner is whom a job belongs to: the caller. Only root and the leader
@@ -121,7 +152,7 @@ func (t *tx) owner(cred *wire.Cred) *wire.Cred {
 func (t *tx) makeOutput(outputs *wire.Inode, j *wire.Job) uint64 {
 	in := &wire.Inode{
 		Attr: &wire.Attr{
-			Ino: t.take(nextIno, 1), Mode: sIFDIR | 0o755, Nlink: 2, Uid: j.Cred.GetUid(), Gid: j.Cred.GetGid(),
+			Ino: t.take(nextIno, 1), Mode: sIFDIR | outputDirMode(j), Nlink: 2, Uid: j.Cred.GetUid(), Gid: j.Cred.GetGid(),
 			Size: dirSize, AtimeNs: t.now, MtimeNs: t.now, CtimeNs: t.now, BtimeNs: t.now, Version: 1,
 		},
 		Policy: outputs.Policy, Parent: wire.OutputsIno,
@@ -140,46 +171,21 @@ func (t *tx) makeOutput(outputs *wire.Inode, j *wire.Job) uint64 {
 	return in.Attr.Ino
 }
 
+// outputDirMode are the permissions of the output directory of a job.
+func outputDirMode(j *wire.Job) uint32 {
+	switch j.Visibility {
+	case wire.Visibility_EVERYBODY:
+		return 0o755
+	case wire.Visibility_GROUP:
+		return 0o750
+	}
+	return 0o700
+}
+
 // outputNames are what the output directory dir of a job may be called.
 func outputNames(job, dir uint64) (name, other string) {
 	name = strconv.FormatUint(job, 10)
 	return name, "job." + name + "." + strconv.FormatUint(dir, 10)
-}
-
-// addTasks appends tasks to an edited job.
-func (t *tx) addTasks(j *wire.Job, tasks []*wire.Task) {
-	for _, in := range tasks {
-		task := new(wire.Task)
-		if in != nil {
-			task = proto.Clone(in).(*wire.Task)
-		}
-		task.Job, task.N = j.Id, uint32(j.NextTask)
-		task.State, task.Reason = statePending, "waiting for a host"
-		task.Attempt, task.Agent, task.StartedNs, task.EndedNs = 0, 0, 0, 0
-		j.NextTask++
-		j.Tasks++
-		t.putTask(task)
-	}
-}
-
-// putTask also keeps the index of tasks that have not ended.
-func (t *tx) putTask(task *wire.Task) {
-	t.set(taskKey(nil, task.Job, task.N), task)
-	if ended(task.State) {
-		t.del(taskOpenKey(nil, task.Job, task.N))
-	} else {
-		t.setRaw(taskOpenKey(nil, task.Job, task.N), nil)
-	}
-}
-
-// replaceTask is putTask in place of old: an entry of the index that stays is not
-// written again.
-func (t *tx) replaceTask(old, task *wire.Task) {
-	if ended(old.State) == ended(task.State) {
-		t.set(taskKey(nil, task.Job, task.N), task)
-		return
-	}
-	t.putTask(task)
 }
 
 // putJob also keeps the indices of jobs that have not ended, and of those that
@@ -195,6 +201,11 @@ func (t *tx) event(j *wire.Job, text string) {
 	if n := len(j.Events) - maxEvents; n > 0 {
 		j.Events = j.Events[n:]
 	}
+}
+
+// tooManyFailed says whether the job is to end since tasks have failed.
+func tooManyFailed(j *wire.Job) bool {
+	return j.TasksFailed > 0 && (j.OnFailure == wire.OnFailure_STOP || j.MaxFailed > 0 && j.TasksFailed > j.MaxFailed)
 }
 
 // mayUpdate says whether the update is one of an attempt under way, or begins the
@@ -221,22 +232,26 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 	if op.Task == nil {
 		return fail(wire.Invalid)
 	}
-	j, old := t.job(op.Task.Job), t.task(op.Task.Job, op.Task.N)
+	j := t.job(op.Task.Job)
+	if j == nil {
+		return fail(wire.NotFound)
+	}
+	old := t.task(j, op.Task.N)
 	switch {
-	case j == nil || old == nil:
+	case old == nil:
 		return fail(wire.NotFound)
 	case !known(op.Task.State):
 		return failf(wire.Invalid, "%q is not a state", op.Task.State)
 	case !t.mayUpdate(old, op):
 		return failf(wire.Stale, "attempt %d of task %d is over: %s in attempt %d", op.Task.Attempt, old.N, old.State, old.Attempt)
-	case ended(j.State) && !(j.State == stateFailed && old.State == stateFailed):
+	case ended(j.State):
 		return failf(wire.Stale, "job %d has %s", j.Id, j.State)
 	}
 	if op.Second {
-		t.replaceTask(old, withSecond(old, op.Task, t.now))
+		t.set(taskKey(nil, j.Id, old.N), withSecond(old, op.Task, t.now))
 		return &wire.Result{Value: j.Id}
 	}
-	if r := t.checkOutputs(j, op); r != nil {
+	if r := t.checkOutputs(j, old, op); r != nil {
 		return r
 	}
 	var out, dst *wire.Inode
@@ -269,12 +284,13 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 	default:
 		t.place(j, out, dst, op.OpenSessions)
 	}
-	made := t.putOutputs(j, op)
+	made := t.putOutputs(j, old, op)
 	if op.Task.State == stateSucceeded {
 		t.results(j, op, old, dst, moved, made)
 	}
 	task := race(old, t.nextTask(old, op.Task))
-	t.replaceTask(old, task)
+	task.Round = j.Round
+	t.set(taskKey(nil, j.Id, task.N), task)
 	was := j.State
 	t.derive(j, old, task)
 	t.finish(j, was, op.SourceSessions)
@@ -285,12 +301,7 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 // nextTask is the record of a task after an update.
 func (t *tx) nextTask(old, update *wire.Task) *wire.Task {
 	task := proto.Clone(update).(*wire.Task)
-	if len(task.Inputs) == 0 {
-		task.Inputs = old.Inputs
-	}
-	if task.Phase == "" {
-		task.Phase = old.Phase
-	}
+	task.Inputs, task.Phase = old.Inputs, old.Phase
 	if task.Placement == nil && task.Attempt == old.Attempt {
 		task.Placement = old.Placement // the leader's word, which agents do not repeat
 	}
@@ -324,34 +335,44 @@ func (t *tx) nextTask(old, update *wire.Task) *wire.Task {
 // change of one task from old to task, which has been put.
 func (t *tx) derive(j *wire.Job, old, task *wire.Task) {
 	if old.State == stateFailed {
-		j.TasksFailed--
+		if j.TasksFailed--; j.TasksFailed == 0 {
+			j.Failure = ""
+		}
 	}
 	switch task.State {
 	case stateSucceeded:
 		j.TasksDone++
+		t.left(j, task)
 	case stateFailed:
-		j.TasksFailed++
+		if j.TasksFailed++; j.Failure == "" {
+			j.Failure = failureOf(task)
+		}
+	case stateCancelled, stateExpired:
+		j.TasksOff++
 	}
 	was := j.State
 	switch {
-	case !ended(task.State) || t.openTasks(j.Id, task.N) || t.expectsReduce(j):
+	case tooManyFailed(j):
+		j.State, j.Reason = stateFailed, failure(j)
+	case open(j) || t.expectsReduce(j):
 		if active(task.State) || j.TasksDone > 0 {
 			j.State = stateRunning
 			j.Reason = fmt.Sprintf("%d of %d tasks done", j.TasksDone, j.Tasks)
+			if j.TasksFailed > 0 {
+				j.Reason += fmt.Sprintf(", %d failed", j.TasksFailed)
+			}
 			if j.Paused {
 				j.Reason = "paused; " + j.Reason
 			}
 		} else if ended(was) {
-			j.State, j.Reason = statePending, "to be tried again"
+			j.State, j.Reason = statePending, reasonAgain
 		}
 		if j.State == stateRunning && j.StartedNs == 0 {
 			j.StartedNs = t.now
 		}
 		j.EndedNs = 0
-	case task.State == stateFailed:
-		j.State, j.Reason = stateFailed, fmt.Sprintf("task %d: %s", task.N, task.Reason)
 	case j.TasksFailed > 0:
-		j.State, j.Reason = stateFailed, t.firstFailure(j)
+		j.State, j.Reason = stateFailed, failure(j)
 	case j.TasksDone < j.Tasks:
 		j.State, j.Reason = stateCancelled, "tasks were cancelled"
 	default:
@@ -365,49 +386,18 @@ func (t *tx) derive(j *wire.Job, old, task *wire.Task) {
 	}
 }
 
-// openTasks says whether a task of the job has not ended. It looks first at those
-// after n: tasks end in about their order, and what was deleted from the index
-// before n takes long to pass over.
-func (v *view) openTasks(job uint64, n uint32) (open bool) {
-	found := func([]byte, []byte) bool {
-		open = true
-		return false
-	}
-	all := be64([]byte{kJob, jOpen}, job)
-	v.scan(taskOpenKey(nil, job, n), after(all), found)
-	if !open {
-		v.prefix(all, found)
-	}
-	return open
-}
-
-// firstFailure is the reason of the first of a job's tasks that have failed.
-func (t *tx) firstFailure(j *wire.Job) string {
-	reason := fmt.Sprintf("%d of %d tasks failed", j.TasksFailed, j.Tasks)
-	t.tasks(j.Id, func(task *wire.Task) bool {
-		if task.State != stateFailed {
-			return true
-		}
-		if reason = fmt.Sprintf("task %d: %s", task.N, task.Reason); j.TasksFailed > 1 {
-			reason = fmt.Sprintf("%d of %d tasks failed; %s", j.TasksFailed, j.Tasks, reason)
-		}
-		return false
-	})
-	return reason
-}
-
-// expectsReduce says whether the job, all tasks of which have succeeded so far, is
-// to get a reduce task: it names a kernel for one, and has none.
+// expectsReduce says whether the job, all tasks of which have ended so far, is to get
+// a reduce task: it names a kernel for one, has none, and its tasks have succeeded,
+// or enough of them.
 func (t *tx) expectsReduce(j *wire.Job) bool {
-	if len(j.Kernels) < 2 || j.TasksDone < j.Tasks {
+	if len(j.Kernels) < 2 || j.TasksOff > 0 {
 		return false
 	}
-	expected := true
-	t.tasks(j.Id, func(task *wire.Task) bool {
-		expected = task.Phase != phaseReduce
-		return expected
-	})
-	return expected
+	if j.TasksFailed > 0 && (!j.ReduceRest || tooManyFailed(j) || j.TasksDone == 0) {
+		return false
+	}
+	last := t.lastTask(j)
+	return last == nil || last.Phase != phaseReduce
 }
 
 func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
@@ -419,8 +409,18 @@ func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
 		return failf(wire.Perm, "job %d belongs to another user", j.Id)
 	case op.State != "" && !known(op.State):
 		return failf(wire.Invalid, "%q is not a state", op.State)
-	case j.NextTask+uint64(len(op.Tasks)) > maxTasks:
+	case j.Removing:
+		return failf(wire.NotFound, "job %d is being removed", j.Id)
+	case j.NextTask+uint64(len(op.Tasks))+uint64(op.Array) > maxTasks:
 		return failf(wire.Invalid, "more than %d tasks", maxTasks)
+	case op.Array > 0 && j.NextTask > 0:
+		return failf(wire.Invalid, "job %d has tasks already", j.Id)
+	}
+	if r := tooMany(len(op.Tasks), op.Array); r != nil {
+		return r
+	}
+	if op.DropTasks {
+		return t.dropTasks(j)
 	}
 	was := j.State
 	retry := ended(j.State) && j.State != stateSucceeded && op.State == statePending
@@ -428,28 +428,45 @@ func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
 		return failf(wire.Stale, "job %d has %s", j.Id, j.State)
 	}
 
+	more := sizeOf(op.Tasks)
+	if op.Array > 0 {
+		more += sizeOf([]*wire.Task{op.Template})
+	}
+	if n := uint64(len(op.Tasks)) + uint64(op.Array); n > 0 && j.State == stateWaiting {
+		if r := t.overQuota(j.Cred.GetUid(), quota{0, op.MaxTasks, op.MaxBytes}, &wire.UserJobs{Tasks: n, Size: more}); r != nil {
+			return r
+		}
+	}
+
 	if op.Event != "" {
 		t.event(j, op.Event)
 	}
 	t.control(j, op)
+	j.Size += more
+	if op.Array > 0 {
+		t.putArray(j, op.Array, op.Template)
+	}
 	t.addTasks(j, op.Tasks)
+	if len(op.Tasks) > 0 || op.Array > 0 {
+		j.Partial = j.State == stateWaiting && op.State == ""
+	}
+	if op.MaxFailed > 0 {
+		j.MaxFailed = op.MaxFailed
+	}
 	if len(op.Binds) > 0 {
 		j.Binds = op.Binds
 	}
 	switch {
-	case retry && j.NextTask == 0:
+	case retry && (j.NextTask == 0 || j.Partial):
 		t.begin(j)
 		j.EndedNs = 0
 	case retry:
-		t.resetTasks(j.Id, statePending, "to be tried again", func(s string) bool { return s != stateSucceeded })
-		j.State, j.Reason, j.EndedNs = statePending, "to be tried again", 0
-		j.TasksFailed = 0
+		t.tryAgain(j)
 	case ended(op.State):
 		reason := op.Reason
 		if reason == "" {
 			reason = "the job has " + op.State
 		}
-		t.resetTasks(j.Id, stateCancelled, reason, func(s string) bool { return !ended(s) })
 		j.State, j.Reason, j.EndedNs = op.State, reason, t.now
 	case op.State != "":
 		j.State = op.State
@@ -470,22 +487,6 @@ func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
 	return &wire.Result{Value: j.Id}
 }
 
-// resetTasks gives all tasks in states that which accepts another state.
-// Their attempts are over.
-func (t *tx) resetTasks(job uint64, state, reason string, which func(string) bool) {
-	t.tasks(job, func(task *wire.Task) bool {
-		if which(task.State) {
-			task.State, task.Reason, task.EndedNs = state, reason, 0
-			noSecond(task)
-			if ended(state) {
-				task.EndedNs = t.now
-			}
-			t.putTask(task)
-		}
-		return true
-	})
-}
-
 // entry is one entry of a directory.
 type entry struct {
 	name string
@@ -493,7 +494,12 @@ type entry struct {
 	kind uint32
 }
 
-func (v *view) entries(dir uint64) (all []entry) {
+// entries are all entries of a directory, by name.
+func (v *view) entries(dir uint64) []entry { return v.someEntries(dir, math.MaxInt) }
+
+// someEntries are the first entries of a directory in the order of their keys, at
+// most so many, by name.
+func (v *view) someEntries(dir uint64, most int) (all []entry) {
 	v.prefix(key8(nil, kDentry, dir), func(key, value []byte) bool {
 		d := new(wire.Dentry)
 		if !v.decode(key, value, d) {
@@ -505,7 +511,7 @@ func (v *view) entries(dir uint64) (all []entry) {
 			return false
 		}
 		all = append(all, entry{name, d.Ino, d.Type})
-		return true
+		return len(all) < most
 	})
 	slices.SortFunc(all, func(a, b entry) int { return bytes.Compare([]byte(a.name), []byte(b.name)) })
 	return all

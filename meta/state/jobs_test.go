@@ -11,13 +11,30 @@ import (
 
 func submit(r *rig, name, spec string, tasks int, kernels ...string) *wire.Result {
 	op := &wire.SubmitJob{Job: &wire.Job{Name: name, Spec: []byte(spec)}}
-	for range tasks {
-		op.Tasks = append(op.Tasks, &wire.Task{Phase: "map", Inputs: []*wire.TaskInput{{Path: "/in"}}})
-	}
+	op.Staged, op.Tasks = stage(r, mapTasks(tasks))
 	for _, k := range kernels {
 		op.Job.Kernels = append(op.Job.Kernels, &wire.KernelRef{Name: k})
 	}
 	return r.do(&wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: op}})
+}
+
+func mapTasks(n int) (tasks []*wire.Task) {
+	for range n {
+		tasks = append(tasks, &wire.Task{Phase: "map", Inputs: []*wire.TaskInput{{Path: "/in"}}})
+	}
+	return tasks
+}
+
+// stage puts aside what is too much for one command, and returns the rest.
+func stage(r *rig, tasks []*wire.Task) (id uint64, rest []*wire.Task) {
+	for first := uint32(0); len(tasks) > maxPiece; first += maxPiece {
+		res := r.do(&wire.Command{Op: &wire.Command_StageTasks{StageTasks: &wire.StageTasks{Id: id, First: first, Tasks: tasks[:maxPiece]}}})
+		if res.Code != 0 {
+			r.tb.Fatal(res)
+		}
+		id, tasks = res.Value, tasks[maxPiece:]
+	}
+	return id, tasks
 }
 
 // task sends an update of a task; out is the attempt's directory, or 0.
@@ -108,12 +125,19 @@ func TestAttempts(t *testing.T) {
 		{1, 1, "running", "ok", "running 1/2 failed=0"},
 		{1, 1, "failed", "ok", "failed 1/2 failed=1"},
 		{1, 1, "running", "Stale", "failed 1/2 failed=1"},
-		{1, 2, "running", "ok", "running 1/2 failed=0"}, // tried again
+		{1, 2, "running", "Stale", "failed 1/2 failed=1"},
+		{1, 0, "again", "ok", "pending 1/2 failed=0"},
+		{1, 1, "running", "Stale", "pending 1/2 failed=0"},
+		{1, 2, "running", "ok", "running 1/2 failed=0"},
 		{1, 2, "succeeded", "ok", "succeeded 2/2 failed=0"},
 		{9, 1, "running", "NotFound", "succeeded 2/2 failed=0"},
 	}
 	for i, s := range steps {
-		expect(t, fmt.Sprint("step ", i), task(r, id, s.n, s.attempt, s.state, 0), s.want)
+		if s.state == "again" {
+			expect(t, fmt.Sprint("step ", i), updateJob(r, &wire.UpdateJob{Id: id, State: statePending}), s.want)
+		} else {
+			expect(t, fmt.Sprint("step ", i), task(r, id, s.n, s.attempt, s.state, 0), s.want)
+		}
 		expect(t, fmt.Sprint("job after step ", i), jobState(t, r, id), s.job)
 		r.check()
 	}
@@ -135,10 +159,10 @@ func TestReasonOfFailure(t *testing.T) {
 		name, last string
 		want       string
 	}{
-		{"one", "succeeded", "task 1: "},
-		{"two", "failed", "task 2: "},
+		{"one", "succeeded", "task 1 (/in): "},
+		{"two", "failed", "2 of 3 tasks failed; task 1 (/in): "},
 	} {
-		id := submit(r, c.name, "x", 3).Value
+		id := submitJob(r, &wire.Job{Name: c.name, OnFailure: wire.OnFailure_CONTINUE}, 3, 0).Value
 		for n := range uint32(3) {
 			expect(t, "starts", task(r, id, n, 1, "running", 0), "ok")
 		}

@@ -62,20 +62,13 @@ func (t *tx) settleSource(j *wire.Job, open []uint64) string {
 // decide says whether the source of a job is to be removed, by what the tasks of
 // its last step have left.
 func (t *tx) decide(j *wire.Job) (drop bool, why string) {
-	bytes, verdict := uint64(0), wire.Verdict_ABSENT
-	t.tasks(j.Id, func(task *wire.Task) bool {
-		if len(j.Kernels) > 1 && task.Phase != phaseReduce {
-			return true
-		}
-		bytes += task.BytesOut
-		switch {
-		case task.Verdict == wire.Verdict_PRESENT || verdict == wire.Verdict_PRESENT:
-			verdict = wire.Verdict_PRESENT
-		case task.Verdict == wire.Verdict_UNKNOWN:
-			verdict = wire.Verdict_UNKNOWN
-		}
-		return true
-	})
+	bytes, verdict := j.LeftBytes, wire.Verdict_ABSENT
+	switch {
+	case j.LeftPresent:
+		verdict = wire.Verdict_PRESENT
+	case j.LeftUnread:
+		verdict = wire.Verdict_UNKNOWN
+	}
 	switch j.Source.Drop {
 	case wire.Drop_ALWAYS:
 		return true, ""
@@ -92,4 +85,19 @@ func (t *tx) decide(j *wire.Job) (drop bool, why string) {
 		return verdict == wire.Verdict_ABSENT, "a line of the result fits"
 	}
 	return false, "nothing is to be done with it"
+}
+
+// left notes what a task that has succeeded has left, if it is of the last step:
+// decide goes by it.
+func (t *tx) left(j *wire.Job, task *wire.Task) {
+	if len(j.Kernels) > 1 && task.Phase != phaseReduce {
+		return
+	}
+	j.LeftBytes += task.BytesOut
+	switch task.Verdict {
+	case wire.Verdict_PRESENT:
+		j.LeftPresent = true
+	case wire.Verdict_UNKNOWN:
+		j.LeftUnread = true
+	}
 }

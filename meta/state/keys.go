@@ -30,10 +30,15 @@ const (
 	jTask   = 1 // id n → Task
 	jName   = 2 // name → id
 	jActive = 3 // id → nothing: jobs that have not ended
-	jOpen   = 4 // id n → nothing: tasks that have not ended
+	jOpen   = 4 // not written any more
 	jUser   = 5 // uid id → nothing: jobs that have not ended, by owner
 	jMemo   = 7 // digest of a task → Memo
 	jDue    = 6 // time id → nothing: jobs that have ended, by when they are removed
+
+	jTemplate = 8  // id → Task: what the tasks of its array are like
+	jStaged   = 9  // id → Staged
+	jDropped  = 10 // id → nothing: staged tasks that are to be removed
+	jLoad     = 11 // uid → UserJobs
 
 	jRefusal      = 20 // number → Refusal
 	jRefusalName  = 21 // name → number
@@ -95,10 +100,11 @@ func dentryKey(b []byte, parent uint64, name string) []byte {
 
 func jobKey(b []byte, id uint64) []byte            { return be64(append(b, kJob, jRecord), id) }
 func taskKey(b []byte, id uint64, n uint32) []byte { return be32(be64(append(b, kJob, jTask), id), n) }
-func taskOpenKey(b []byte, id uint64, n uint32) []byte {
-	return be32(be64(append(b, kJob, jOpen), id), n)
-}
-func jobNameKey(b []byte, name string) []byte { return append(append(b, kJob, jName), name...) }
+func jobTemplateKey(b []byte, id uint64) []byte    { return be64(append(b, kJob, jTemplate), id) }
+func stagedKey(b []byte, id uint64) []byte         { return be64(append(b, kJob, jStaged), id) }
+func droppedKey(b []byte, id uint64) []byte        { return be64(append(b, kJob, jDropped), id) }
+func userJobsKey(b []byte, uid uint32) []byte      { return be32(append(b, kJob, jLoad), uid) }
+func jobNameKey(b []byte, name string) []byte      { return append(append(b, kJob, jName), name...) }
 func jobUserKey(b []byte, uid uint32, id uint64) []byte {
 	return be64(be32(append(b, kJob, jUser), uid), id)
 }

@@ -284,7 +284,15 @@ func (s *State) Job(id uint64) (j *wire.Job, err error) {
 
 // Task returns one task of a job.
 func (s *State) Task(job uint64, n uint32) (task *wire.Task, err error) {
-	err = s.read(func(v *view) { task = v.task(job, n) })
+	err = s.read(func(v *view) {
+		j := v.job(job)
+		if j == nil {
+			return
+		}
+		if task = v.task(j, n); task != nil && n < j.Array {
+			task.Inputs = v.template(j).Inputs
+		}
+	})
 	if err == nil && task == nil {
 		err = missing("task")
 	}
@@ -295,7 +303,11 @@ func (s *State) Task(job uint64, n uint32) (task *wire.Task, err error) {
 // none is named, by number.
 func (s *State) Tasks(job uint64, states ...string) (tasks []*wire.Task, err error) {
 	err = s.read(func(v *view) {
-		v.tasks(job, func(task *wire.Task) bool {
+		j := v.job(job)
+		if j == nil {
+			return
+		}
+		v.tasks(j, 0, func(task *wire.Task) bool {
 			if len(states) == 0 || slices.Contains(states, task.State) {
 				tasks = append(tasks, task)
 			}

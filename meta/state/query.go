@@ -2,6 +2,7 @@ package state
 
 import (
 	"math"
+	"slices"
 	"sort"
 
 	"quernfs/internal/block"
@@ -306,8 +307,14 @@ func (v *view) getJob(op *wire.GetJob) *wire.Answer {
 	}
 	out := &wire.JobsAnswer{Jobs: []*wire.Job{j}}
 	if op.Tasks {
-		v.tasksFrom(op.Id, op.First, func(task *wire.Task) bool {
-			out.Tasks = append(out.Tasks, task)
+		each := v.tasks
+		if op.Recorded {
+			each, out.Template = v.recorded, v.template(j)
+		}
+		each(j, op.First, func(task *wire.Task) bool {
+			if len(op.States) == 0 || slices.Contains(op.States, task.State) {
+				out.Tasks = append(out.Tasks, task)
+			}
 			return op.Count == 0 || len(out.Tasks) < int(op.Count)
 		})
 	}

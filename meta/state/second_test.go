@@ -60,6 +60,8 @@ func TestSecondAttempt(t *testing.T) {
 			{2, "failed", "ok", "1 0 2 running", running},
 			{1, "failed", "ok", "1 0 2 failed", "failed 0/1 failed=1"},
 			{2, "running", "Stale", "1 0 2 failed", "failed 0/1 failed=1"},
+			{3, "running", "Stale", "1 0 2 failed", "failed 0/1 failed=1"},
+			{0, "again", "ok", "1 0 2 pending", "pending 0/1 failed=0"},
 			{3, "running", "ok", "3 0 0 running", running},
 		},
 		"both are lost": {
@@ -85,9 +87,12 @@ func TestSecondAttempt(t *testing.T) {
 			id := submit(r, "j", "x", 1).Value
 			for i, s := range append(begin[:len(begin):len(begin)], steps...) {
 				var got string
-				if s.state == "second" {
+				switch s.state {
+				case "second":
 					got = second(r, id, 0, s.attempt)
-				} else {
+				case "again":
+					got = updateJob(r, &wire.UpdateJob{Id: id, State: statePending})
+				default:
 					r.session = r.openSession(fmt.Sprint("agent", i))
 					got = task(r, id, 0, s.attempt, s.state, 0)
 					r.session = 0

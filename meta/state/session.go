@@ -163,6 +163,7 @@ func (t *tx) endSession(op *wire.EndSession) *wire.Result {
 	for _, ino := range held {
 		t.release(ino, op.Id)
 	}
+	t.dropStagedOf(op.Id)
 	return new(wire.Result)
 }
 

@@ -34,7 +34,8 @@ type tx struct {
 	session uint64
 	cred    *wire.Cred
 
-	refs map[uint64]delta // of blocks, since settle was last called
+	refs         map[uint64]delta // of blocks, since settle was last called
+	wrote, bytes int              // keys, and bytes of keys and values, that it has put or removed
 
 	wkey, wval []byte // reused for writes
 }
@@ -102,12 +103,13 @@ const (
 	ticketFloor   // new blocks with ids below are refused
 	nextRefusal
 	countRefusals
+	countDropped // of staged tasks
 	lenCounters
 )
 
 var counterNames = [lenCounters]string{
 	"next-ino", "next-block", "next-session", "next-node", "next-job",
-	"inodes", "blocks", "live", "degraded", "freed", "trash", "ticket-floor", "next-refusal", "refusals",
+	"inodes", "blocks", "live", "degraded", "freed", "trash", "ticket-floor", "next-refusal", "refusals", "dropped",
 }
 
 type counters [lenCounters]uint64
@@ -148,8 +150,15 @@ func (t *tx) set(key []byte, m proto.Message) {
 	t.setRaw(key, t.wval)
 }
 
-func (t *tx) setRaw(key, value []byte) { t.fail(t.batch.Set(key, value, nil)) }
-func (t *tx) del(key []byte)           { t.fail(t.batch.Delete(key, nil)) }
+func (t *tx) setRaw(key, value []byte) {
+	t.wrote, t.bytes = t.wrote+1, t.bytes+len(key)+len(value)
+	t.fail(t.batch.Set(key, value, nil))
+}
+
+func (t *tx) del(key []byte) {
+	t.wrote, t.bytes = t.wrote+1, t.bytes+len(key)
+	t.fail(t.batch.Delete(key, nil))
+}
 
 func (t *tx) inode(ino uint64) *wire.Inode {
 	in, known := t.inodes.find(ino)

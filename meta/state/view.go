@@ -17,9 +17,10 @@ import (
 // everything seems absent: a caller looks at err once, at the end. A view
 // serves one goroutine.
 type view struct {
-	r   pebble.Reader
-	key []byte // reused
-	err error
+	r    pebble.Reader
+	key  []byte // reused
+	err  error
+	read int // keys
 }
 
 func (v *view) fail(err error) {
@@ -38,6 +39,7 @@ func (v *view) get(key []byte, with func(value []byte) error) bool {
 	if v.err != nil {
 		return false
 	}
+	v.read++
 	value, closer, err := v.r.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return false
@@ -88,6 +90,7 @@ func (v *view) scan(lo, hi []byte, each func(key, value []byte) bool) {
 		return
 	}
 	for ok := it.First(); ok; ok = it.Next() {
+		v.read++
 		value, err := it.ValueAndErr()
 		if err != nil {
 			v.fail(err)
@@ -156,15 +159,6 @@ func (v *view) job(id uint64) *wire.Job {
 		return nil
 	}
 	return j
-}
-
-func (v *view) task(job uint64, n uint32) *wire.Task {
-	v.key = taskKey(v.key[:0], job, n)
-	t := new(wire.Task)
-	if !v.load(v.key, t) {
-		return nil
-	}
-	return t
 }
 
 // extents calls each with the extents of ino that end above off, in order.

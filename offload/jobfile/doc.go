@@ -18,6 +18,7 @@
 //	if_exists: replace           # of a result there: or fail, skip
 //	after: [other]               # jobs that have to end before (life.go)
 //	array: 100                   # so many tasks, each with all inputs
+//	visibility: group            # who may read it: owner, group, all
 //	priority: 0
 //	deadline: 12h
 //	ttl: 7d                      # after its end the job is forgotten

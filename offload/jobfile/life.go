@@ -37,6 +37,15 @@ const (
 	Skip    IfExists = "skip"
 )
 
+// Visibility says who may read what a job is, does and leaves, beside its owner.
+type Visibility string
+
+const (
+	Owner Visibility = "owner"
+	Group Visibility = "group"
+	All   Visibility = "all"
+)
+
 // Life is when a job begins, how urgent it is, and how long it is kept.
 type Life struct {
 	After         []After
@@ -46,6 +55,7 @@ type Life struct {
 	DeadlineAfter time.Duration // from submission; 0: none
 	TTL           time.Duration // after its end; 0: it is kept
 	IfExists      IfExists
+	Visibility    Visibility
 	Memoise       bool // take over results of earlier tasks that were the same
 }
 
@@ -88,6 +98,16 @@ func lifeFields(s *Spec) map[string]func(*yaml.Node) error {
 		"memoise": func(n *yaml.Node) (err error) {
 			s.Memoise, err = truth(n, "memoise")
 			return err
+		},
+		"visibility": func(n *yaml.Node) error {
+			v, err := text(n, "visibility")
+			if err != nil {
+				return err
+			}
+			if s.Visibility = Visibility(v); !slices.Contains([]Visibility{Owner, Group, All}, s.Visibility) {
+				return Errorf(n.Line, "visibility must be owner, group or all, not %q", shorten(v))
+			}
+			return nil
 		},
 		"if_exists": func(n *yaml.Node) error {
 			v, err := text(n, "if_exists")

@@ -30,7 +30,7 @@ func Allowed(patterns []string, program string) bool {
 			continue
 		}
 		// /usr/bin/../../in/x is not below /usr/bin.
-		if strings.Contains(program, "/") && path.Clean(program) != program {
+		if strings.Contains(program, "/") && (path.Clean(program) != program || program[0] != '/') {
 			continue
 		}
 		if ok, err := path.Match(p, program); ok && err == nil {

@@ -28,6 +28,14 @@
 // Run.Network. The program has no capability and cannot get any, and cannot make
 // namespaces (a seccomp filter, see seccomp.go).
 //
+// # Which program
+//
+// Where the administrator lists programs (Run.Allow), the file is found on the host,
+// in its own directories, links resolved, before there is a sandbox, and that file is
+// executed (program.go): the job's PATH is not asked, what it brings along is below /in
+// only, so that nothing of the host is shadowed, and variables that tell a program
+// to load or run something else are refused (Widens). TestHostileProgram tries.
+//
 // # Limits
 //
 // Memory, processes and processor share are limited by control groups, v2 or v1,

@@ -84,7 +84,7 @@ func (s *spec) exec(said *os.File) error {
 		limit uint64
 	}{
 		{unix.RLIMIT_CORE, 0}, {unix.RLIMIT_NOFILE, 4096},
-		{unix.RLIMIT_FSIZE, s.File}, {unix.RLIMIT_NPROC, s.Pids}, {unix.RLIMIT_AS, s.Memory},
+		{unix.RLIMIT_FSIZE, s.Size}, {unix.RLIMIT_NPROC, s.Pids}, {unix.RLIMIT_AS, s.Memory},
 	}
 	// Made before the limits, under which memory may be short.
 	argv, err := syscall.SlicePtrFromStrings(s.Argv)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"runtime"
 	"strings"
 	"sync"
@@ -20,6 +21,7 @@ import (
 // Run is one program to run.
 type Run struct {
 	Argv    []string
+	Allow   []string // the programs of the host that may be run, as Allowed has them; nil: any
 	Env     []string // NAME=VALUE, beyond PATH, HOME, TMPDIR and LANG
 	UID     uint32   // whom it runs as; as an agent that is not root: its own
 	GID     uint32
@@ -88,6 +90,7 @@ const (
 type box struct {
 	h     *Host
 	run   *Run
+	file  string // that the program is; "": it is looked for in the sandbox
 	group *group
 	proc  *os.Process
 	state *os.ProcessState // set before ended is closed
@@ -117,9 +120,19 @@ func (h *Host) Run(ctx context.Context, r *Run) (Exit, error) {
 	if r.Limits.Memory <= 0 || r.Limits.Pids <= 0 || r.Limits.Scratch <= 0 || r.Limits.Output <= 0 {
 		return Exit{}, &SetupError{errors.New("a limit is missing")}
 	}
-	b := &box{h: h, run: r, ended: make(chan struct{}), fail: make(chan error, 1), firstFD: -1}
+	// What a job brings along is below /in, so nothing of the host can be replaced.
+	for _, b := range r.Binds {
+		if !strings.HasPrefix(b.To+"/", "/in/") || path.Clean(b.To) != b.To {
+			return Exit{}, &SetupError{fmt.Errorf("%s cannot be shown at %s", b.From, b.To)}
+		}
+	}
+	file, err := h.program(r)
+	if err != nil {
+		return Exit{}, err
+	}
+	b := &box{h: h, run: r, file: file, ended: make(chan struct{}), fail: make(chan error, 1), firstFD: -1}
 	defer b.close()
-	err := b.launch()
+	err = b.launch()
 	if err == nil {
 		err = b.begin(ctx)
 		if err == nil {
@@ -311,9 +324,9 @@ func (b *box) enter() (said string, err error) {
 		return "", err
 	}
 	s := &spec{
-		Argv: b.run.Argv, Env: environment(b.run.Env), UID: b.run.UID, GID: b.run.GID, Groups: b.run.Groups, SetIDs: b.h.root,
+		Argv: b.run.Argv, File: b.file, Env: environment(b.run.Env), UID: b.run.UID, GID: b.run.GID, Groups: b.run.Groups, SetIDs: b.h.root,
 		// A little more, so that it is seen that there is too much.
-		File: uint64(max(b.run.Limits.Output, b.run.Limits.Scratch) + chunk),
+		Size: uint64(max(b.run.Limits.Output, b.run.Limits.Scratch) + chunk),
 	}
 	if b.h.limits.Memory == ByRlimit {
 		s.Memory = uint64(b.run.Limits.Memory)

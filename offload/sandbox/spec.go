@@ -21,6 +21,7 @@ const maxSpec = 4 << 20
 //	length uint32 LE | JSON
 type spec struct {
 	Argv   []string
+	File   string // the program; "": Argv[0], looked for in PATH if it has no slash
 	Env    []string
 	UID    uint32
 	GID    uint32
@@ -29,7 +30,7 @@ type spec struct {
 	// Limits by rlimit; 0: as they are.
 	Memory uint64 // address space, bytes
 	Pids   uint64
-	File   uint64 // size of one file, bytes
+	Size   uint64 // of one file, bytes
 }
 
 func (s *spec) encode() ([]byte, error) {
@@ -73,6 +74,9 @@ func decodeSpec(r io.Reader) (*spec, error) {
 
 // check is what execve needs.
 func (s *spec) check() error {
+	if s.File != "" && (!path.IsAbs(s.File) || strings.ContainsRune(s.File, 0)) {
+		return errors.New("the program's file is no absolute path")
+	}
 	if len(s.Argv) == 0 || s.Argv[0] == "" {
 		return errors.New("no program is named")
 	}
@@ -92,6 +96,9 @@ func (s *spec) check() error {
 // candidates are the files that argv[0] may stand for, in order.
 func (s *spec) candidates() []string {
 	name := s.Argv[0]
+	if s.File != "" {
+		return []string{s.File}
+	}
 	if strings.Contains(name, "/") {
 		return []string{name}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 func TestSpec(t *testing.T) {
-	s := &spec{Argv: []string{"python3", "-c", "é\n"}, Env: []string{"A=b=c", "B="}, UID: 7, GID: 8, Groups: []uint32{9}, SetIDs: true, Memory: 1 << 40, File: 3}
+	s := &spec{Argv: []string{"python3", "-c", "é\n"}, Env: []string{"A=b=c", "B="}, UID: 7, GID: 8, Groups: []uint32{9}, SetIDs: true, Memory: 1 << 40, File: "/usr/bin/python3", Size: 3}
 	body, err := s.encode()
 	if err != nil {
 		t.Fatal(err)
@@ -26,6 +26,7 @@ func TestSpec(t *testing.T) {
 	for name, bad := range map[string]*spec{
 		"no program":  {},
 		"empty":       {Argv: []string{""}},
+		"file":        {Argv: []string{"a"}, File: "a"},
 		"argument":    {Argv: []string{"a", "b\x00"}},
 		"environment": {Argv: []string{"a"}, Env: []string{"x"}},
 		"name":        {Argv: []string{"a"}, Env: []string{"=x"}},
