@@ -132,9 +132,10 @@ func (o *Overlay) discreet(cred *wire.Cred, ans *wire.Answer) *wire.Answer {
 	ans = proto.CloneOf(ans)
 	jobs = ans.GetJobs()
 	for _, j := range jobs.Jobs {
-		if !owns(cred, j) {
+		if !visible(cred, j) {
 			others[j.Id] = true
 			j.Spec, j.Kernels, j.Combine, j.Binds, j.Source, j.Notify = nil, nil, nil, nil, nil, nil
+			j.Events, j.Failure, j.Reason, jobs.Template = nil, "", "", nil // they name files, too
 		}
 	}
 	if len(jobs.Jobs) == 0 { // tasks without their job, as of the one that explains
