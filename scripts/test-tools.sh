@@ -17,6 +17,7 @@ need mkfs.ext4 e2fsprogs
 need losetup mount
 need tar tar
 need strace strace
+need bwrap bubblewrap
 # A loader of OpenCL drivers, and a driver that computes on the processor.
 ldconfig -p 2>/dev/null | grep -q 'libOpenCL\.so\.1' || missing="$missing ocl-icd-libopencl1"
 ls /etc/OpenCL/vendors/*.icd >/dev/null 2>&1 || missing="$missing pocl-opencl-icd"
