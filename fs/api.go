@@ -236,6 +236,18 @@ func (fs *FS) Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (
 	return f.in.snapshot(), nil
 }
 
+// Chown gives an inode to a user: at once, not when the write lease goes.
+func (fs *FS) Chown(ctx context.Context, ino uint64, uid, gid uint32) error {
+	in := fs.inode(ino)
+	if err := fs.settle(ctx, in); err != nil {
+		return err
+	}
+	_, err := fs.doInode(ctx, in, rootCred, &wire.Command{Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{
+		Ino: ino, Mask: wire.SetUID | wire.SetGID, Uid: uid, Gid: gid,
+	}}})
+	return err
+}
+
 // Remove removes an entry; rmdir says that it is a directory.
 func (fs *FS) Remove(ctx context.Context, dir uint64, name string, rmdir bool) error {
 	err := fs.unlink(ctx, rootCred, dir, name, rmdir)

@@ -444,6 +444,7 @@ type status struct {
 		Name   string
 		Leader bool
 		Alive  bool
+		Voter  bool
 	} `json:"metadata_servers"`
 	ChunkServers []struct {
 		Name   string

@@ -291,7 +291,7 @@ func TestSessionlessClients(t *testing.T) {
 	if _, err := open("client").RegisterNode(ctx, node); wire.CodeOf(err) != wire.Forbidden {
 		t.Errorf("a client registers a node: %v", err)
 	}
-	if _, err := c.Do(ctx, create(wire.RootIno, "x")); wire.CodeOf(err) != wire.NoSession {
+	if _, err := open("client").Do(ctx, create(wire.RootIno, "x")); wire.CodeOf(err) != wire.NoSession {
 		t.Errorf("a mutation without a session: %v", err)
 	}
 	purge := &wire.Command{Op: &wire.Command_PurgeBlocks{PurgeBlocks: &wire.PurgeBlocks{}}}

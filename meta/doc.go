@@ -58,6 +58,14 @@
 // Then it fences those who are missing. Clocks of members are assumed to agree
 // within a second or so; only the first of these limits depends on that.
 //
+// # Who may say what
+//
+// permits.go has a row for each method, command and query: which roles may send it. What
+// a peer says is of itself: of the session that its certificate opened, the node that it
+// registered, the attempt that was given to it. The leader stamps role and
+// name of the certificate into OpenSession and PutNode, so that the next leader knows
+// them too. docs/security.md says who is trusted with what.
+//
 // # Disk format
 //
 //	DIR/quern-meta          "quern metadata 1\n"

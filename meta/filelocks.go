@@ -10,9 +10,12 @@ import (
 )
 
 // lock serves MethodLock. A waiting call waits as long as its context lives.
-func (s *Server) lock(ctx context.Context, _ transport.Peer, q *wire.LockCall) (*wire.LockReply, error) {
+func (s *Server) lock(ctx context.Context, peer transport.Peer, q *wire.LockCall) (*wire.LockReply, error) {
 	l, err := s.leading("lock")
 	if err != nil {
+		return nil, err
+	}
+	if err := l.admission(peer).session("lock", q.GetSession()); err != nil {
 		return nil, err
 	}
 	if err := lease.Check(q.GetLock()); err != nil {

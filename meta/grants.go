@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 	"quernfs/meta/lease"
 	"quernfs/meta/state"
@@ -171,6 +172,9 @@ func (l *leader) openSession(cmd *wire.Command) (*wire.Result, error) {
 	}
 	l.mu.Lock()
 	l.table.Join(r.Value, until)
+	if op := cmd.GetOpenSession(); op.GetRole() != "" {
+		l.opener[r.Value] = transport.Peer{Role: op.Role, Name: op.Cert}
+	}
 	l.reclaimed[r.Value] = true // it has held nothing before
 	l.unlock()
 	if op := cmd.GetOpenSession(); op.GetSole() {

@@ -16,9 +16,12 @@ import (
 const maxPoll = 30 * time.Second
 
 // poll serves MethodPoll.
-func (s *Server) poll(ctx context.Context, _ transport.Peer, p *wire.Poll) (*wire.PollReply, error) {
+func (s *Server) poll(ctx context.Context, peer transport.Peer, p *wire.Poll) (*wire.PollReply, error) {
 	l, err := s.leading("poll")
 	if err != nil {
+		return nil, err
+	}
+	if err := l.admission(peer).own("poll", p.GetNode()); err != nil {
 		return nil, err
 	}
 	if s.cfg.Jobs == nil {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"quernfs/internal/block"
+	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 	"quernfs/meta/lease"
 )
@@ -53,8 +54,9 @@ type leader struct {
 	grace     *lease.Grace
 	opened    bool
 	streams   map[uint64]*stream
-	reclaimed map[uint64]bool // sessions that have said in this term what they hold
-	ending    map[uint64]bool // sessions whose EndSession is under way
+	reclaimed map[uint64]bool           // sessions that have said in this term what they hold
+	ending    map[uint64]bool           // sessions whose EndSession is under way
+	opener    map[uint64]transport.Peer // of a session, if it is known
 	calls     map[callKey]*call
 	underWay  map[uint64]int // how many commands, by session
 
@@ -75,7 +77,7 @@ func newLeader(s *Server) *leader {
 	l := &leader{
 		s: s, log: s.log, since: time.Now(), open: make(chan struct{}), slots: make(chan struct{}, maxInFlight),
 		locks: lease.NewLocks(), streams: map[uint64]*stream{}, reclaimed: map[uint64]bool{},
-		ending: map[uint64]bool{}, calls: map[callKey]*call{}, underWay: map[uint64]int{}, covering: newTurn(), ids: idRange{reserving: newTurn()},
+		ending: map[uint64]bool{}, opener: map[uint64]transport.Peer{}, calls: map[callKey]*call{}, underWay: map[uint64]int{}, covering: newTurn(), ids: idRange{reserving: newTurn()},
 		writes: newTurnstile(maxWrites, maxWriting), reads: newTurnstile(4*runtime.GOMAXPROCS(0), math.MaxInt),
 	}
 	l.ctx, l.cancel = context.WithCancel(s.ctx)
@@ -197,6 +199,9 @@ func (l *leader) prepare() error {
 	ids := make([]uint64, len(sessions))
 	for i, rec := range sessions {
 		ids[i] = rec.Id
+		if rec.Role != "" {
+			l.opener[rec.Id] = transport.Peer{Role: rec.Role, Name: rec.Cert}
+		}
 		l.table.Join(rec.Id, until)
 	}
 	l.grace = lease.NewGrace(ids, until)
@@ -412,6 +417,7 @@ func (l *leader) drop(id uint64) {
 	}
 	l.grace.Arrived(id)
 	delete(l.reclaimed, id)
+	delete(l.opener, id)
 	if st := l.streams[id]; st != nil {
 		delete(l.streams, id)
 		st.close()

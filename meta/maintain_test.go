@@ -256,7 +256,11 @@ func TestJobScheduler(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := c.Call(testCtx(t), wire.MethodPoll, &wire.Poll{Node: 9}); err != nil || resp.(*wire.PollReply).Stop[0].Job != 9 {
+	id, err := c.RegisterNode(testCtx(t), &wire.Node{Name: "h:agent-1", Kind: "agent", State: "up"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := c.Call(testCtx(t), wire.MethodPoll, &wire.Poll{Node: id}); err != nil || resp.(*wire.PollReply).Stop[0].Job != uint64(id) {
 		t.Fatalf("poll: %v %v", resp, err)
 	}
 	digest := sha256.Sum256([]byte("x"))

@@ -3,6 +3,7 @@ package meta
 import (
 	"context"
 	"errors"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -33,9 +34,11 @@ func (s *Server) mutate(ctx context.Context, peer transport.Peer, cmd *wire.Comm
 	if err != nil {
 		return nil, err
 	}
-	if err := admit(peer.Role, cmd); err != nil {
+	a := l.admission(peer)
+	if err := a.command(cmd); err != nil {
 		return nil, err
 	}
+	cmd = a.stamp(cmd)
 	if _, ok := cmd.Op.(*wire.Command_OpenSession); ok {
 		return l.openSession(cmd)
 	}
@@ -84,7 +87,7 @@ func (l *leader) begin(ctx context.Context, cmd *wire.Command) (*call, error) {
 	c := &call{done: make(chan struct{})}
 	started := l.spawnLocked(func() {
 		defer func() { <-l.slots }()
-		c.result, c.err = l.carryOut(cmd)
+		c.result, c.err = l.safely(cmd)
 		close(c.done)
 		if once {
 			l.mu.Lock()
@@ -104,6 +107,22 @@ func (l *leader) begin(ctx context.Context, cmd *wire.Command) (*call, error) {
 		l.underWay[cmd.Session]++
 	}
 	return c, nil
+}
+
+// safely is carryOut, with a panic of which the command dies and nobody else.
+func (l *leader) safely(cmd *wire.Command) (r *wire.Result, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.log.Error("a command panicked", "command", opName(cmd), "panic", v, "stack", string(debug.Stack()))
+			r, err = nil, wire.Errorf(wire.Internal, "mutate", "", "panic: %v", v)
+		}
+	}()
+	return l.carryOut(cmd)
+}
+
+func opName(cmd *wire.Command) string {
+	name, _ := opOf(cmd.ProtoReflect())
+	return string(name)
 }
 
 // carryOut is the path of a mutation: names, leases, log, grants.

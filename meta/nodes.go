@@ -99,6 +99,22 @@ func (m *nodeMap) list() []*wire.NodeStatus {
 	return all
 }
 
+// record is a node's record, nil if there is none; it is not to be changed.
+func (m *nodeMap) record(id uint32) *wire.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := m.nodes[id]; n != nil {
+		return n.rec
+	}
+	return nil
+}
+
+func (m *nodeMap) count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.nodes)
+}
+
 // sites are the chunk servers for placement.
 func (m *nodeMap) sites(avoid []uint32) []site {
 	var out []site
@@ -187,9 +203,12 @@ func (l *leader) announce() {
 }
 
 // heartbeat serves MethodHeartbeat.
-func (s *Server) heartbeat(ctx context.Context, _ transport.Peer, hb *wire.Heartbeat) (*wire.HeartbeatReply, error) {
+func (s *Server) heartbeat(ctx context.Context, peer transport.Peer, hb *wire.Heartbeat) (*wire.HeartbeatReply, error) {
 	l, err := s.leading("heartbeat")
 	if err != nil {
+		return nil, err
+	}
+	if err := l.admission(peer).heartbeat(hb); err != nil {
 		return nil, err
 	}
 	now := time.Now()
@@ -291,6 +310,9 @@ func (l *leader) allocate(ctx context.Context, q *wire.Query, op *wire.Allocate)
 		p = root
 	}
 	count := max(op.GetCount(), 1)
+	if len(op.GetAvoid()) > maxAvoid {
+		return nil, wire.Errorf(wire.Invalid, "allocate", "", "%d servers to avoid: at most %d", len(op.GetAvoid()), maxAvoid)
+	}
 	if count > maxTickets || p.K > 32 || p.M > 8 {
 		return nil, wire.Errorf(wire.Invalid, "allocate", "", "%d blocks of policy %d+%d: at most %d of 32+8", count, p.K, p.M, maxTickets)
 	}

@@ -13,9 +13,12 @@ import (
 // arrival and its end: this server leads, which it has verified, so no other can
 // have changed the state meanwhile; and what a WRITE lease delays is recalled
 // before it is read.
-func (s *Server) query(ctx context.Context, _ transport.Peer, q *wire.Query) (*wire.Answer, error) {
+func (s *Server) query(ctx context.Context, peer transport.Peer, q *wire.Query) (*wire.Answer, error) {
 	l, err := s.leading("query")
 	if err != nil {
+		return nil, err
+	}
+	if err := l.admission(peer).query(q); err != nil {
 		return nil, err
 	}
 	if s.check.verify(ctx, s.raft) != nil {

@@ -440,16 +440,14 @@ func (s *Server) settled(f raft.Future) error {
 // register serves the methods.
 func (s *Server) register() {
 	m := s.cfg.Mux
-	any := []string{"client", "agent", "edge", "chunkd", "meta"}
-	nodes := []string{"chunkd", "agent", "edge", "meta"}
-	transport.HandleCall(m, wire.MethodMutate, any, s.mutate)
-	transport.HandleCall(m, wire.MethodQuery, any, s.query)
-	transport.HandleCall(m, wire.MethodLock, any, s.lock)
-	transport.HandleCall(m, wire.MethodBadShard, any, s.badShard)
-	transport.HandleCall(m, wire.MethodHeartbeat, nodes, s.heartbeat)
-	transport.HandleCall(m, wire.MethodPoll, []string{"agent", "meta"}, s.poll)
-	transport.HandleCall(m, wire.MethodJoin, []string{"meta"}, s.joined)
-	m.HandleStream(wire.MethodSession, any, s.session)
+	transport.HandleCall(m, wire.MethodMutate, methods[wire.MethodMutate], s.mutate)
+	transport.HandleCall(m, wire.MethodQuery, methods[wire.MethodQuery], s.query)
+	transport.HandleCall(m, wire.MethodLock, methods[wire.MethodLock], s.lock)
+	transport.HandleCall(m, wire.MethodBadShard, methods[wire.MethodBadShard], s.badShard)
+	transport.HandleCall(m, wire.MethodHeartbeat, methods[wire.MethodHeartbeat], s.heartbeat)
+	transport.HandleCall(m, wire.MethodPoll, methods[wire.MethodPoll], s.poll)
+	transport.HandleCall(m, wire.MethodJoin, methods[wire.MethodJoin], s.joined)
+	m.HandleStream(wire.MethodSession, methods[wire.MethodSession], s.session)
 }
 
 // verifier asks raft whether this server still leads, once for all who ask at

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,6 +12,11 @@ import (
 )
 
 const helloWait = 10 * time.Second // from the opening of a stream to its Hello
+
+// maxPushes bounds what waits for a client that takes nothing. One that has more
+// waiting is cut off: it comes back, says what it holds, and is asked again
+// for what it has not answered.
+const maxPushes = 64 << 10
 
 // stream is the push stream of one session. put never blocks; a writer of its
 // own sends.
@@ -32,8 +38,20 @@ func newStream(ctx context.Context, out transport.Stream) *stream {
 
 func (st *stream) put(m *wire.Push) {
 	st.mu.Lock()
-	st.msgs = append(st.msgs, m)
+	if m.GetNodes() != nil { // the newest map says all that the older ones do
+		st.msgs = slices.DeleteFunc(st.msgs, func(old *wire.Push) bool { return old.GetNodes() != nil })
+	}
+	full := len(st.msgs) >= maxPushes
+	if full {
+		st.msgs = nil
+	} else {
+		st.msgs = append(st.msgs, m)
+	}
 	st.mu.Unlock()
+	if full {
+		st.cancel()
+		return
+	}
 	wake(st.wake)
 }
 
@@ -65,7 +83,7 @@ func (st *stream) write() {
 func (st *stream) close() { st.cancel() }
 
 // session serves MethodSession.
-func (s *Server) session(ctx context.Context, _ transport.Peer, out transport.Stream) error {
+func (s *Server) session(ctx context.Context, peer transport.Peer, out transport.Stream) error {
 	hello, err := receiveHello(out)
 	if err != nil {
 		return err
@@ -83,6 +101,9 @@ func (s *Server) session(ctx context.Context, _ transport.Peer, out transport.St
 	l, err := s.leading("hello")
 	if err != nil {
 		return refuse(err)
+	}
+	if err := l.admission(peer).session("hello", hello.Session); err != nil {
+		return err
 	}
 	st := newStream(ctx, out)
 	defer st.cancel()

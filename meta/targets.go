@@ -244,9 +244,9 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 		// A server that registers again at its start is still to be emptied.
 		n := op.PutNode.GetNode()
 		if old := t.node(n.GetName()); old != nil && n.GetId() == 0 && !inService(&wire.NodeStatus{Node: old}) {
-			c.Op = &wire.Command_PutNode{PutNode: &wire.PutNode{Node: &wire.Node{
-				Name: n.Name, Kind: n.Kind, Labels: n.Labels, Endpoint: n.Endpoint, State: old.State, Runtimes: n.Runtimes, Exec: n.Exec,
-			}}}
+			n = shallow(n)
+			n.State = old.State
+			c.Op = &wire.Command_PutNode{PutNode: &wire.PutNode{Node: n}}
 		}
 	case *wire.Command_Unlink:
 		u := op.Unlink
@@ -293,55 +293,6 @@ func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Co
 		c.Op = &wire.Command_Batch{Batch: b}
 	}
 	return c
-}
-
-// admit says whether a peer may send a command from outside.
-func admit(role string, cmd *wire.Command) error {
-	deny := func(text string) error { return wire.Errorf(wire.Forbidden, "mutate", "", "%s", text) }
-	needs := cmd.Session == 0
-	switch op := cmd.Op.(type) {
-	case *wire.Command_LeaseHorizon, *wire.Command_ReserveBlocks, *wire.Command_MoveShard, *wire.Command_LoseShard,
-		*wire.Command_ExpireTickets, *wire.Command_PurgeBlocks, *wire.Command_Bootstrap:
-		return deny("only the leader itself gives this command")
-	case *wire.Command_PutNode:
-		switch {
-		case role == "client" && cmd.Cred.GetUid() != 0:
-			return deny("only root changes the nodes of the cluster")
-		case role == "client" && op.PutNode.GetNode().GetId() == 0:
-			return deny("a node registers itself, as chunkd, agent or edge")
-		}
-		needs = false
-	case *wire.Command_OpenSession:
-		if cmd.Session != 0 {
-			return deny("a session is opened outside of another")
-		}
-		needs = false
-	case *wire.Command_EndSession:
-		if op.EndSession.GetId() != cmd.Session || op.EndSession.GetFenced() {
-			return deny("a session ends itself only")
-		}
-	case *wire.Command_SubmitJob, *wire.Command_UpdateTask, *wire.Command_UpdateJob, *wire.Command_RemoveJob,
-		*wire.Command_PutRefusal, *wire.Command_ClearRefusal, *wire.Command_DropStaged:
-		needs = false
-	case *wire.Command_StageTasks:
-		// Without a session nothing would ever remove what is not submitted.
-	case *wire.Command_Batch:
-		for _, c := range op.Batch.GetCommands() {
-			if _, nested := c.GetOp().(*wire.Command_Batch); nested || c == nil {
-				return wire.Errorf(wire.Invalid, "mutate", "", "a batch cannot hold a batch, or nothing")
-			}
-			inner := &wire.Command{Session: cmd.Session, Cred: cmd.Cred, Op: c.Op}
-			if err := admit(role, inner); err != nil {
-				return err
-			}
-		}
-	case nil:
-		return wire.Errorf(wire.Invalid, "mutate", "", "the command is empty")
-	}
-	if needs {
-		return wire.Errorf(wire.NoSession, "mutate", "", "the command needs a session")
-	}
-	return nil
 }
 
 // calm commands conflict with nothing, and are carried out in the grace too.

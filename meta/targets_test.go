@@ -140,28 +140,3 @@ func TestRegisteringAgainKeepsTheState(t *testing.T) {
 		}
 	}
 }
-
-func TestAdmit(t *testing.T) {
-	batch := &wire.Command{Session: 1, Op: &wire.Command_Batch{Batch: &wire.Batch{Commands: []*wire.Command{{Op: &wire.Command_Bootstrap{}}}}}}
-	put := &wire.Command{Op: &wire.Command_PutNode{PutNode: &wire.PutNode{Node: &wire.Node{Name: "n"}}}}
-	drain := &wire.Command{Cred: root, Op: &wire.Command_PutNode{PutNode: &wire.PutNode{Node: &wire.Node{Id: 3, Name: "n", State: "draining"}}}}
-	other := &wire.Command{Session: 1, Op: &wire.Command_EndSession{EndSession: &wire.EndSession{Id: 2}}}
-	for _, c := range []struct {
-		role string
-		cmd  *wire.Command
-		want wire.Code
-	}{
-		{"client", chmod(10, 0), wire.NoSession},
-		{"client", &wire.Command{Session: 1, Op: chmod(10, 0).Op}, wire.OK},
-		{"client", batch, wire.Forbidden},
-		{"client", put, wire.Forbidden},
-		{"chunkd", put, wire.OK},
-		{"client", drain, wire.OK},
-		{"client", other, wire.Forbidden},
-		{"client", &wire.Command{Session: 1}, wire.Invalid},
-	} {
-		if got := wire.CodeOf(admit(c.role, c.cmd)); got != c.want {
-			t.Errorf("%s %v: %v, want %v", c.role, c.cmd, got, c.want)
-		}
-	}
-}

@@ -434,5 +434,5 @@ func partName(n uint32) string { return fmt.Sprintf(".part.%05d", n) }
 
 // attemptName is what the directory of an attempt is called.
 func attemptName(node uint32, t *wire.Task) string {
-	return fmt.Sprintf("attempt.%d.%d.%d.%d", node, t.Job, t.N, t.Attempt)
+	return wire.AttemptDir(node, t.Job, t.N, t.Attempt)
 }

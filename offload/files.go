@@ -19,6 +19,8 @@ type Files interface {
 	Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error)
 	ReadDirInode(ctx context.Context, ino uint64) ([]*wire.DirEntry, error)
 	Remove(ctx context.Context, dir uint64, name string, rmdir bool) error
+	// Chown gives an inode to a user, at once.
+	Chown(ctx context.Context, ino uint64, uid, gid uint32) error
 	// Where says how many bytes of an inode each chunk server holds.
 	Where(ctx context.Context, ino uint64) (map[uint32]uint64, error)
 	// Layout says which chunk servers hold which range of an inode, in order.

@@ -163,10 +163,7 @@ func (r *attemptRun) own(ctx context.Context, ino uint64) error {
 	if cred.GetUid() == 0 && cred.GetGid() == 0 {
 		return nil
 	}
-	_, err := r.agent.cfg.Meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{
-		Ino: ino, Mask: wire.SetUID | wire.SetGID, Uid: cred.GetUid(), Gid: cred.GetGid(),
-	}}})
-	return err
+	return r.agent.cfg.Files.Chown(ctx, ino, cred.GetUid(), cred.GetGid())
 }
 
 // remove deletes the attempt directory with what is still in it. What fails is

@@ -452,6 +452,13 @@ func (r rigFiles) Create(ctx context.Context, dir uint64, name string, mode uint
 	return asFile(r.rig.Create(ctx, dir, name, mode))
 }
 
+func (r rigFiles) Chown(ctx context.Context, ino uint64, uid, gid uint32) error {
+	_, err := r.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{
+		Ino: ino, Mask: wire.SetUID | wire.SetGID, Uid: uid, Gid: gid,
+	}}})
+	return err
+}
+
 func asFile(f *rigFile, err error) (File, error) {
 	if err != nil {
 		return nil, err

@@ -155,13 +155,36 @@ func (r *frameReader) message(h header, m proto.Message) error {
 		r.b.Discard(n)
 		return err
 	}
-	buf := getBuffer(n)
-	defer putBuffer(buf)
-	b := (*buf)[:n]
-	if _, err := io.ReadFull(r.b, b); err != nil {
-		return unexpected(err)
+	buf, err := r.take(n)
+	if err != nil {
+		return err
 	}
-	return decode(h, b, m)
+	defer putBuffer(buf)
+	return decode(h, (*buf)[:n], m)
+}
+
+// firstRead is how much is allocated for what a peer only says that it sends;
+// as much of it as has come may be allocated three times over.
+const firstRead = 1 << 20
+
+// take reads n bytes into a pooled buffer, which grows as they come: a peer that
+// announces much and sends nothing costs little.
+func (r *frameReader) take(n int) (*[]byte, error) {
+	buf, have := getBuffer(min(n, firstRead)), 0
+	for {
+		end := min(n, len(*buf))
+		if _, err := io.ReadFull(r.b, (*buf)[have:end]); err != nil {
+			putBuffer(buf)
+			return nil, unexpected(err)
+		}
+		if have = end; have == n {
+			return buf, nil
+		}
+		more := getBuffer(min(n, 4*have))
+		copy(*more, (*buf)[:have])
+		putBuffer(buf)
+		buf = more
+	}
 }
 
 // payload reads the payload, or the next part of it, into p.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -198,4 +199,27 @@ func FuzzServer(f *testing.F) {
 		c.CloseWrite()
 		io.Copy(io.Discard, c) // until the server ends it, too
 	})
+}
+
+// A peer that announces a long message or payload and sends little of it has
+// little allocated for it.
+func TestAnnouncedIsNotAllocated(t *testing.T) {
+	for _, sent := range []int{0, 10, firstRead, 3 * firstRead} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		r := newFrameReader(bytes.NewReader(make([]byte, sent)))
+		if _, err := r.take(MaxPayload); err != io.ErrUnexpectedEOF {
+			t.Errorf("%d of %d bytes: %v", sent, MaxPayload, err)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > uint64(8*sent+2*firstRead) {
+			t.Errorf("%d bytes came, %d were allocated", sent, n)
+		}
+	}
+	want := pattern(5, 9*firstRead+17)
+	r := newFrameReader(bytes.NewReader(want))
+	got, err := r.take(len(want))
+	if err != nil || !bytes.Equal((*got)[:len(want)], want) {
+		t.Errorf("%d bytes did not come whole: %v", len(want), err)
+	}
 }

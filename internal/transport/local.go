@@ -178,7 +178,7 @@ func (c *localConn) do(ctx context.Context, req *Request, take func(*Reply) erro
 		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
 	}
 	defer cancel()
-	id, ok := c.server.begin(cancel)
+	id, _, ok := c.server.begin(cancel)
 	if !ok {
 		return lostError(m, c.name, errStopped)
 	}

@@ -18,6 +18,9 @@ import (
 // answered with wire.Busy.
 const callLimit = 16 << 10
 
+// runningLimit bounds those of all peers of a server together.
+const runningLimit = 128 << 10
+
 // openLimit is how long a new pipe may take to say what it is for.
 const openLimit = 10 * time.Second
 
@@ -199,20 +202,22 @@ func (sp *servedPipe) readCall() error {
 		return err
 	}
 	if h.payload > 0 {
-		c.payload = getBuffer(int(h.payload))
-		c.req.Payload = (*c.payload)[:h.payload]
-		if err := sp.r.payload(c.req.Payload); err != nil {
-			putBuffer(c.payload)
+		if c.payload, err = sp.r.take(int(h.payload)); err != nil {
 			return err
 		}
+		c.req.Payload = (*c.payload)[:h.payload]
 	}
 	if !known {
 		c.refused = wire.Errorf(wire.Unsupported, h.method.String(), "", "method %d is not known to this server", uint16(h.method))
 	}
-	if _, ok := sp.s.begin(nil); ok {
-		c.counted = true
-	} else {
+	switch _, running, ok := sp.s.begin(nil); {
+	case !ok:
 		c.refused = errStopped
+	default:
+		c.counted = true
+		if running > runningLimit {
+			c.refused = wire.Errorf(wire.Busy, h.method.String(), "", "%d calls are in flight at this server", runningLimit)
+		}
 	}
 	c.ctx, c.cancel = context.WithTimeout(sp.ctx, time.Duration(max(h.millis, 1))*time.Millisecond)
 	sp.mu.Lock()

@@ -142,13 +142,13 @@ func (s *Server) Endpoint() *wire.Endpoint {
 	return proto.CloneOf(s.endpoint)
 }
 
-// begin counts a call in; cancel (nil allowed) is called when the server stops
-// waiting for it. ok is false once the server is closing.
-func (s *Server) begin(cancel context.CancelFunc) (id uint64, ok bool) {
+// begin counts a call in, and says how many run; cancel (nil allowed) is called
+// when the server stops waiting for it. ok is false once the server is closing.
+func (s *Server) begin(cancel context.CancelFunc) (id uint64, running int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
-		return 0, false
+		return 0, 0, false
 	}
 	s.running++
 	if cancel != nil {
@@ -156,7 +156,7 @@ func (s *Server) begin(cancel context.CancelFunc) (id uint64, ok bool) {
 		id = s.lastID
 		s.calls[id] = cancel
 	}
-	return id, true
+	return id, s.running, true
 }
 
 func (s *Server) end(id uint64) {

@@ -1,5 +1,7 @@
 package wire
 
+import "fmt"
+
 // Well-known inode numbers. The top 16 bits of every number are its
 // partition; ordinary inodes of partition 0 start at FirstIno.
 const (
@@ -18,6 +20,12 @@ const VirtualPartition = 0xFFFF
 
 // PartitionOf returns the partition of an inode number.
 func PartitionOf(ino uint64) uint32 { return uint32(ino >> 48) }
+
+// AttemptDir is the name, below OutputsIno, of the directory that an attempt of a
+// task leaves its results in.
+func AttemptDir(node uint32, job uint64, n, attempt uint32) string {
+	return fmt.Sprintf("attempt.%d.%d.%d.%d", node, job, n, attempt)
+}
 
 // Bits of SetAttr.mask.
 const (

@@ -1035,6 +1035,7 @@ type Node struct {
 	State         string                 `protobuf:"bytes,6,opt,name=state" json:"state,omitempty"`       // "up" (in service), "draining", "out"
 	Runtimes      []string               `protobuf:"bytes,7,rep,name=runtimes" json:"runtimes,omitempty"` // agents: "wasm", …
 	Exec          *ExecOffer             `protobuf:"bytes,50,opt,name=exec" json:"exec,omitempty"`        // agents that run programs of the host
+	Cert          string                 `protobuf:"bytes,110,opt,name=cert" json:"cert,omitempty"`       // stamped: name of the certificate that registered it, whose role is kind
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1123,6 +1124,13 @@ func (x *Node) GetExec() *ExecOffer {
 		return x.Exec
 	}
 	return nil
+}
+
+func (x *Node) GetCert() string {
+	if x != nil {
+		return x.Cert
+	}
+	return ""
 }
 
 // ExecOffer is which programs an agent runs, and within what.
@@ -1313,6 +1321,8 @@ type Session struct {
 	CreatedNs     int64                  `protobuf:"fixed64,4,opt,name=created_ns,json=createdNs" json:"created_ns,omitempty"`
 	AckBelow      uint64                 `protobuf:"varint,5,opt,name=ack_below,json=ackBelow" json:"ack_below,omitempty"` // replies below this are gone
 	Reserved      []*InodeRange          `protobuf:"bytes,6,rep,name=reserved" json:"reserved,omitempty"`                  // numbers it may still give to Create.ino
+	Role          string                 `protobuf:"bytes,7,opt,name=role" json:"role,omitempty"`                          // of the certificate that opened it; "": of a version that kept none
+	Cert          string                 `protobuf:"bytes,8,opt,name=cert" json:"cert,omitempty"`                          // and its name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1387,6 +1397,20 @@ func (x *Session) GetReserved() []*InodeRange {
 		return x.Reserved
 	}
 	return nil
+}
+
+func (x *Session) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Session) GetCert() string {
+	if x != nil {
+		return x.Cert
+	}
+	return ""
 }
 
 // InodeRange is the inode numbers first .. first+count-1.
@@ -3155,6 +3179,8 @@ type OpenSession struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
 	Host          string                 `protobuf:"bytes,2,opt,name=host" json:"host,omitempty"`
 	Sole          bool                   `protobuf:"varint,3,opt,name=sole" json:"sole,omitempty"` // no other process has this name on this host: older sessions of both are dead, and are ended at once
+	Role          string                 `protobuf:"bytes,4,opt,name=role" json:"role,omitempty"`  // stamped: of the caller's certificate
+	Cert          string                 `protobuf:"bytes,5,opt,name=cert" json:"cert,omitempty"`  // stamped: its name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3208,6 +3234,20 @@ func (x *OpenSession) GetSole() bool {
 		return x.Sole
 	}
 	return false
+}
+
+func (x *OpenSession) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *OpenSession) GetCert() string {
+	if x != nil {
+		return x.Cert
+	}
+	return ""
 }
 
 // EndSession removes a session, its orphans and its stored replies. fenced:
@@ -12415,7 +12455,7 @@ const file_quern_proto_rawDesc = "" +
 	"\bfreed_ns\x18\v \x01(\x10R\afreedNs\"/\n" +
 	"\x05Label\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xe9\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xfd\x01\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -12424,7 +12464,8 @@ const file_quern_proto_rawDesc = "" +
 	"\bendpoint\x18\x05 \x01(\v2\x0f.quern.EndpointR\bendpoint\x12\x14\n" +
 	"\x05state\x18\x06 \x01(\tR\x05state\x12\x1a\n" +
 	"\bruntimes\x18\a \x03(\tR\bruntimes\x12$\n" +
-	"\x04exec\x182 \x01(\v2\x10.quern.ExecOfferR\x04exec\"\xec\x01\n" +
+	"\x04exec\x182 \x01(\v2\x10.quern.ExecOfferR\x04exec\x12\x12\n" +
+	"\x04cert\x18n \x01(\tR\x04cert\"\xec\x01\n" +
 	"\tExecOffer\x12\x14\n" +
 	"\x05allow\x18\x01 \x03(\tR\x05allow\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\bR\anetwork\x12\x19\n" +
@@ -12440,7 +12481,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x04addr\x18\x01 \x01(\tR\x04addr\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
 	"\x04unix\x18\x03 \x01(\tR\x04unix\x12\x16\n" +
-	"\x06server\x18\x04 \x01(\tR\x06server\"\xac\x01\n" +
+	"\x06server\x18\x04 \x01(\tR\x06server\"\xd4\x01\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -12448,7 +12489,9 @@ const file_quern_proto_rawDesc = "" +
 	"\n" +
 	"created_ns\x18\x04 \x01(\x10R\tcreatedNs\x12\x1b\n" +
 	"\tack_below\x18\x05 \x01(\x04R\backBelow\x12-\n" +
-	"\breserved\x18\x06 \x03(\v2\x11.quern.InodeRangeR\breserved\"8\n" +
+	"\breserved\x18\x06 \x03(\v2\x11.quern.InodeRangeR\breserved\x12\x12\n" +
+	"\x04role\x18\a \x01(\tR\x04role\x12\x12\n" +
+	"\x04cert\x18\b \x01(\tR\x04cert\"8\n" +
 	"\n" +
 	"InodeRange\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x14\n" +
@@ -12599,11 +12642,13 @@ const file_quern_proto_rawDesc = "" +
 	"\x0eReleaseOrphans\x12\x12\n" +
 	"\x04inos\x18\x01 \x03(\x04R\x04inos\"3\n" +
 	"\x05Batch\x12*\n" +
-	"\bcommands\x18\x01 \x03(\v2\x0e.quern.CommandR\bcommands\"I\n" +
+	"\bcommands\x18\x01 \x03(\v2\x0e.quern.CommandR\bcommands\"q\n" +
 	"\vOpenSession\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x12\n" +
-	"\x04sole\x18\x03 \x01(\bR\x04sole\"4\n" +
+	"\x04sole\x18\x03 \x01(\bR\x04sole\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x12\n" +
+	"\x04cert\x18\x05 \x01(\tR\x04cert\"4\n" +
 	"\n" +
 	"EndSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x16\n" +

@@ -132,7 +132,7 @@ func (t *tx) reply(session, seq uint64) *wire.Result {
 }
 
 func (t *tx) openSession(op *wire.OpenSession) *wire.Result {
-	rec := &wire.Session{Id: t.take(nextSession, 1), Name: op.Name, Host: op.Host, CreatedNs: t.now}
+	rec := &wire.Session{Id: t.take(nextSession, 1), Name: op.Name, Host: op.Host, CreatedNs: t.now, Role: op.Role, Cert: op.Cert}
 	t.sessions[rec.Id] = &session{rec: rec}
 	t.changes[rec.Id] = struct{}{}
 	return &wire.Result{Value: rec.Id}
