@@ -27,19 +27,16 @@ func Agree(applied, snapshot Position, logs raft.LogStore) error {
 		return fmt.Errorf("the state has entry %d, the log ends at %d", applied.Index, max(last, snapshot.Index))
 	case first > max(applied.Index, snapshot.Index)+1:
 		return fmt.Errorf("the log begins at entry %d, the state ends at %d", first, applied.Index)
-	case applied.Index == 0:
+	case applied.Index == 0 || applied.Index < snapshot.Index: // the state has come from there
 		return nil
 	}
-	term := applied.Term
-	switch {
-	case first <= applied.Index && applied.Index <= last:
+	term := snapshot.Term
+	if applied.Index > snapshot.Index {
 		var l raft.Log
 		if err := logs.GetLog(applied.Index, &l); err != nil {
-			return err
+			return fmt.Errorf("the state has entry %d, the log does not: %w", applied.Index, err)
 		}
 		term = l.Term
-	case applied.Index == snapshot.Index:
-		term = snapshot.Term
 	}
 	if term != applied.Term {
 		return fmt.Errorf("the state has entry %d of term %d, the log has one of term %d in its place", applied.Index, applied.Term, term)

@@ -35,9 +35,14 @@ import (
 //     all that was acknowledged; and there is one, in a group that all vote in, if no more than
 //     a minority ever lost their disks.
 
+// memStore is a log that, like the real one, has no holes.
+type memStore struct{ *raft.InmemStore }
+
+func (memStore) IsMonotonic() bool { return true }
+
 // disk is what a server keeps over a crash.
 type disk struct {
-	store *raft.InmemStore
+	store memStore
 	snaps *raft.InmemSnapshotStore
 	rec   *Record
 	right bool
@@ -45,7 +50,7 @@ type disk struct {
 }
 
 func newDisk() *disk {
-	return &disk{store: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore(), state: &state{Entries: map[uint64]entry{}}}
+	return &disk{store: memStore{raft.NewInmemStore()}, snaps: raft.NewInmemSnapshotStore(), state: &state{Entries: map[uint64]entry{}}}
 }
 
 func (d *disk) Load() (*Record, error)  { return d.rec, nil }
