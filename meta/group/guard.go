@@ -27,16 +27,19 @@ func Agree(applied, snapshot Position, logs raft.LogStore) error {
 		return fmt.Errorf("the state has entry %d, the log ends at %d", applied.Index, max(last, snapshot.Index))
 	case first > max(applied.Index, snapshot.Index)+1:
 		return fmt.Errorf("the log begins at entry %d, the state ends at %d", first, applied.Index)
-	case applied.Index == 0 || applied.Index < snapshot.Index: // the state has come from there
+	case applied.Index == 0:
 		return nil
 	}
-	term := snapshot.Term
-	if applied.Index > snapshot.Index {
-		var l raft.Log
-		if err := logs.GetLog(applied.Index, &l); err != nil {
-			return fmt.Errorf("the state has entry %d, the log does not: %w", applied.Index, err)
-		}
+	term := applied.Term
+	if applied.Index == snapshot.Index {
+		term = snapshot.Term
+	}
+	var l raft.Log
+	switch err := logs.GetLog(applied.Index, &l); {
+	case err == nil:
 		term = l.Term
+	case applied.Index > snapshot.Index: // nothing else stands for it
+		return fmt.Errorf("the state has entry %d, the log does not: %w", applied.Index, err)
 	}
 	if term != applied.Term {
 		return fmt.Errorf("the state has entry %d of term %d, the log has one of term %d in its place", applied.Index, applied.Term, term)
