@@ -182,7 +182,9 @@ func TestLogThatIsNotTheStates(t *testing.T) {
 	}
 	s := r.nodes[0].meta
 	applied, _ := s.fsm.state().Applied()
-	s.raft.Snapshot().Error() // flushes the state
+	if err := s.fsm.state().Flush(); err != nil {
+		t.Fatal(err)
+	}
 	r.kill(0)
 	dir := r.nodes[0].dir
 

@@ -27,19 +27,18 @@ func Agree(applied, snapshot Position, logs raft.LogStore) error {
 		return fmt.Errorf("the state has entry %d, the log ends at %d", applied.Index, max(last, snapshot.Index))
 	case first > max(applied.Index, snapshot.Index)+1:
 		return fmt.Errorf("the log begins at entry %d, the state ends at %d", first, applied.Index)
-	case applied.Index == 0:
+	case applied.Index == 0 || applied.Index < snapshot.Index:
+		// The state has come from the snapshot. What the log has below may be
+		// what a leader was about to cut off when the snapshot came instead.
 		return nil
 	}
-	term := applied.Term
-	if applied.Index == snapshot.Index {
-		term = snapshot.Term
-	}
-	var l raft.Log
-	switch err := logs.GetLog(applied.Index, &l); {
-	case err == nil:
+	term := snapshot.Term
+	if applied.Index > snapshot.Index {
+		var l raft.Log
+		if err := logs.GetLog(applied.Index, &l); err != nil {
+			return fmt.Errorf("the state has entry %d, the log does not: %w", applied.Index, err)
+		}
 		term = l.Term
-	case applied.Index > snapshot.Index: // nothing else stands for it
-		return fmt.Errorf("the state has entry %d, the log does not: %w", applied.Index, err)
 	}
 	if term != applied.Term {
 		return fmt.Errorf("the state has entry %d of term %d, the log has one of term %d in its place", applied.Index, applied.Term, term)

@@ -71,3 +71,33 @@ func TestMaySever(t *testing.T) {
 		}
 	}
 }
+
+func TestAgree(t *testing.T) {
+	logs := raft.NewInmemStore()
+	for i := uint64(11); i <= 20; i++ {
+		if err := logs.StoreLog(&raft.Log{Index: i, Term: 2 + i/16}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		applied, snapshot Position
+		ok                bool
+	}{
+		{Position{15, 2}, Position{10, 1}, true},
+		{Position{15, 3}, Position{10, 1}, false},
+		{Position{16, 3}, Position{10, 1}, true},
+		{Position{21, 3}, Position{10, 1}, false}, // beyond the log
+		{Position{9, 1}, Position{9, 1}, false},   // entry 10 is missing
+		{Position{10, 1}, Position{10, 1}, true},
+		{Position{10, 2}, Position{10, 1}, false},
+		{Position{12, 1}, Position{14, 4}, true}, // came with the snapshot, over what the log had
+		{Position{30, 4}, Position{31, 4}, true},
+	} {
+		if err := Agree(c.applied, c.snapshot, logs); (err == nil) != c.ok {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+	if err := Agree(Position{}, Position{}, raft.NewInmemStore()); err != nil {
+		t.Error(err)
+	}
+}
