@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -21,8 +22,19 @@ func TestEmptiedMetadataServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.leader(old)
+		votes := func() int {
+			raw, err := os.ReadFile(filepath.Join(c.data, "run", old+".log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Count(string(raw), "this metadata server votes")
+		}
+		before := votes()
 		mustQuern(t, "start", old, "--data", c.data)
 		eventually(t, patience, func() error {
+			if votes() == before {
+				return fmt.Errorf("%s does not vote yet", old)
+			}
 			s, err := c.status()
 			if err != nil {
 				return err

@@ -162,3 +162,23 @@ func set(d *time.Duration, to time.Duration) {
 		*d = to
 	}
 }
+
+// lost refuses the only server of a cluster without its directory, before
+// anything is made there.
+func (c *Config) lost() error {
+	if len(c.Join) > 0 || len(c.Members) > 1 {
+		return nil
+	}
+	empty, err := blank(c.Disk, c.Dir)
+	if err != nil || !empty {
+		return nil // what is wrong is said by those who open it
+	}
+	if may, err := (record{home: &home{disk: c.Disk, dir: c.Dir}, right: c.Right}).MayBegin(); may || err != nil {
+		return err
+	}
+	return wire.Errorf(wire.Corrupt, "open metadata server", c.Name, "%s", c.lostText())
+}
+
+func (c *Config) lostText() string {
+	return "the metadata of this filesystem is gone: " + c.Dir + " is empty, and there is no other metadata server to fill it; restore it from a copy" + c.LostHint
+}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/hashicorp/raft"
+
 	"quernfs/internal/wire"
 	"quernfs/meta/group"
 	"quernfs/meta/state"
@@ -76,6 +78,31 @@ func foreign(names []string) bool {
 		}
 	}
 	return false
+}
+
+// Blank says whether there is nothing of a metadata server in dir: it is
+// missing, or a server that was never taken in has made it.
+func Blank(dir string) (bool, error) { return blank(Disk{}, dir) }
+
+func blank(disk Disk, dir string) (bool, error) {
+	nothing := true
+	for _, name := range []string{"current", "log"} {
+		switch _, err := disk.fs().Stat(filepath.Join(dir, name)); {
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil:
+			return false, err
+		default:
+			nothing = false
+		}
+	}
+	if nothing {
+		return true, nil
+	}
+	rec, err := record{home: &home{disk: disk, dir: dir}}.Load()
+	if err != nil || rec == nil { // of a version that kept no record
+		return false, err
+	}
+	return rec.ID != group.NameOf(raft.ServerID(rec.ID)) && len(rec.Cluster) == 0, nil
 }
 
 // record keeps who this server is in the group, and its right to begin one.

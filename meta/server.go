@@ -54,6 +54,9 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	if err := cfg.lost(); err != nil {
+		return nil, err
+	}
 	h, err := openHome(cfg.Disk, cfg.Dir, cfg.Key)
 	if err != nil {
 		return nil, err
@@ -121,7 +124,7 @@ func (s *Server) startRaft(logger *raftLog) error {
 	ep.Addr = s.cfg.Addr
 	others := s.others()
 	g, err := group.Open(group.Config{
-		Name: s.cfg.Name, Addr: s.cfg.Addr, Home: record{s.home, s.cfg.Right}, Alone: len(others) == 0, Lost: s.lost(),
+		Name: s.cfg.Name, Addr: s.cfg.Addr, Home: record{s.home, s.cfg.Right}, Alone: len(others) == 0, Lost: s.cfg.lostText(),
 		Logs: s.wal, Stable: s.wal, Snapshots: s.snaps, FSM: s.fsm,
 		Applied: func() group.Position {
 			index, term := s.fsm.state().Applied()
@@ -195,12 +198,6 @@ func (s *Server) damaged(err error) error {
 	return &wire.Error{
 		Code: wire.Corrupt, Op: "open metadata server", Object: s.cfg.Dir, Err: fmt.Errorf("%w; %s", err, what),
 	}
-}
-
-// lost is what the only member says when its directory is empty and it has no
-// right to begin anew.
-func (s *Server) lost() string {
-	return fmt.Sprintf("the metadata of this filesystem is gone: %s is empty, and there is no other metadata server to fill it; restore it from a copy%s", s.cfg.Dir, s.cfg.LostHint)
 }
 
 // watch follows raft's word on who leads.

@@ -17,6 +17,7 @@ import (
 	"quernfs/internal/block"
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
+	"quernfs/meta"
 )
 
 const clusterVersion = 1
@@ -298,16 +299,20 @@ func (h *home) mayBegin() error {
 }
 
 // metadataGone: this host had all metadata servers of a filesystem, and none of
-// them has its log any more.
-func (h *home) metadataGone() bool {
+// them has its state any more.
+func (h *home) metadataGone() (bool, error) {
+	if len(h.Nodes) == 0 {
+		return false, nil // the others are on other hosts
+	}
 	for _, m := range h.Members {
-		for _, path := range []string{h.path(m.Name, "log"), h.beginPath(m.Name)} {
-			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-				return false
-			}
+		if _, err := os.Stat(h.beginPath(m.Name)); !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		if blank, err := meta.Blank(h.path(m.Name)); !blank || err != nil {
+			return false, err
 		}
 	}
-	return len(h.Nodes) > 0 // else the others are on other hosts
+	return true, nil
 }
 
 // setAside moves what belonged to the lost filesystem away, so that a new one

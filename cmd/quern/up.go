@@ -159,10 +159,14 @@ func (o upOptions) open(dir string, log *slog.Logger) (*home, error) {
 	if err != nil {
 		return nil, err
 	}
+	gone, err := h.metadataGone()
+	if err != nil {
+		return nil, err
+	}
 	switch {
-	case h.metadataGone() && !o.anew:
+	case gone && !o.anew:
 		return nil, fmt.Errorf("the metadata of the filesystem in %s is gone (there is no %s), and without it what the chunk servers hold cannot be read%s", dir, memberNames(h), "; restore it from a copy"+h.lostHint())
-	case h.metadataGone():
+	case gone:
 		aside, err := h.setAside()
 		if err != nil {
 			return nil, err
