@@ -23,7 +23,7 @@ const (
 // themselves are looked at by commands, queries, and ownNode.
 var methods = map[wire.Method][]string{
 	wire.MethodMutate:    {roleClient, roleAgent, roleChunkd, roleEdge},
-	wire.MethodQuery:     {roleClient, roleAgent},
+	wire.MethodQuery:     {roleClient, roleAgent, roleMeta},
 	wire.MethodSession:   {roleClient, roleAgent},
 	wire.MethodLock:      {roleClient},
 	wire.MethodBadShard:  {roleClient, roleEdge},
@@ -103,8 +103,8 @@ var queries = map[protoreflect.Name]permit{
 	"explain_job":   {roles: clients},
 	"get_memo":      {roles: holders},
 	"list_refusals": {roles: clients},
-	"list_nodes":    {roles: clients},
-	"status":        {roles: clients},
+	"list_nodes":    {roles: []string{roleClient, roleMeta}},
+	"status":        {roles: []string{roleClient, roleMeta}},
 }
 
 // admission judges what one peer sends; facts is what it has to know.
