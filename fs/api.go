@@ -228,7 +228,12 @@ func (fs *FS) Leases() map[uint64]wire.Mode {
 
 // Mkdir makes a directory.
 func (fs *FS) Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error) {
-	f, _, err := fs.create(ctx, rootCred, &wire.Create{Parent: dir, Name: name, Mode: typeDir | mode&permMask, Exclusive: true})
+	return fs.MkdirAs(ctx, rootCred, dir, name, mode)
+}
+
+// MkdirAs is Mkdir in the name of cred: with its rights, and as its directory.
+func (fs *FS) MkdirAs(ctx context.Context, cred *wire.Cred, dir uint64, name string, mode uint32) (*wire.Inode, error) {
+	f, _, err := fs.create(ctx, cred, &wire.Create{Parent: dir, Name: name, Mode: typeDir | mode&permMask, Exclusive: true})
 	if err != nil {
 		return nil, err
 	}

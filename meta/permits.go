@@ -376,16 +376,6 @@ func (a admission) stamp(cmd *wire.Command) *wire.Command {
 	return c
 }
 
-// shallow copies a message; what it refers to is shared.
-func shallow[M protoreflect.ProtoMessage](m M) M {
-	c := m.ProtoReflect().New()
-	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		c.Set(f, v)
-		return true
-	})
-	return c.Interface().(M)
-}
-
 // leaderFacts is what a leader knows.
 type leaderFacts struct{ l *leader }
 

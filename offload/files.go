@@ -17,6 +17,7 @@ type Files interface {
 	OpenInode(ctx context.Context, ino uint64) (File, error)
 	Create(ctx context.Context, dir uint64, name string, mode uint32) (File, error)
 	Mkdir(ctx context.Context, dir uint64, name string, mode uint32) (*wire.Inode, error)
+	MkdirAs(ctx context.Context, cred *wire.Cred, dir uint64, name string, mode uint32) (*wire.Inode, error)
 	ReadDirInode(ctx context.Context, ino uint64) ([]*wire.DirEntry, error)
 	Remove(ctx context.Context, dir uint64, name string, rmdir bool) error
 	// Chown gives an inode to a user, at once.

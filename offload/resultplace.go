@@ -64,11 +64,9 @@ func (r *attemptRun) makeDir(ctx context.Context, parent uint64, name string) (u
 		if !errors.Is(err, wire.NotFound) {
 			return 0, err
 		}
-		made, err := r.agent.cfg.Meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Create{Create: &wire.Create{
-			Parent: parent, Name: name, Mode: typeDir | dirMode(resultMode(r.job)), Exclusive: true,
-		}}})
+		made, err := r.agent.cfg.Files.MkdirAs(ctx, cred, parent, name, dirMode(resultMode(r.job)))
 		if err == nil {
-			return made.GetInode().GetAttr().GetIno(), nil
+			return made.GetAttr().GetIno(), nil
 		}
 		if !errors.Is(err, wire.Exists) {
 			return 0, err

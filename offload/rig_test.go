@@ -452,6 +452,13 @@ func (r rigFiles) Create(ctx context.Context, dir uint64, name string, mode uint
 	return asFile(r.rig.Create(ctx, dir, name, mode))
 }
 
+func (r rigFiles) MkdirAs(ctx context.Context, cred *wire.Cred, dir uint64, name string, mode uint32) (*wire.Inode, error) {
+	made, err := r.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Create{Create: &wire.Create{
+		Parent: dir, Name: name, Mode: typeDir | mode, Exclusive: true,
+	}}})
+	return made.GetInode(), err
+}
+
 func (r rigFiles) Chown(ctx context.Context, ino uint64, uid, gid uint32) error {
 	_, err := r.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_SetAttr{SetAttr: &wire.SetAttr{
 		Ino: ino, Mask: wire.SetUID | wire.SetGID, Uid: uid, Gid: gid,

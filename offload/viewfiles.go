@@ -151,6 +151,9 @@ func (viewFiles) Create(context.Context, uint64, string, uint32) (File, error) {
 func (viewFiles) Mkdir(context.Context, uint64, string, uint32) (*wire.Inode, error) {
 	return nil, errNoContents
 }
+func (viewFiles) MkdirAs(context.Context, *wire.Cred, uint64, string, uint32) (*wire.Inode, error) {
+	return nil, errNoContents
+}
 func (viewFiles) Remove(context.Context, uint64, string, bool) error  { return errNoContents }
 func (viewFiles) Chown(context.Context, uint64, uint32, uint32) error { return errNoContents }
 func (viewFiles) Sync(context.Context) error                          { return nil }
