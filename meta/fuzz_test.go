@@ -44,7 +44,7 @@ func FuzzCommand(f *testing.F) {
 			own := a.stamp(cmd)
 			names(own)
 			targets(own, tree)
-			limited(stamped(own, tree, func(uint64) []uint64 { return []uint64{3} }), 5)
+			limited(stamped(own, tree, func(uint64) []uint64 { return []uint64{3} }), Limits{})
 			calm(own)
 			aboutJobs(own)
 			onlyJobs(own)
