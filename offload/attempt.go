@@ -263,7 +263,7 @@ func (r *attemptRun) run(ctx context.Context) error {
 		Run: worker.Run{
 			Module: e.module, Digest: e.digest, Manifest: e.manifest, Signature: e.signature, Memory: r.memory,
 			Args: r.args(ref, step),
-			Env:  r.env(step, phase),
+			Env:  r.env(spec, step, phase),
 		},
 		Inputs: inputs.list,
 		Stdout: stdout, Stderr: r.stderr,
@@ -372,13 +372,13 @@ func lastLine(stderr []byte) string {
 }
 
 // env is the environment that every task gets.
-func (r *attemptRun) env(step jobfile.Step, phase string) []string {
+func (r *attemptRun) env(spec *jobfile.Spec, step jobfile.Step, phase string) []string {
 	env := step.Env()
 	if slices.ContainsFunc(r.task.Inputs, func(in *wire.TaskInput) bool { return len(in.Ranges) > 0 }) && phase != "combine" {
 		env = append(env, "QUERN_RANGES=1")
 	}
 	return append(env,
-		fmt.Sprintf("QUERN_JOB=%d", r.job.Id), fmt.Sprintf("QUERN_TASK=%d", r.task.N),
+		fmt.Sprintf("QUERN_JOB=%d", r.job.Id), fmt.Sprintf("QUERN_TASK=%d", spec.TaskID(int(r.task.N))),
 		fmt.Sprintf("QUERN_ATTEMPT=%d", r.task.Attempt), fmt.Sprintf("QUERN_HEADER=%d", r.headerOf(phase)), "QUERN_PHASE="+phase)
 }
 

@@ -81,7 +81,7 @@ func (r *attemptRun) combine(ctx context.Context, spec *jobfile.Spec, part *os.F
 	exit, err := e.process.Run(ctx, &worker.Task{
 		Run: worker.Run{
 			Module: e.module, Digest: e.digest, Manifest: e.manifest, Memory: min(r.memory, jobfile.MaxMemory),
-			Args: combineArgs(ref, step), Env: r.env(step, "combine"),
+			Args: combineArgs(ref, step), Env: r.env(spec, step, "combine"),
 		},
 		Inputs: []worker.Input{{Path: combinePart, Size: size, ReadAt: func(_ context.Context, p []byte, off int64) (int, error) {
 			return part.ReadAt(p, off)

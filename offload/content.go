@@ -117,6 +117,11 @@ func (o *Overlay) content(ctx context.Context, n node) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if what == "failed" {
+			if _, tasks, err = queryJob(ctx, o.meta, &wire.GetJob{Id: n.job, Tasks: true, States: []string{StateFailed}}); err != nil {
+				return "", err
+			}
+		}
 		o.learn(job)
 		text := jobText(what, job, tasks, time.Now())
 		switch what {

@@ -82,7 +82,7 @@ func topNode(i int) node {
 }
 
 var (
-	jobFiles  = []string{"ctl", "events", "plan", "provenance", "reason", "spec", "state", "usage", "wait"}
+	jobFiles  = []string{"ctl", "events", "failed", "plan", "provenance", "reason", "spec", "state", "usage", "wait"}
 	taskFiles = []string{"attempt", "device", "exit", "host", "state", "stderr", "stdout", "usage"}
 	hostFiles = []string{"devices", "load"}
 	topNames  = []string{"README", "api", "by-name", "errors", "hosts", "jobs"}

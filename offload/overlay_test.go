@@ -129,7 +129,7 @@ func TestOverlay(t *testing.T) {
 	if got := s.ls("jobs") + "|" + s.ls("by-name") + "|" + s.ls("errors") + "|" + s.ls("hosts"); got != "1|sums||node-1" {
 		t.Errorf("ls: %s", got)
 	}
-	if got := s.ls("jobs/1"); got != "ctl events out plan provenance reason spec state tasks usage wait" {
+	if got := s.ls("jobs/1"); got != "ctl events failed out plan provenance reason spec state tasks usage wait" {
 		t.Errorf("ls jobs/1: %s", got)
 	}
 	if got := s.ls("jobs/1/tasks"); got != "0 1 2" {

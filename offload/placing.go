@@ -195,9 +195,13 @@ func (t *term) waitingOf(out []place.Task, j *jobState, most int, idle []string,
 		most = max(most, len(j.pending)) // all of it or nothing
 	}
 	j.fill(t.hosts, most)
+	picked := j.queue.Pick(nil, most, idle, perIdleHost)
+	if n := j.spec.Parallel; n > 0 {
+		picked = picked[:min(len(picked), max(0, n-t.underWay(j)))]
+	}
 	var common place.Task
 	phase, ratio := "", 0.0
-	for _, p := range j.queue.Pick(nil, most, idle, perIdleHost) {
+	for _, p := range picked {
 		if of := j.task(p.ID.N).t.Phase; common.Alternatives == nil || of != phase {
 			phase = of
 			common = t.pattern(j, phase)
@@ -209,6 +213,19 @@ func (t *term) waitingOf(out []place.Task, j *jobState, most int, idle []string,
 		out = append(out, x)
 	}
 	return out
+}
+
+// underWay is how many of a job's tasks run. mu is held.
+func (t *term) underWay(j *jobState) int {
+	running := map[uint32]bool{}
+	for _, a := range t.agents {
+		for id := range a.tasks {
+			if id.job == j.job.Id {
+				running[id.n] = true
+			}
+		}
+	}
+	return len(running)
 }
 
 // queueAhead is how many tasks of an array are in its queue, about: since they are

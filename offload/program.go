@@ -83,7 +83,7 @@ func (r *attemptRun) program(ctx context.Context, spec *jobfile.Spec, step jobfi
 	cred := r.job.GetCred()
 	r.inProgram.Store(true)
 	exit, err := cfg.Host.Run(rctx, &sandbox.Run{
-		Argv: programArgs(x, inputs), Allow: cfg.Allow, Env: append(append(x.Environ(), r.env(step, phase)...), gpuEnv...),
+		Argv: programArgs(x, inputs), Allow: cfg.Allow, Env: append(append(x.Environ(), r.env(spec, step, phase)...), gpuEnv...),
 		UID: cred.GetUid(), GID: cred.GetGid(), Groups: cred.GetGroups(), Network: x.Network,
 		Limits: sandbox.Limits{
 			Memory: r.memory, CPU: spec.Resources.CPU, Pids: taskPids,

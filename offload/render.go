@@ -43,6 +43,16 @@ func jobText(what string, j *wire.Job, tasks []*wire.Task, now time.Time) string
 			fmt.Fprintf(&b, "%s %s\n", stamp(e.TimeNs), e.Text)
 		}
 		return b.String()
+	case "failed":
+		var b strings.Builder
+		for _, t := range tasks {
+			what := count(len(t.Inputs), "file")
+			if len(t.Inputs) == 1 {
+				what = t.Inputs[0].Path
+			}
+			fmt.Fprintf(&b, "%d\t%s\t%s\t%s\n", t.N, dash(t.Host), what, t.Reason)
+		}
+		return b.String()
 	case "plan":
 		return planText(j, tasks)
 	case "provenance":

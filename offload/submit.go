@@ -73,6 +73,10 @@ func (s *Submitter) submit(ctx context.Context, cred *wire.Cred, name string, sp
 	}
 	job.Name, job.Digest, job.Spec, job.Cred = name, digest[:], spec, cred
 	job.Rule, job.Source = more.rule, more.source
+	if parsed.Continue {
+		job.OnFailure, job.ReduceRest = wire.OnFailure_CONTINUE, parsed.ReduceRest
+		job.MaxFailed = uint32(parsed.MostFailed(max(tasks.array, len(tasks.tasks))))
+	}
 	job.Visibility, job.Mode = seenBy(parsed.Visibility, more.mode)
 	op := &wire.SubmitJob{Job: job, About: more.about, Template: tasks.template}
 	job.Array = uint32(tasks.array)

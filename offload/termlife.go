@@ -170,6 +170,7 @@ func (t *term) makeTasks(ctx context.Context, job *wire.Job, spec *jobfile.Spec)
 		if i == last {
 			u.State, u.Reason, u.Event, u.Binds = StatePending, "waiting for a host", "the jobs before have ended", binds
 			u.Array, u.Template = uint32(w.array), w.template
+			u.MaxFailed = uint32(spec.MostFailed(max(w.array, len(w.tasks))))
 		}
 		if _, err := give(u); errors.Is(err, wire.Quota) {
 			return end(StateFailed, sentence(err))

@@ -214,7 +214,9 @@ func (t *term) next(j *jobState) *wire.UpdateJob {
 		return nil
 	}
 	task := &wire.Task{Phase: "reduce"}
-	memoiseReduce(j.spec, j.job, task, j.tasks)
+	if j.job.TasksFailed == 0 { // else the result is not that of the inputs
+		memoiseReduce(j.spec, j.job, task, j.tasks)
+	}
 	what := "map done: " + count(int(j.job.TasksDone), "task")
 	if n := j.job.TasksFailed; n > 0 {
 		what += fmt.Sprintf(", %d failed", n)

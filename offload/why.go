@@ -101,6 +101,9 @@ func (t *term) why(j *jobState, n uint32, agents []place.Agent) string {
 		}
 		return fmt.Sprintf("its %d tasks start together (gang), and %s of %s free", len(j.pending), areSlots(free), j.spec.Where())
 	}
+	if p := j.spec.Parallel; p > 0 && t.underWay(j) >= p {
+		return fmt.Sprintf("at most %s of the job run at once (parallel)", count(p, "task"))
+	}
 	if own := j.placeTask(x, t.hosts); j.spec.Locality == jobfile.Strict && len(own.Local) > 0 {
 		return fmt.Sprintf("the data of task %d lies on %s (locality: strict), which is busy", n, t.hostNames(strictHosts(&own)))
 	}

@@ -49,7 +49,8 @@ const (
 // Life is when a job begins, how urgent it is, and how long it is kept.
 type Life struct {
 	After         []After
-	Array         int // tasks that get all inputs each; 0: none
+	Array         int   // tasks that get all inputs each; 0: none
+	arrayIDs      []ids // none: 0 to Array-1
 	Priority      int
 	Deadline      time.Time     // zero: none
 	DeadlineAfter time.Duration // from submission; 0: none
@@ -63,10 +64,6 @@ func lifeFields(s *Spec) map[string]func(*yaml.Node) error {
 	return map[string]func(*yaml.Node) error{
 		"after": func(n *yaml.Node) (err error) {
 			s.After, err = after(n)
-			return err
-		},
-		"array": func(n *yaml.Node) (err error) {
-			s.Array, err = whole(n, "array", 1, MaxArray)
 			return err
 		},
 		"priority": func(n *yaml.Node) (err error) {

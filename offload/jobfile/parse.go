@@ -50,6 +50,7 @@ func parse(root *yaml.Node, of error) (*Spec, error) {
 	maps.Copy(known, splitFields(s))
 	maps.Copy(known, lifeFields(s))
 	maps.Copy(known, endFields(s))
+	maps.Copy(known, failureFields(s))
 	maps.Copy(known, placementFields(s))
 	known["version"] = func(n *yaml.Node) error {
 		version = true
@@ -121,6 +122,9 @@ func parse(root *yaml.Node, of error) (*Spec, error) {
 		return nil, Errorf(0, "the job has no inputs: give \"inputs:\" and a list of paths")
 	}
 	if err := s.checkCombine(); err != nil {
+		return nil, err
+	}
+	if err := s.checkFailure(); err != nil {
 		return nil, err
 	}
 	if err := s.checkLife(); err != nil {

@@ -215,7 +215,7 @@ func TestSchema(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	want := []string{"after", "args", "array", "combine", "deadline", "exec", "gang", "header", "if_exists", "inputs", "kernel", "log_limit", "memoise", "memory", "name", "notify", "objective", "output", "output_limit", "params", "placement", "priority", "reduce", "resources", "retries", "runtime", "share", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "visibility", "wasm"}
+	want := []string{"after", "args", "array", "combine", "deadline", "exec", "gang", "header", "if_exists", "inputs", "kernel", "log_limit", "max_failed", "memoise", "memory", "name", "notify", "objective", "on_failure", "output", "output_limit", "parallel", "params", "placement", "priority", "reduce", "reduce_rest", "resources", "retries", "runtime", "share", "speculation", "split", "task_bytes", "timeout", "ttl", "version", "visibility", "wasm"}
 	if !slices.Equal(names, want) {
 		t.Errorf("the schema has the fields %v", names)
 	}

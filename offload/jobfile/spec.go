@@ -87,6 +87,7 @@ type Spec struct {
 	Runtime []string
 
 	Life
+	Failure
 	Placement
 
 	NameLine, OutputLine, RuntimeLine, NotifyLine, SplitLine int
