@@ -19,7 +19,8 @@
 //     rename is flushed first. Commands about names are durable when they return.
 //   - No request waits longer than opTimeout, and no system call that comes as
 //     several (call.go), but for locks and for synthetic files that are read until
-//     something happens, which honour interrupts.
+//     something happens, which honour interrupts. No other request does: what a
+//     signal ends half way its caller does again, and it may have been done.
 //   - When meta ends the session, data not yet stored is lost; the next fsync of
 //     each file concerned says EIO, once.
 //

@@ -200,14 +200,13 @@ func (r *raw) Write(cancel <-chan struct{}, q *fuse.WriteIn, data []byte) (uint3
 	if h == nil {
 		return 0, fuse.EBADF
 	}
+	ctx, done := r.fs.bound()
+	defer done()
 	if h.file != nil {
-		ctx, done := r.untilCancel(cancel)
-		defer done()
+		// Not until cancel: who is told EINTR writes again, and then acts twice.
 		n, err := h.file.Write(ctx, data)
 		return uint32(n), r.status(err)
 	}
-	ctx, done := r.fs.bound()
-	defer done()
 	cached := q.WriteFlags&fuse.WRITE_CACHE != 0
 	var kill func() *wire.Cred
 	if q.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
