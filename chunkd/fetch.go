@@ -138,7 +138,7 @@ func (f *fetcher) call(off int, into *slot) error {
 	}
 	r, ok := resp.(*wire.GetShardReply)
 	if !ok {
-		return wire.Errorf(wire.Internal, "read", f.id.String(), "the reply is a %T", resp)
+		return wire.Errorf(wire.Internal, "read", f.id.String(), "the reply is not one of this call")
 	}
 	f.meter(n+len(r.GetLeaves()), time.Since(began))
 	if !known {
@@ -171,7 +171,7 @@ func (f *fetcher) callTail(off, lo, hi int, into *slot) error {
 	}
 	r, ok := resp.(*wire.GetShardReply)
 	if !ok {
-		return wire.Errorf(wire.Internal, "read", f.id.String(), "the reply is a %T", resp)
+		return wire.Errorf(wire.Internal, "read", f.id.String(), "the reply is not one of this call")
 	}
 	f.meter(n+len(r.GetLeaves())+len(r.GetState()), 0)
 	if !known {

@@ -41,7 +41,7 @@ func (s *Store) capable(token []byte) error {
 }
 
 func wrongMessage(req *transport.Request) error {
-	return wire.Errorf(wire.Invalid, req.Method.String(), "", "the request is a %T", req.Msg)
+	return wire.Errorf(wire.Invalid, req.Method.String(), "", "the request is not one of this call")
 }
 
 func (s *Store) servePut(ctx context.Context, req *transport.Request) (transport.Reply, error) {

@@ -284,7 +284,7 @@ func (l *leader) propose(cmd *wire.Command) (*wire.Result, error) {
 	data, err := proto.Marshal(cmd)
 	if err != nil {
 		l.stampMu.Unlock()
-		return nil, &wire.Error{Code: wire.Invalid, Op: "propose", Err: err}
+		return nil, wire.Errorf(wire.Invalid, "propose", "", "the command cannot be encoded")
 	}
 	f := l.s.raft.Apply(data, proposeWait)
 	l.stampMu.Unlock()

@@ -77,7 +77,7 @@ func (s *Server) askToJoin(ctx context.Context, q *wire.JoinMeta) (*wire.JoinRep
 	}
 	reply, ok := r.(*wire.JoinReply)
 	if !ok {
-		return nil, wire.Errorf(wire.Internal, "join", s.cfg.Name, "the reply is a %T", r)
+		return nil, wire.Errorf(wire.Internal, "join", s.cfg.Name, "the reply is not one of this call")
 	}
 	return reply, nil
 }

@@ -279,7 +279,7 @@ func (a *Agent) poll(ctx context.Context) (reply *wire.PollReply, woken bool, er
 	}
 	reply, ok := resp.(*wire.PollReply)
 	if !ok {
-		return nil, false, wire.Errorf(wire.Internal, "poll", "", "the reply is a %T", resp)
+		return nil, false, wire.Errorf(wire.Internal, "poll", "", "the reply is not one of this call")
 	}
 	a.ended = a.ended[len(q.Ended):]
 	return reply, false, nil

@@ -197,10 +197,11 @@ func (m *MountMeta) request(kind byte, q, answer proto.Message) error {
 		return errors.New("the mount has not answered")
 	case reply[0] == 1:
 		f := new(wire.Failure)
-		if err := proto.Unmarshal(reply[1:], f); err != nil {
-			return err
+		if proto.Unmarshal(reply[1:], f) == nil {
+			return f.Err()
 		}
-		return f.Err()
+	case proto.Unmarshal(reply[1:], answer) == nil:
+		return nil
 	}
-	return proto.Unmarshal(reply[1:], answer)
+	return errors.New("the mount's answer cannot be read: it is of another version of quern")
 }

@@ -99,10 +99,10 @@ func appendFrame(b []byte, h header, m proto.Message, size int) ([]byte, error) 
 	}
 	b, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(b, m)
 	if err != nil {
-		return nil, wire.Errorf(wire.Internal, h.method.String(), "", "encoding a %T: %v", m, err)
+		return nil, wire.Errorf(wire.Internal, h.method.String(), "", "the message cannot be encoded")
 	}
 	if len(b)-at-headerSize != size {
-		return nil, wire.Errorf(wire.Internal, h.method.String(), "", "a %T was changed while it was being sent", m)
+		return nil, wire.Errorf(wire.Internal, h.method.String(), "", "the message was changed while it was being sent")
 	}
 	return b, nil
 }
@@ -201,7 +201,7 @@ func (r *frameReader) skip(n int) error {
 
 func decode(h header, b []byte, m proto.Message) error {
 	if err := proto.Unmarshal(b, m); err != nil {
-		return frameError("the message of %s is no %T: %v", h.method, m, err)
+		return frameError("a message cannot be read")
 	}
 	return nil
 }

@@ -284,7 +284,7 @@ func (c *framedConn) Call(ctx context.Context, m wire.Method, req proto.Message)
 func shapeOf(m wire.Method, peer string) (wire.Shape, error) {
 	s, ok := wire.Shapes[m]
 	if !ok {
-		return s, wire.Errorf(wire.Unsupported, m.String(), peer, "method %d is not known here", uint16(m))
+		return s, wire.Errorf(wire.Unsupported, m.String(), peer, "it is not known here")
 	}
 	return s, nil
 }

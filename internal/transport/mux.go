@@ -73,7 +73,7 @@ func HandleCall[Q, R proto.Message](m *Mux, method wire.Method, roles []string, 
 	m.Handle(method, roles, func(ctx context.Context, req *Request) (Reply, error) {
 		q, ok := req.Msg.(Q)
 		if !ok {
-			return Reply{}, wire.Errorf(wire.Invalid, method.String(), "", "the request is a %T", req.Msg)
+			return Reply{}, wire.Errorf(wire.Invalid, method.String(), "", "the request is not one of this call")
 		}
 		r, err := h(ctx, req.Peer, q)
 		if err != nil {
@@ -87,7 +87,7 @@ func HandleCall[Q, R proto.Message](m *Mux, method wire.Method, roles []string, 
 func (m *Mux) route(method wire.Method, peer Peer) (route, error) {
 	r, ok := (*m.routes.Load())[method]
 	if !ok {
-		return route{}, wire.Errorf(wire.Unavailable, method.String(), "", "this server does not serve the method (yet)")
+		return route{}, wire.Errorf(wire.Unavailable, method.String(), "", "this server does not serve it (yet)")
 	}
 	if len(r.roles) > 0 && !slices.Contains(r.roles, peer.Role) {
 		return route{}, wire.Errorf(wire.Forbidden, method.String(), "", "role %q of %q may not call it", peer.Role, peer.Name)

@@ -208,7 +208,7 @@ func (sp *servedPipe) readCall() error {
 		c.req.Payload = (*c.payload)[:h.payload]
 	}
 	if !known {
-		c.refused = wire.Errorf(wire.Unsupported, h.method.String(), "", "method %d is not known to this server", uint16(h.method))
+		c.refused = wire.Errorf(wire.Unsupported, h.method.String(), "", "this server does not know it")
 	}
 	switch _, running, ok := sp.s.begin(nil); {
 	case !ok:

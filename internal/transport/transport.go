@@ -110,7 +110,7 @@ func Call[R proto.Message](ctx context.Context, c Conn, m wire.Method, req proto
 	r, ok := resp.(R)
 	if !ok {
 		var zero R
-		return zero, wire.Errorf(wire.Internal, m.String(), "", "the reply is a %T", resp)
+		return zero, wire.Errorf(wire.Internal, m.String(), "", "the reply is not one of this call")
 	}
 	return r, nil
 }

@@ -140,11 +140,9 @@ func Errorf(c Code, op, object, format string, args ...any) *Error {
 	return &Error{Code: c, Op: op, Object: object, Err: fmt.Errorf(format, args...)}
 }
 
+// Error is a sentence for users: it has no name of a call or a message.
 func (e *Error) Error() string {
-	s := e.Op
-	if e.Object != "" {
-		s += " " + e.Object
-	}
+	s := about(e.Op, e.Object)
 	if s != "" {
 		s += ": "
 	}

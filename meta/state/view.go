@@ -29,6 +29,9 @@ func (v *view) fail(err error) {
 	}
 }
 
+// errNoRecord: the bytes of a value are not those of a record.
+var errNoRecord = errors.New("its value cannot be read")
+
 func corrupt(key []byte, err error) error {
 	return &wire.Error{Code: wire.Corrupt, Op: "state", Object: fmt.Sprintf("key %q", key), Err: err}
 }
@@ -62,7 +65,12 @@ func (v *view) has(key []byte) bool {
 
 // load decodes the record at key into m.
 func (v *view) load(key []byte, m proto.Message) bool {
-	return v.get(key, func(value []byte) error { return proto.Unmarshal(value, m) })
+	return v.get(key, func(value []byte) error {
+		if proto.Unmarshal(value, m) != nil {
+			return errNoRecord
+		}
+		return nil
+	})
 }
 
 func (v *view) number(key []byte) (n uint64, ok bool) {
@@ -109,8 +117,8 @@ func (v *view) prefix(p []byte, each func(key, value []byte) bool) { v.scan(p, a
 // decode is proto.Unmarshal for a scan: false and a failed view if value is
 // not a record.
 func (v *view) decode(key, value []byte, m proto.Message) bool {
-	if err := proto.Unmarshal(value, m); err != nil {
-		v.fail(corrupt(key, err))
+	if proto.Unmarshal(value, m) != nil {
+		v.fail(corrupt(key, errNoRecord))
 		return false
 	}
 	return true
