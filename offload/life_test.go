@@ -82,6 +82,37 @@ func TestAfter(t *testing.T) {
 	}
 }
 
+// TestHinderedBeginning: a job whose tasks cannot be made for a passing error says so
+// while it waits, and begins once the error has passed.
+func TestHinderedBeginning(t *testing.T) {
+	r := newRig(t)
+	r.write("/in/a.txt", "x y\n")
+	r.deny = func(q *wire.Query) error {
+		if q.GetLookup() != nil {
+			return wire.Errorf(wire.Unavailable, "query", "", "the disk is slow")
+		}
+		return nil
+	}
+	r.lead(SchedulerConfig{})
+	r.submit("first", "version: 1\nkernel: wordcount\ninputs: /in\n")
+	id := r.submit("second", "version: 1\nkernel: wordcount\ninputs: /in\nafter: first\n")
+	r.startAgent("a", nil)
+	var said string
+	r.until("the reason says why", func() bool {
+		said = r.state(id)
+		return strings.HasPrefix(said, "waiting: waiting: it will be tried again: ")
+	})
+	if !strings.HasSuffix(said, "the disk is slow") {
+		t.Error(said)
+	}
+	r.mu.Lock()
+	r.deny = nil
+	r.mu.Unlock()
+	if r.wait(id); r.state(id) != "succeeded: all tasks done" {
+		t.Error(r.state(id))
+	}
+}
+
 // TestResultsInTheMount has a result for each input, and looks at what is there.
 func TestResultsInTheMount(t *testing.T) {
 	r := newRig(t)

@@ -55,6 +55,7 @@ type rig struct {
 	nodes   []*wire.NodeStatus
 	sched   *Scheduler
 	fail    func(*wire.Command) error // asked before each Do
+	deny    func(*wire.Query) error   // asked before each query of the scheduler's view; guarded by mu
 	seen    func(*wire.Command)       // told of each command; set before anything runs
 	syncs   int
 	openErr map[uint64]error
@@ -187,9 +188,19 @@ func (r *rig) Call(ctx context.Context, m wire.Method, req proto.Message) (proto
 func (r *rig) Propose(_ context.Context, cmd *wire.Command) (*wire.Result, error) {
 	return r.apply(cmd)
 }
-func (r *rig) Query(q *wire.Query) (*wire.Answer, error) { return r.st.Query(q) }
-func (r *rig) Jobs() ([]*wire.Job, error)                { return r.st.Jobs() }
-func (r *rig) Changed() <-chan struct{}                  { return r.changed }
+func (r *rig) Query(q *wire.Query) (*wire.Answer, error) {
+	r.mu.Lock()
+	deny := r.deny
+	r.mu.Unlock()
+	if deny != nil {
+		if err := deny(q); err != nil {
+			return nil, err
+		}
+	}
+	return r.st.Query(q)
+}
+func (r *rig) Jobs() ([]*wire.Job, error) { return r.st.Jobs() }
+func (r *rig) Changed() <-chan struct{}   { return r.changed }
 func (r *rig) Nodes() []*wire.NodeStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()

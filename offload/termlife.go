@@ -41,7 +41,7 @@ func (t *term) life(ctx context.Context, now time.Time) error {
 		u, err := t.awaited(ctx, j)
 		switch {
 		case err != nil:
-			errs = append(errs, err)
+			errs = append(errs, err, t.hinder(ctx, j, err))
 		case u != nil:
 			errs = append(errs, t.update(ctx, j, u))
 		}
@@ -103,17 +103,41 @@ func (t *term) begin(ctx context.Context, job *wire.Job, spec *jobfile.Spec) {
 	t.wg.Go(func() {
 		err := t.makeTasks(ctx, job, spec)
 		t.mu.Lock()
+		j := t.jobs[job.Id]
+		t.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			t.s.log.Warn("the tasks of a job were not made", "job", job.Id, "err", err)
+			if j != nil {
+				if err := t.hinder(ctx, j, err); err != nil {
+					t.s.log.Warn("the reason of a job was not stored", "job", job.Id, "err", err)
+				}
+			}
+			rest(ctx, tick) // and then again
+		}
+		t.mu.Lock()
 		delete(t.begun, job.Id)
 		if j := t.jobs[job.Id]; j != nil {
 			j.stale = true
 		}
 		t.mu.Unlock()
-		if err != nil && ctx.Err() == nil {
-			t.s.log.Warn("the tasks of a job were not made", "job", job.Id, "err", err)
-			rest(ctx, tick) // and then again
-		}
 		t.wake()
 	})
+}
+
+// hinder says in its reason why a job that waits does not begin yet; what does not
+// pass ends it.
+func (t *term) hinder(ctx context.Context, j *jobState, err error) error {
+	u := &wire.UpdateJob{Id: j.job.Id, Reason: "waiting: it will be tried again: " + sentence(err)}
+	if !wire.CodeOf(err).MayPass() {
+		u.State, u.Reason = StateFailed, sentence(err)
+	}
+	t.mu.Lock()
+	said := j.job.Reason == u.Reason && u.State == ""
+	t.mu.Unlock()
+	if said {
+		return nil
+	}
+	return t.update(ctx, j, u)
 }
 
 // makeTasks gives a job that has waited its tasks, and its beginning; or its end, if

@@ -86,6 +86,11 @@ func TestJobControl(t *testing.T) {
 	if j = mustJob(t, r, id); j.Priority != -5 || j.Paused {
 		t.Errorf("%v", j)
 	}
+	updateJob(r, &wire.UpdateJob{Id: id, State: stateCancelled, Reason: "enough"})
+	updateJob(r, &wire.UpdateJob{Id: id, Reason: "waiting: no host"}) // said at the same moment
+	if j = mustJob(t, r, id); j.State != stateCancelled || j.Reason != "enough" {
+		t.Errorf("%v", j)
+	}
 	r.check()
 }
 

@@ -474,7 +474,7 @@ func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
 			j.StartedNs = t.now
 		}
 	}
-	if op.Reason != "" {
+	if op.Reason != "" && !(ended(j.State) && op.State == "") { // why it waits no longer matters
 		j.Reason = op.Reason
 	}
 	if op.State != "" {
