@@ -105,6 +105,20 @@ func (g *Group) identify() (begin bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if existing && right {
+		// A server that has the right has begun, or was stopped before there was an
+		// entry: raft notes the term first. Then it has said nothing to anybody.
+		begun, err := g.begun()
+		if err != nil {
+			return false, err
+		}
+		if !begun {
+			if err := c.Stable.SetUint64([]byte("CurrentTerm"), 0); err != nil {
+				return false, err
+			}
+			existing = false
+		}
+	}
 	switch {
 	case existing && rec == nil: // of a version that kept no record
 		rec = &Record{ID: c.Name}
@@ -139,6 +153,16 @@ func (g *Group) identify() (begin bool, err error) {
 	return begin, nil
 }
 
+// begun says that there is an entry, or a snapshot.
+func (g *Group) begun() (bool, error) {
+	last, err := g.cfg.Logs.LastIndex()
+	if err != nil || last > 0 {
+		return err == nil, err
+	}
+	all, err := g.cfg.Snapshots.List()
+	return len(all) > 0, err
+}
+
 // Cluster is the id of the cluster, empty while it is not known.
 func (g *Group) Cluster() []byte {
 	g.mu.Lock()
@@ -160,7 +184,7 @@ func (g *Group) learn(cluster []byte) error {
 	if err := g.cfg.Home.Save(rec); err != nil {
 		return err
 	}
-	g.rec = rec
+	g.rec.Cluster = rec.Cluster // ID is read without the lock
 	return nil
 }
 
