@@ -99,7 +99,9 @@
 // The kernel carries out rename(a, b) by doing nothing where it believes that both are
 // one inode, and it may have looked up a before, and b after another mount's
 // rename. A look-up that would show it a second name while the first may be gone
-// is answered with ESTALE, once: the kernel begins the operation anew (names.go).
+// is answered with ESTALE, once: the kernel begins the operation anew (names.go). It
+// does so once for the whole operation, so a name whose notice it has taken is no
+// reason for it.
 //
 // # Files that lose their name
 //

@@ -52,6 +52,44 @@ func (in *inode) untell(at place) {
 	in.known = slices.DeleteFunc(in.known, func(k knownName) bool { return k.place == at })
 }
 
+// given is a name that the kernel was given for in.
+type given struct {
+	in *inode
+	knownName
+}
+
+// givenAs are names of d that the kernel was given, as it was given them last.
+func (d *inode) givenAs(names []string) map[string]given {
+	all := map[string]given{}
+	for _, n := range names {
+		d.mu.Lock()
+		ino := d.shown[n]
+		d.mu.Unlock()
+		in := d.fs.peek(ino)
+		if in == nil {
+			continue
+		}
+		in.mu.Lock()
+		if i := slices.IndexFunc(in.known, func(k knownName) bool { return k.place == (place{d.ino, n}) }); i >= 0 {
+			all[n] = given{in, in.known[i]}
+		}
+		in.mu.Unlock()
+	}
+	return all
+}
+
+// dropped: the kernel has taken a notice of the name that was sent after it was
+// given, so it has the name no more, and nobody goes on who was shown it. If it
+// was given again meanwhile, that stays.
+func (g given) dropped() {
+	if g.in == nil {
+		return
+	}
+	g.in.mu.Lock()
+	g.in.known = slices.DeleteFunc(g.in.known, func(k knownName) bool { return k == g.knownName })
+	g.in.mu.Unlock()
+}
+
 // doubtful are the names other than at that the kernel may take for those of in,
 // and that are not known to be.
 func (in *inode) doubtful(at place) []knownName {

@@ -56,7 +56,7 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
 		defer in.mu.Unlock()
 		return in.dirOps > 0, in.wake
 	}
-	expire := in.directories(names)
+	expire, given := in.directories(names), in.givenAs(names)
 	if b, _ := busy(); b && k.newEpoch() {
 		return
 	}
@@ -71,6 +71,7 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
 			} else {
 				k.forgetEntry(in.ino, n)
 			}
+			given[n].dropped()
 		}
 	})
 	<-started
