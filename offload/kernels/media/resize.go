@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"strings"
 
 	"quernfs/offload/kernels/picture"
@@ -55,7 +54,7 @@ func resize(out *bufio.Writer, phase string) error {
 	if archive {
 		w = tar.NewWriter(out)
 	}
-	n, names := 0, map[string]bool{}
+	n, names := 0, picture.Names{}
 	err := task.EachFile(func(name string, r io.Reader) error {
 		if n++; n > 1 && !archive {
 			return errors.New("this task has several pictures: with output: /DIRECTORY/{file} each gets a result of its own, with params: {as: tar} they get into an archive")
@@ -77,8 +76,7 @@ func resize(out *bufio.Writer, phase string) error {
 			_, err := out.Write(small.Bytes())
 			return err
 		}
-		inside := renamed(name, f, names)
-		if err := w.WriteHeader(&tar.Header{Name: inside, Mode: 0o644, Size: int64(small.Len())}); err != nil {
+		if err := w.WriteHeader(&tar.Header{Name: names.Of(name, f), Mode: 0o644, Size: int64(small.Len())}); err != nil {
 			return err
 		}
 		_, err = w.Write(small.Bytes())
@@ -90,29 +88,9 @@ func resize(out *bufio.Writer, phase string) error {
 	return err
 }
 
-// renamed is what a picture is called in an archive: as its file, with the suffix
-// of its format.
-func renamed(name string, f picture.Format, taken map[string]bool) string {
-	name = strings.TrimPrefix(name, "/")
-	ext := strings.ToLower(path.Ext(name))
-	suffix := "." + string(f)
-	if f == picture.JPEG {
-		suffix = ".jpg"
-	}
-	if ext != suffix && !(f == picture.JPEG && ext == ".jpeg") {
-		if short := strings.TrimSuffix(name, path.Ext(name)) + suffix; !taken[short] {
-			name = short
-		} else {
-			name += suffix
-		}
-	}
-	taken[name] = true
-	return name
-}
-
 // joinArchives makes one archive of those that the tasks have left.
 func joinArchives(out io.Writer) error {
-	w := tar.NewWriter(out)
+	w, names := tar.NewWriter(out), picture.Names{}
 	err := task.EachFile(func(name string, r io.Reader) error {
 		for t := tar.NewReader(r); ; {
 			h, err := t.Next()
@@ -120,7 +98,7 @@ func joinArchives(out io.Writer) error {
 				return nil
 			}
 			if err == nil {
-				err = w.WriteHeader(&tar.Header{Name: h.Name, Mode: h.Mode, Size: h.Size})
+				err = w.WriteHeader(&tar.Header{Name: names.Free(h.Name), Mode: h.Mode, Size: h.Size})
 			}
 			if err == nil {
 				_, err = io.Copy(w, t)

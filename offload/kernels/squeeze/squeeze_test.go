@@ -234,9 +234,8 @@ func TestBehind(t *testing.T) {
 		{Gzip, "garbage" + one, "", 0, true},
 		{Zstd, frame + "garbage", "text\n", 7, false},
 		{Zstd, frame + frame, "text\ntext\n", 0, false},
-		{Zstd, frame + "abc", "text\n", 3, false},
+		{Zstd, frame + "abc", "text\n", 0, true},                          // or the beginning of a frame
 		{Zstd, frame + strings.Repeat("\x00", 512), "text\n", 512, false}, // zstd(1) knows no padding
-		{Zstd, frame + "\x00", "text\n", 1, false},
 		{Zstd, frame + frame[:9], "text\n", 0, true},
 		{Zstd, "garbage" + frame, "", 0, true},
 	} {
