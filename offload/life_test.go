@@ -218,7 +218,8 @@ func TestTreeToTree(t *testing.T) {
 			t.Errorf("%s of %d: %q", name, in.Attr.Uid, got)
 		}
 	}
-	if in, err := r.Stat(t.Context(), "/out/z"); err != nil || in.Attr.Uid != 7 || in.Attr.Mode&0o777 != 0o755 {
+	// The job file had no permissions that others could have.
+	if in, err := r.Stat(t.Context(), "/out/z"); err != nil || in.Attr.Uid != 7 || in.Attr.Mode&0o777 != 0o700 {
 		t.Errorf("%v, %v", in, err)
 	}
 	_, err = s.Submit(t.Context(), owner, "again", []byte("version: 1\nkernel: wordcount\ninputs: /in\noutput: /out/{dir}/{name}.count\nif_exists: fail\n#\n"))

@@ -102,7 +102,13 @@ func TestProvenance(t *testing.T) {
 	r.write("/results/.keep", "")
 	r.lead(SchedulerConfig{})
 	r.startAgent("a", nil)
-	id := r.submit("count", "version: 1\nkernel: wordcount\nparams: {top: 1}\ninputs: /in\noutput: /results/{file}\n")
+	const spec = "version: 1\nkernel: wordcount\nparams: {top: 1}\ninputs: /in\noutput: /results/{file}\n"
+	private := r.submit("private", strings.Replace(spec, "{file}", "private", 1))
+	r.wait(private)
+	if in, err := r.Stat(context.Background(), "/results/private"); err != nil || strings.Contains(r.xattr(in.Attr.Ino, state.ProvenanceXattr), "param") {
+		t.Errorf("params of a job that others may not read are with its result: %v", err)
+	}
+	id := r.submit("count", spec+"visibility: all\n")
 	r.wait(id)
 	in, err := r.Stat(context.Background(), "/results/a.txt")
 	if err != nil {

@@ -258,12 +258,15 @@ func TestSubmission(t *testing.T) {
 	for i := range 3 {
 		_ = s.queue(fmt.Sprintf("bad%d.yaml", i), "")
 	}
-	other := newShell(t, r, 1001)
+	other, stranger := newShell(t, r, 1000), newShell(t, r, 1001)
 	if want, got := s.ls("errors"), other.ls("errors"); got != want || !strings.Contains(got, "bad0 bad1 bad2") {
 		t.Errorf("errors: %q on another mount, %q here", got, want)
 	}
 	if text, err := other.cat("errors/bad1"); err != nil || text != "a job file is empty\n" {
 		t.Errorf("errors/bad1: %q, %v", text, err)
+	}
+	if text, err := stranger.cat("errors/bad1"); !errors.Is(err, wire.Denied) {
+		t.Errorf("errors/bad1 of somebody else: %q, %v", text, err)
 	}
 	if err := other.queue("bad1.yaml", good+"priority: 1\n"); err != nil {
 		t.Error(err)
