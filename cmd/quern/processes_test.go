@@ -22,7 +22,7 @@ func TestRoleFlags(t *testing.T) {
 			if f.Name != "processes" {
 				line = append(line, "--"+f.Name+"="+map[string]string{"true": "false", "false": "true"}[f.DefValue])
 			}
-		case "int", "uint32":
+		case "int", "uint32", "uint64":
 			line = append(line, "--"+f.Name+"=2")
 		case "string":
 			line = append(line, "--"+f.Name+"=/some/"+f.Name)

@@ -29,6 +29,8 @@ type gate struct {
 	done chan struct{}
 	once sync.Once
 	wg   sync.WaitGroup
+
+	beating sync.RWMutex // held for reading while raft handles a heartbeat
 }
 
 var _ Transport = (*gate)(nil)
@@ -40,6 +42,26 @@ func newGate(g *Group, inner Transport) *gate {
 }
 
 func (t *gate) Consumer() <-chan raft.RPC { return t.out }
+
+// SetHeartbeatHandler has f called until Close. Raft handles a heartbeat in the
+// goroutine that reads it, and does not wait for it when it shuts down: it would
+// write its term into a log that is closed.
+func (t *gate) SetHeartbeatHandler(f func(raft.RPC)) {
+	if f == nil {
+		t.Transport.SetHeartbeatHandler(nil)
+		return
+	}
+	t.Transport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		t.beating.RLock()
+		defer t.beating.RUnlock()
+		select {
+		case <-t.done:
+			return // the stream ends with the transport
+		default:
+		}
+		f(rpc)
+	})
+}
 
 func (t *gate) run() {
 	for {
@@ -97,6 +119,8 @@ func (t *gate) Close() error {
 	var err error
 	t.once.Do(func() {
 		close(t.done)
+		t.beating.Lock() // the heartbeats under way have ended, and no other begins
+		t.beating.Unlock()
 		err = t.Transport.Close()
 		t.wg.Wait()
 	})
