@@ -294,6 +294,13 @@ func (fs *FS) doAfter(ctx context.Context, in *inode, cred *wire.Cred, build fun
 		in.local.under(carried)
 		in.file.ReturnDeferred(before)
 	}
+	if mayHaveRun(err) {
+		// The extents known here may be of blocks that are about to be deleted.
+		in.stale = true
+		if k := fs.kernel(); k != nil {
+			fs.spawn(func() { fs.dropPages(k, in, span{0, maxOff}) })
+		}
+	}
 	return nil, err
 }
 
@@ -306,11 +313,29 @@ func mayHaveRun(err error) bool {
 	return false
 }
 
+// unheard: a command about these inodes failed with err. If it may have been carried
+// out, what is known of them is not believed: meta recalls nothing for what the
+// session itself has changed.
+func (fs *FS) unheard(err error, list ...*inode) {
+	if !mayHaveRun(err) {
+		return
+	}
+	for _, in := range list {
+		in.mu.Lock()
+		in.doubt()
+		in.mu.Unlock()
+		if k := fs.kernel(); k != nil {
+			k.forgetAttrs(in.ino)
+		}
+	}
+}
+
 // doInode carries out a command whose result shows the inode in.
 func (fs *FS) doInode(ctx context.Context, in *inode, cred *wire.Cred, cmd *wire.Command) (*wire.Inode, error) {
 	cmd.Cred = cred
 	r, err := fs.meta.Do(ctx, cmd)
 	if err != nil {
+		fs.unheard(err, in)
 		return nil, err
 	}
 	in.mu.Lock()

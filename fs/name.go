@@ -235,6 +235,7 @@ func (fs *FS) createThen(ctx context.Context, cred *wire.Cred, q *wire.Create, t
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Create{Create: q}})
 	if err != nil {
 		ch.failed(q.Name)
+		fs.unheard(err, ch.dirs...)
 		return found{}, false, err
 	}
 	rec := r.GetInode()
@@ -266,6 +267,7 @@ func (fs *FS) unlink(ctx context.Context, cred *wire.Cred, dir uint64, name stri
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Unlink{Unlink: &wire.Unlink{Parent: dir, Name: name, Dir: rmdir}}})
 	if err != nil {
 		ch.failed(name)
+		fs.unheard(err, ch.dirs...)
 		return err
 	}
 	ch.done(dir, name, child{}, r, r.Parent)
@@ -313,6 +315,7 @@ func (fs *FS) rename(ctx context.Context, cred *wire.Cred, q *wire.Rename) error
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Rename{Rename: q}})
 	if err != nil {
 		ch.failed(q.Name, q.NewName)
+		fs.unheard(err, ch.dirs...)
 		return err
 	}
 	if rec := r.Inode; rec != nil {
@@ -386,6 +389,7 @@ func (fs *FS) link(ctx context.Context, cred *wire.Cred, ino, dir uint64, name s
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Link{Link: &wire.Link{Ino: ino, NewParent: dir, NewName: name}}})
 	if err != nil {
 		ch.failed(name)
+		fs.unheard(err, append(ch.dirs, fs.inode(ino))...)
 		return found{}, err
 	}
 	in := fs.inode(ino)
