@@ -108,10 +108,12 @@
 // Meta asks every holder of a lease whether the file is open; it keeps the inode for
 // those who say so, and has it only for them. Open is also what the kernel
 // may be about to open: what it was given a name for in the last foundFor, and what an
-// answer with a lease that is still on its way (Recall.grant) is about; of that, OPEN
-// is kept whatever is recalled. A file that an open makes counts as open from the
-// moment when its lease is recorded. Who said so
-// and does not open it tells meta after foundFor. So an open fails only if the name was
+// answer with a lease that is still on its way (Recall.grant) is about; of both, OPEN
+// is kept whatever is recalled for another reason, until a removal asks or the kernel
+// forgets the file. So a name is not answered from the directory's cache when its
+// file has come without a lease: meta is asked for the name. A file that an open
+// makes counts as open from the moment when its lease is recorded. Who said so and
+// does not open it tells meta after foundFor. So an open fails only if the name was
 // found before its file was replaced, under an older lease; the kernel then
 // looks the name up again, once, and what that finds can be opened: meta answers a
 // look-up of a name that is being changed when the change is done, with a lease.

@@ -88,6 +88,17 @@ func (in *inode) justFound(now time.Time) bool {
 	return in.lookups > 0 && now.Sub(in.lookedUp) < foundFor
 }
 
+// asked: meta asks here before the file goes, for this session holds a lease. What
+// is no file is opened without one. in.mu is held.
+func (in *inode) asked() bool { return in.held.mode >= wire.Mode_OPEN || !in.isReg() }
+
+// safe is asked for who does not hold in.mu.
+func (in *inode) safe() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.asked()
+}
+
 // releaseLater gives up an inode that has lost its name and is not open, unless
 // it is opened soon. The kernel may know it for long after that, by names that
 // it will not use again.
@@ -245,6 +256,7 @@ func (fs *FS) releaseOrphans() {
 // queued, and holds up opening the others until meta has been told.
 func (fs *FS) stillUnused(inos []uint64) []uint64 {
 	var out []uint64
+	var release []*wire.Grant
 	now := time.Now()
 	for _, ino := range inos {
 		if in := fs.peek(ino); in != nil {
@@ -253,6 +265,10 @@ func (fs *FS) stillUnused(inos []uint64) []uint64 {
 			in.victim = in.victim || used
 			in.releasing = !used
 			in.lost = in.lost || !used
+			if !used && in.held.mode == wire.Mode_OPEN {
+				in.held.lower(wire.Mode_NONE, in.held.grant, false)
+				release = append(release, &wire.Grant{Ino: ino, Id: in.held.grant})
+			}
 			later := used && in.open == 0
 			in.mu.Unlock()
 			if later {
@@ -263,6 +279,9 @@ func (fs *FS) stillUnused(inos []uint64) []uint64 {
 			}
 		}
 		out = append(out, ino)
+	}
+	if len(release) > 0 {
+		fs.meta.Release(release)
 	}
 	return out
 }

@@ -45,13 +45,14 @@ func (fs *FS) lookup(ctx context.Context, cred *wire.Cred, dir uint64, name stri
 			return f, nil
 		}
 		err := fs.know(ctx, cred, f.in)
-		if err == nil {
+		switch {
+		case err == nil && f.in.safe():
 			f.in.seenAt(dir, name)
 			return f, nil
-		}
-		if !errors.Is(err, wire.NotFound) {
+		case err != nil && !errors.Is(err, wire.NotFound):
 			return found{}, err
 		}
+		// It is losing its name, or has lost it: meta says what the name is then.
 	}
 	ans, err := fs.meta.Ask(ctx, &wire.Query{Cred: cred, Op: &wire.Query_Lookup{Lookup: &wire.Lookup{Parent: dir, Name: name, Lease: true}}})
 	if err != nil && (ans == nil || !errors.Is(err, wire.NotFound)) {

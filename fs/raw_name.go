@@ -107,8 +107,9 @@ const comparedTTL = time.Second
 
 const findTries = 10 // more only if somebody replaces the file without a pause
 
-// find looks up what is not found yet, and counts it. What lost its name between
-// the look-up and the counting is looked up again: the kernel could not open it.
+// find looks up what is not found yet, and counts it. What lost its name, or its
+// lease, between the look-up and the counting is looked up again: the kernel might
+// not be able to open it.
 func (r *raw) find(ctx context.Context, f *found, dir uint64, name string) error {
 	for n := range findTries {
 		if f.in == nil {
@@ -119,9 +120,9 @@ func (r *raw) find(ctx context.Context, f *found, dir uint64, name string) error
 		}
 		f.in.mu.Lock()
 		f.in.find()
-		lost := f.in.lost
+		again := f.in.lost || f.dir != nil && !f.in.asked()
 		f.in.mu.Unlock()
-		if !lost || n == findTries-1 {
+		if !again || n == findTries-1 {
 			break
 		}
 		r.Forget(f.in.ino, 1)

@@ -185,7 +185,9 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	if plan.attrs {
 		in.doubt()
 	}
-	in.fall(to, id, coming)
+	// Nor does OPEN go while the kernel may be about to open it: a removal that
+	// comes next would ask nobody here. A removal itself has its answer below.
+	in.fall(to, id, coming || !r.Victim && !in.isDir() && in.justFound(time.Now()))
 	out := &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
 	if r.Victim {
 		out.Open = out.Open || coming || in.justFound(time.Now())

@@ -176,3 +176,37 @@ func TestRecallOvertakesGrant(t *testing.T) {
 		t.Error("that grant is void by now, and the file was said to be open")
 	}
 }
+
+// So does one whose lease another mount's write has taken away in between, whoever
+// removes it.
+func TestFoundFileStaysAfterAWrite(t *testing.T) {
+	c := newCluster(t, 6, "4+2")
+	a, b := c.fs(), c.fs()
+	for _, remover := range []*FS{a, b} {
+		f, err := b.Create(t.Context(), wire.RootIno, "f", 0o644)
+		must(t, err)
+		found, err := a.lookup(t.Context(), rootCred, wire.RootIno, "f")
+		must(t, err)
+		in := found.in
+		in.mu.Lock()
+		in.find()
+		in.mu.Unlock()
+		_, err = f.WriteAt(t.Context(), []byte("content"), 0)
+		must(t, err)
+		must(t, b.flush(t.Context(), b.inode(in.ino)))
+		must(t, f.Close())
+		in.mu.Lock()
+		mode := in.held.mode
+		in.mu.Unlock()
+		if mode != wire.Mode_OPEN {
+			t.Errorf("after the write %v is held", mode)
+		}
+		must(t, remover.unlink(t.Context(), rootCred, wire.RootIno, "f", false))
+		must(t, a.opened(t.Context(), in))
+		buf := make([]byte, 7)
+		if n, err := a.read(t.Context(), in, buf, 0); err != nil || string(buf[:n]) != "content" {
+			t.Errorf("%q, %v", buf[:n], err)
+		}
+		a.closed(in)
+	}
+}
