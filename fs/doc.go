@@ -123,10 +123,12 @@
 // Under WRITE, times, mode and owner of a regular file are changed here (planLocal)
 // and go with the next commit. What meta is to judge by them waits for that
 // commit first (settle): a removal from a sticky directory by one who is not root,
-// an ACL, a truncate by path. A command that changes content takes them along
-// (doAfter; before, in the message): meta sets them first, and then does what the
-// command does to attributes. Committed later, a mode would bring back the suid that
-// a stranger's truncate had taken away, and a time the one from before a punch.
+// an ACL, a truncate by path. A command that changes content, or sets attributes that
+// meta is to judge, takes them along (doAfter; before, in the message): meta sets them
+// first, and then does what the command does to attributes. Committed later, a mode
+// would bring back the suid that a stranger's truncate had taken away, and a time the
+// one from before a punch. Dirty data stays dirty, and its commit repeats the times
+// that the command has set: that of an earlier command would undo a touch.
 //
 // The bits and capabilities that a change of content takes away are those that
 // Linux's own filesystems take: suid, and sgid where the group may execute or who

@@ -239,6 +239,16 @@ func (in *inode) dirty() bool {
 	return in.file != nil && in.file.Dirty()
 }
 
+// holding runs f under the write lease: f changes no content.
+func (fs *FS) holding(ctx context.Context, in *inode, f func(*data.File) error) error {
+	o := &op{need: wire.Mode_WRITE, write: true}
+	if err := in.begin(ctx, o); err != nil {
+		return err
+	}
+	defer in.end(o)
+	return f(in.file)
+}
+
 // alter runs f under the write lease: f changes the content in meta with
 // commands of its own.
 func (fs *FS) alter(ctx context.Context, in *inode, s span, f func(context.Context, *data.File) error) error {
@@ -446,7 +456,13 @@ func (fs *FS) clone(ctx context.Context, cred *wire.Cred, src *inode, srcOff int
 	err := once()
 	if errors.Is(err, wire.NeedExtents) {
 		for _, in := range []*inode{src, dst} {
-			if err := fs.alter(ctx, in, span{}, func(ctx context.Context, f *data.File) error { return f.MakeExtents(ctx) }); err != nil {
+			err := fs.holding(ctx, in, func(f *data.File) error {
+				in.mu.Lock()
+				a := in.attrs()
+				in.mu.Unlock()
+				return f.MakeExtents(ctx, a.mtimeNs, a.ctimeNs)
+			})
+			if err != nil {
 				return 0, err
 			}
 		}

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 
+	"quernfs/fs/data"
 	"quernfs/internal/wire"
 )
 
@@ -36,15 +37,46 @@ func (fs *FS) setattr(ctx context.Context, in *inode, cred *wire.Cred, q *wire.S
 	if err := fs.settle(ctx, in); err != nil { // what was changed before must not come after
 		return err
 	}
-	if _, err := fs.doInode(ctx, in, cred, &wire.Command{Op: &wire.Command_SetAttr{SetAttr: q}}); err != nil {
+	return fs.setInMeta(ctx, in, cred, q)
+}
+
+// setInMeta makes the change by a command. Where this mount may have data that
+// meta lacks, the commit of that data repeats the times of the file: it waits, and
+// then repeats those that the command has set. An access time that the command
+// overrides goes with it, and so comes before it.
+func (fs *FS) setInMeta(ctx context.Context, in *inode, cred *wire.Cred, q *wire.SetAttr) error {
+	in.mu.Lock()
+	ahead, read := in.writes(), in.local.atime
+	in.mu.Unlock()
+	var err error
+	if ahead {
+		err = fs.setAfter(ctx, in, cred, q)
+	} else {
+		_, err = fs.doInode(ctx, in, cred, &wire.Command{Op: &wire.Command_SetAttr{SetAttr: q}})
+	}
+	if err != nil {
 		return err
 	}
 	in.mu.Lock()
-	if q.Mask&(wire.SetAtime|wire.AtimeNow|wire.SetMtime|wire.MtimeNow) != 0 && in.held.mode != wire.Mode_WRITE {
+	defer in.mu.Unlock()
+	// The access time of a read that nobody but this mount knew is over.
+	if q.Mask&(wire.SetAtime|wire.AtimeNow|wire.SetMtime|wire.MtimeNow) != 0 && (!in.writes() || in.local.atime == read) {
 		in.local.mask &^= wire.SetAtime
 	}
-	in.mu.Unlock()
 	return nil
+}
+
+// setAfter is a command that sets attributes, under the write lease. It changes no
+// content, so that nothing dirty is dropped.
+func (fs *FS) setAfter(ctx context.Context, in *inode, cred *wire.Cred, q *wire.SetAttr) error {
+	return fs.holding(ctx, in, func(f *data.File) error {
+		return f.Punch(ctx, 0, 0, func(ctx context.Context) (*wire.Inode, error) {
+			return fs.doAfter(ctx, in, cred, func(before *wire.SetAttr) *wire.Command {
+				q.Before = before
+				return &wire.Command{Op: &wire.Command_SetAttr{SetAttr: q}}
+			})
+		})
+	})
 }
 
 // settle makes meta know the attributes that were changed here: before it

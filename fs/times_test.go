@@ -76,3 +76,80 @@ func TestTimes(t *testing.T) {
 		}
 	}
 }
+
+// TestTimesOfDirtyData: who may write to a file, and does not own it, sets its times
+// to now, which meta judges. Data that is committed later does not bring back the
+// time of the truncate before, nor of a read.
+func TestTimesOfDirtyData(t *testing.T) {
+	c := newCluster(t, 1, "1+0")
+	fs := c.fs(func(cfg *Config) { cfg.FlushAfter = time.Hour })
+	const size = 300_000 // not inline: nothing of it is committed before it is stored
+	f, err := fs.Create(t.Context(), wire.RootIno, "f", 0o666)
+	must(t, err)
+	in := f.(*apiFile).in
+	_, err = f.WriteAt(t.Context(), make([]byte, size), 0)
+	must(t, err)
+	must(t, f.Truncate(t.Context(), size-1))
+	_, err = f.ReadAt(t.Context(), make([]byte, 1), 0)
+	must(t, err)
+	if !in.dirty() {
+		t.Fatal("nothing is dirty: the test shows nothing")
+	}
+	before := f.Inode().Attr
+	must(t, fs.setattr(t.Context(), in, &wire.Cred{Uid: 1002, Gid: 1002}, &wire.SetAttr{Mask: wire.AtimeNow | wire.MtimeNow}))
+	touched := f.Inode().Attr
+	if touched.MtimeNs <= before.MtimeNs || touched.AtimeNs != touched.MtimeNs {
+		t.Errorf("touched: %v, before %v", touched, before)
+	}
+	if !in.dirty() {
+		t.Error("the data was flushed: the commit shows nothing")
+	}
+	must(t, f.Flush(t.Context()))
+	in.mu.Lock()
+	stored := in.rec.Attr
+	in.mu.Unlock()
+	if stored.MtimeNs != touched.MtimeNs || stored.AtimeNs != touched.AtimeNs {
+		t.Errorf("after the commit meta has mtime %d, atime %d; wanted %d", stored.MtimeNs, stored.AtimeNs, touched.MtimeNs)
+	}
+	must(t, f.Close())
+}
+
+// TestCloneLeavesSource: a clone that makes the inline content of its source extents
+// changes nothing that is seen of the source.
+func TestCloneLeavesSource(t *testing.T) {
+	c := newCluster(t, 1, "1+0")
+	made := c.fs()
+	f, err := made.Create(t.Context(), wire.RootIno, "src", 0o755)
+	must(t, err)
+	_, err = f.WriteAt(t.Context(), make([]byte, 300), 0)
+	must(t, err)
+	must(t, f.Flush(t.Context()))
+	must(t, f.Close())
+	ino := f.Inode().Attr.Ino
+	must(t, made.setxattr(t.Context(), made.inode(ino), rootCred, &wire.SetXattr{Name: capability, Value: netRaw}))
+	before, err := made.StatInode(t.Context(), ino)
+	must(t, err)
+
+	fs := c.fs()
+	dst, err := fs.Create(t.Context(), wire.RootIno, "dst", 0o644)
+	must(t, err)
+	_, err = dst.WriteAt(t.Context(), make([]byte, 300_000), 0)
+	must(t, err)
+	must(t, fs.know(t.Context(), rootCred, fs.inode(ino)))
+	n, err := fs.clone(t.Context(), rootCred, fs.inode(ino), 0, fs.inode(dst.Inode().Attr.Ino), 0, 300)
+	if err != nil || n != 300 {
+		t.Fatal(n, err)
+	}
+	after, err := c.fs().StatInode(t.Context(), ino)
+	must(t, err)
+	if after.HasInline {
+		t.Error("the source is inline: the test shows nothing")
+	}
+	if after.Attr.MtimeNs != before.Attr.MtimeNs || after.Attr.CtimeNs != before.Attr.CtimeNs {
+		t.Errorf("the source was cloned: times %d, %d became %d, %d", before.Attr.MtimeNs, before.Attr.CtimeNs, after.Attr.MtimeNs, after.Attr.CtimeNs)
+	}
+	if v, err := fs.getxattr(t.Context(), fs.inode(ino), rootCred, capability); err != nil || len(v) != len(netRaw) {
+		t.Errorf("its capability is %x, %v", v, err)
+	}
+	must(t, dst.Close())
+}

@@ -27,7 +27,8 @@ func (f *File) Truncate(ctx context.Context, size int64, set Command) error {
 
 // Punch is Truncate's sibling for a command that makes [off, off+n) a hole or
 // zeros: Fallocate with PUNCH_HOLE or ZERO_RANGE. With n = 0 no dirty data is
-// dropped, for commands that change no content: Fallocate that allocates.
+// dropped, for commands that change no content: Fallocate that allocates, and
+// SetAttr that sets times.
 func (f *File) Punch(ctx context.Context, off, n int64, cmd Command) error {
 	if n > maxOff-off {
 		n = maxOff - off
@@ -60,11 +61,16 @@ func (f *File) Mutate(ctx context.Context, cmd Command) error {
 }
 
 // MakeExtents commits inline content as extents, for a Clone that answered
-// NeedExtents. The file is not made inline again before Forget.
-func (f *File) MakeExtents(ctx context.Context) error {
+// NeedExtents. The file is not made inline again before Forget. Its content stays
+// what it is, and so do its times, which the caller knows.
+func (f *File) MakeExtents(ctx context.Context, mtimeNs, ctimeNs int64) error {
 	f.mu.Lock()
 	f.external = true
 	if f.inlined {
+		f.times = &wire.SetAttr{Mask: wire.SetMtime | wire.SetCtime, MtimeNs: mtimeNs, CtimeNs: ctimeNs}
+		if c := f.pending; c != nil && c.attr != nil { // a write came meanwhile
+			f.times = mergeAttr(f.times, timesOf(c.attr))
+		}
 		f.spill()
 	}
 	f.mu.Unlock()

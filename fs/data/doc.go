@@ -85,7 +85,7 @@
 // # Changing a file in meta
 //
 // Truncate (any size, O_TRUNC too), Punch (PUNCH_HOLE, ZERO_RANGE, and with
-// n = 0 plain allocation) and Mutate (Clone: the destination; the source is
+// n = 0 plain allocation, and SetAttr that sets times) and Mutate (Clone: the destination; the source is
 // flushed before) run the caller's command while commits of the file pause.
 // Dirty data that the command supersedes is dropped after it has succeeded. The
 // command takes the deferred attributes along (TakeDeferred): what it does to

@@ -303,7 +303,7 @@ func (s *subject) run(t *testing.T, c *cluster, p *Path, rng *rand.Rand) {
 		case k < 95:
 			s.f.Reset(c.inode(s.ino))
 		case k < 96:
-			if err := s.f.MakeExtents(ctx); err != nil {
+			if err := s.f.MakeExtents(ctx, 1, 1); err != nil {
 				t.Errorf("make extents: %v", err)
 			}
 			s.promise(s.want)

@@ -110,7 +110,7 @@ func TestInline(t *testing.T) {
 		if in := c.inode(7); !in.HasInline || string(in.Inline) != "again" {
 			t.Fatalf("inline %v %q", in.HasInline, in.Inline)
 		}
-		if err := f.MakeExtents(t.Context()); err != nil {
+		if err := f.MakeExtents(t.Context(), 1, 1); err != nil {
 			t.Fatal(err)
 		}
 		if in := c.inode(7); in.HasInline || string(c.content(7)) != "again" {
