@@ -13,7 +13,7 @@ import (
 )
 
 // fullStore is a log that takes no entry.
-type fullStore struct{ *raft.InmemStore }
+type fullStore struct{ memStore }
 
 func (fullStore) StoreLog(*raft.Log) error    { return errors.New("no space left on device") }
 func (fullStore) StoreLogs([]*raft.Log) error { return errors.New("no space left on device") }
