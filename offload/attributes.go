@@ -190,7 +190,8 @@ func (o *Overlay) submitFor(ctx context.Context, cred *wire.Cred, t *Target, val
 	if err != nil {
 		return 0, err
 	}
-	return o.submit.Submit(ctx, cred, nameFor(t, spec, again), spec)
+	id, _, err := o.submit.submit(ctx, cred, nameFor(t, spec, again), spec, addition{mode: t.Inode.GetAttr().GetMode()})
+	return id, err
 }
 
 // attributeSpec is the job file that the value of an attribute stands for, over t.

@@ -72,7 +72,9 @@ func TestAttributes(t *testing.T) {
 	if err != nil || string(attrs[attrJob]) != "1" || !strings.HasPrefix(job.Name, "a [1].txt-") {
 		t.Fatal(job, err, attrs)
 	}
-	r.wait(1)
+	if job, _ = r.wait(1); job.Mode != 0o644 {
+		t.Errorf("the results have the permissions %o, not those of the file", job.Mode)
+	}
 	if got := get(file, attrState); got != "succeeded: all tasks done" {
 		t.Errorf("state %q", got)
 	}
