@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 
 	"quernfs/internal/wire"
@@ -153,14 +154,8 @@ func (r *attemptRun) provenance(ref *wire.KernelRef, step jobfile.Step) []byte {
 	fmt.Fprintf(&b, "kernel %s sha256:%x\n", ref.Name, ref.Digest)
 	// The result may be given to others; what it was asked for is in the job, which the
 	// owner lets be seen or not.
-	if r.job.Visibility != wire.Visibility_EVERYBODY {
-		ref, step = &wire.KernelRef{Name: ref.Name, Digest: ref.Digest}, jobfile.Step{}
-	}
-	for _, a := range append(ref.Args[:len(ref.Args):len(ref.Args)], step.Args...) {
-		fmt.Fprintf(&b, "arg %q\n", shortened(a))
-	}
-	for _, p := range step.Params {
-		fmt.Fprintf(&b, "param %s=%q\n", p.Key, shortened(p.Value))
+	if r.job.Visibility == wire.Visibility_EVERYBODY {
+		writeAsked(&b, "", ref, step, shortened)
 	}
 	fmt.Fprintf(&b, "job %d %s sha256:%x\n", r.job.Id, r.job.Name, r.job.Digest)
 	fmt.Fprintf(&b, "task %d attempt %d on %s device %s\n", r.task.N, r.task.Attempt, r.report.Host, r.report.Device)
@@ -179,6 +174,16 @@ func (r *attemptRun) provenance(ref *wire.KernelRef, step jobfile.Step) []byte {
 		b.WriteString(line)
 	}
 	return []byte(b.String())
+}
+
+// writeAsked writes the arguments and params of a step, a line each.
+func writeAsked(b *strings.Builder, indent string, ref *wire.KernelRef, step jobfile.Step, show func(string) string) {
+	for _, a := range slices.Concat(ref.Args, step.Args) {
+		fmt.Fprintf(b, "%sarg %q\n", indent, show(a))
+	}
+	for _, p := range step.Params {
+		fmt.Fprintf(b, "%sparam %s=%q\n", indent, p.Key, show(p.Value))
+	}
 }
 
 func shortened(s string) string {

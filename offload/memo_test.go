@@ -104,7 +104,10 @@ func TestProvenance(t *testing.T) {
 	r.startAgent("a", nil)
 	const spec = "version: 1\nkernel: wordcount\nparams: {top: 1}\ninputs: /in\noutput: /results/{file}\n"
 	private := r.submit("private", strings.Replace(spec, "{file}", "private", 1))
-	r.wait(private)
+	job, tasks := r.wait(private)
+	if text := jobText("provenance", job, tasks, time.Now()); !strings.Contains(text, "map kernel wordcount@1 sha256:") || !strings.Contains(text, "\n  param top=\"1\"\ntask 0 ") {
+		t.Errorf("the provenance of a private job:\n%s", text)
+	}
 	if in, err := r.Stat(context.Background(), "/results/private"); err != nil || strings.Contains(r.xattr(in.Attr.Ino, state.ProvenanceXattr), "param") {
 		t.Errorf("params of a job that others may not read are with its result: %v", err)
 	}
@@ -127,7 +130,7 @@ func TestProvenance(t *testing.T) {
 		r.write(fmt.Sprintf("/many/%s%d", strings.Repeat("n", 80), i), "x")
 	}
 	id = r.submit("many", "version: 1\nkernel: wordcount\ninputs: /many\n")
-	job, _ := r.wait(id)
+	job, _ = r.wait(id)
 	entries, err := r.ReadDirInode(context.Background(), job.OutDir)
 	if err != nil || len(entries) != 1 {
 		t.Fatal(entries, err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
 	"quernfs/offload/kernels"
 )
 
@@ -84,18 +85,27 @@ func planText(j *wire.Job, tasks []*wire.Task) string {
 func provenanceText(j *wire.Job, tasks []*wire.Task) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "job %d %s spec sha256:%x\n", j.Id, j.Name, j.Digest)
+	whole := func(s string) string { return s }
+	spec, err := jobfile.Parse(j.Spec)
+	if err != nil { // of another version of quern
+		spec = &jobfile.Spec{}
+	}
 	for i, k := range j.Kernels {
 		phase := "map"
 		if i > 0 {
-			phase = "reduce"
+			phase = phaseReduce
 		}
 		fmt.Fprintf(&b, "%s kernel %s sha256:%s\n", phase, k.Name, hex.EncodeToString(k.Digest))
+		writeAsked(&b, "  ", k, stepOf(spec, phase), whole)
 		for _, f := range k.Files {
 			fmt.Fprintf(&b, "  file %s sha256:%s\n", f.Name, hex.EncodeToString(f.Digest))
 		}
 	}
 	if k := j.Combine; k != nil {
 		fmt.Fprintf(&b, "combine kernel %s sha256:%s\n", k.Name, hex.EncodeToString(k.Digest))
+		if spec.Combine != nil {
+			writeAsked(&b, "  ", k, jobfile.Inherit(*spec.Combine, spec.Map), whole)
+		}
 	}
 	for _, t := range tasks {
 		fmt.Fprintf(&b, "task %d %s attempt %d on %s device %s\n", t.N, t.Phase, t.Attempt, dash(t.Host), dash(t.Device))

@@ -335,8 +335,11 @@ func TestCombine(t *testing.T) {
 	if got := r.outputs(id)["output"]; !strings.Contains(got, "6003 fox\n") || !strings.Contains(got, "6003 the\n") {
 		t.Errorf("%.200q, want %q", got, want)
 	}
-	if !strings.Contains(jobText("provenance", job, tasks, time.Now()), "combine kernel wordcount@1 sha256:") {
-		t.Error("the provenance does not name the kernel")
+	text := jobText("provenance", job, tasks, time.Now())
+	for _, want := range []string{"combine kernel wordcount@1 sha256:", "\n  arg \"fox\"\nreduce kernel ", "\n  param words=\"identifiers\"\ntask 0 "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in the provenance:\n%s", want, text)
+		}
 	}
 	// A combine step that fails fails its task, with the reason.
 	id = r.submit("bad", "version: 1\nkernel: grep\nargs: [fox]\ninputs: /in\nretries: 0\ncombine: {kernel: grep, args: ['(']}\nreduce: {}\n")
