@@ -179,7 +179,7 @@ func TestResultsInTheMount(t *testing.T) {
 }
 
 // TestTreeToTree has the results of a tree in a tree of the same shape, whose
-// directories belong to the job's owner.
+// directories belong to the job's owner, with the permissions of the job file.
 func TestTreeToTree(t *testing.T) {
 	r := newRig(t)
 	files := map[string]string{"a.txt": "a", "x/a.txt": "b b", "x/y/a.txt": "c c c", "z/a.txt": "d d d d"}
@@ -198,7 +198,7 @@ func TestTreeToTree(t *testing.T) {
 	r.startAgent("a", nil)
 	s := Submitter{Files: r.files(), Meta: r}
 	owner := &wire.Cred{Uid: 7, Gid: 7}
-	id, err := s.Submit(t.Context(), owner, "tree", []byte("version: 1\nkernel: wordcount\ninputs: /in\noutput: /out/{dir}/{name}.count\nif_exists: fail\n"))
+	id, _, err := s.submit(t.Context(), owner, "tree", []byte("version: 1\nkernel: wordcount\ninputs: /in\noutput: /out/{dir}/{name}.count\nif_exists: fail\n"), addition{mode: typeReg | 0o664})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,12 +214,11 @@ func TestTreeToTree(t *testing.T) {
 		r.mu.Lock()
 		got := string(r.data(in.Attr.Ino))
 		r.mu.Unlock()
-		if got != want || in.Attr.Uid != 7 {
-			t.Errorf("%s of %d: %q", name, in.Attr.Uid, got)
+		if got != want || in.Attr.Uid != 7 || in.Attr.Mode&0o7777 != 0o664 {
+			t.Errorf("%s of %d, %o: %q", name, in.Attr.Uid, in.Attr.Mode, got)
 		}
 	}
-	// The job file had no permissions that others could have.
-	if in, err := r.Stat(t.Context(), "/out/z"); err != nil || in.Attr.Uid != 7 || in.Attr.Mode&0o777 != 0o700 {
+	if in, err := r.Stat(t.Context(), "/out/z"); err != nil || in.Attr.Uid != 7 || in.Attr.Mode&0o7777 != 0o775 {
 		t.Errorf("%v, %v", in, err)
 	}
 	_, err = s.Submit(t.Context(), owner, "again", []byte("version: 1\nkernel: wordcount\ninputs: /in\noutput: /out/{dir}/{name}.count\nif_exists: fail\n#\n"))

@@ -31,9 +31,11 @@ func JobName(file string) (name string, ok bool) {
 	return "", false
 }
 
-// Submit checks a job file and makes its job durable. The same name with the
-// same content is the same job. An error is a *wire.Error whose cause is a
-// sentence: Invalid, NotFound (an input, a kernel), Denied, Exists.
+// Submit checks a job file and makes its job durable. What the job leaves is its
+// owner's alone, unless its visibility says more: there is no file whose permissions
+// it could have. The same name with the same content is the same job. An error is a
+// *wire.Error whose cause is a sentence: Invalid, NotFound (an input, a kernel),
+// Denied, Exists.
 func (s *Submitter) Submit(ctx context.Context, cred *wire.Cred, name string, spec []byte) (id uint64, err error) {
 	id, _, err = s.submit(ctx, cred, name, spec, addition{})
 	return id, err
