@@ -42,15 +42,20 @@ func TestJobCommandsOfUser(t *testing.T) {
 		t.Errorf("a state that there is not: %v, %q", err, got)
 	}
 
-	// It prints a line, then waits to be stopped.
-	shell(t, c.mnt, `printf 'version: 1\nexec: {argv: [sh, -c, "echo begun >&2; echo done > /out/x; sleep 1000"]}\ninputs: /home/a.txt\n' > loop.yaml && mv loop.yaml .compute/queue/loop.yaml`)
+	// It prints a line, then waits to be stopped. All may read it, none but its owner may
+	// stop it.
+	shell(t, c.mnt, `printf 'version: 1\nexec: {argv: [sh, -c, "echo begun >&2; echo done > /out/x; sleep 1000"]}\ninputs: /home/a.txt\nvisibility: all\n' > loop.yaml && mv loop.yaml .compute/queue/loop.yaml`)
 	must(home, "until quern job ls --state running | grep -q loop; do sleep 0.1; done; timeout 60 tail -n +1 -f ../.compute/by-name/loop/tasks/0/stderr | head -1", "begun")
 	must(home, "timeout 60 quern job logs loop -f | head -2", "begun")
 	if got, err := as(home, "quern job cancel loop"); err == nil || !strings.Contains(got, "belongs to") {
 		t.Errorf("another's job was cancelled: %v, %q", err, got)
 	}
-	if got, err := as(home, "quern job show loop --json"); err != nil || strings.Contains(got, "a.txt") {
+	shell(t, c.mnt, `printf 'version: 1\nkernel: sha256sum\ninputs: /home/a.txt\n' > private.yaml && mv private.yaml .compute/queue/private.yaml`)
+	if got, err := as(home, "quern job show private --json"); err != nil || strings.Contains(got, "a.txt") {
 		t.Errorf("another's job: %v, %q", err, got)
+	}
+	if got, err := as(home, "quern job logs private"); err == nil || !strings.Contains(got, "ermission denied") {
+		t.Errorf("the logs of another's job: %v, %q", err, got)
 	}
 	shell(t, c.mnt, quern+" job cancel loop")
 	if got, err := as(home, "timeout 60 quern job logs loop -f"); err != nil || !strings.Contains(got, "is cancelled") {
