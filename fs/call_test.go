@@ -24,7 +24,7 @@ type slowMeta struct {
 func (m *slowMeta) Floor() uint64 { return 0 }
 
 func (m *slowMeta) Ask(ctx context.Context, q *wire.Query) (*wire.Answer, error) {
-	wait, mode := m.lookup, wire.Mode_READ
+	wait, mode := m.lookup, wire.Mode_OPEN
 	if q.GetAcquire() != nil {
 		wait, mode = m.acquire, q.GetAcquire().Mode
 	}
@@ -37,9 +37,7 @@ func (m *slowMeta) Ask(ctx context.Context, q *wire.Query) (*wire.Answer, error)
 	defer m.mu.Unlock()
 	m.id++
 	a := &wire.Answer{Op: &wire.Answer_Inode{Inode: &wire.InodeAnswer{Inode: &wire.Inode{Attr: &wire.Attr{Ino: 7, Mode: typeReg | 0o644, Nlink: 1}}}}}
-	if q.GetAcquire() != nil {
-		a.Grants = []*wire.Grant{{Ino: 7, Mode: mode, Id: m.id}}
-	}
+	a.Grants = []*wire.Grant{{Ino: 7, Mode: mode, Id: m.id}}
 	return a, nil
 }
 
@@ -73,6 +71,10 @@ func TestDeadlineOfACall(t *testing.T) {
 				st := r.Lookup(nil, &h, "f", &fuse.EntryOut{})
 				if st.Ok() {
 					time.Sleep(c.pause)
+					in := fs.peek(7) // what the look-up got is recalled, so that the open asks again
+					in.mu.Lock()
+					in.held.mode, in.sure = wire.Mode_NONE, false
+					in.mu.Unlock()
 					h.NodeId = 7
 					st = r.Open(nil, &fuse.OpenIn{InHeader: h}, &fuse.OpenOut{})
 				}
