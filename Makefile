@@ -29,7 +29,7 @@ check:
 	@files=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$files" ]; then echo "gofmt would change: $$files"; exit 1; fi
 	$(GO) vet ./...
 	@if command -v staticcheck >/dev/null; then staticcheck ./...; else echo "staticcheck is not installed: go install honnef.co/go/tools/cmd/staticcheck@latest"; fi
-	$(GO) test -timeout 15m $(PACKAGES)
+	$(GO) test -timeout 30m $(PACKAGES)
 
 # Programs that the tests use; as root on Debian they are installed.
 tools:
@@ -39,9 +39,9 @@ tools:
 # detector; then whole clusters with real processes and mounts.
 test: tools build
 	$(GO) vet ./...
-	$(GO) test -timeout 15m $(PACKAGES)
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $(PACKAGES)
-	$(GO) test -timeout 25m ./integration/...
+	$(GO) test -timeout 30m $(PACKAGES)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 40m $(PACKAGES)
+	$(GO) test -timeout 60m ./integration/...
 
 # The same where a machine is slow, in five ways; about an hour. PACKAGES='./fs' and
 # ROUNDS='busy disk' choose.

@@ -57,13 +57,13 @@ func TestLinearizable(t *testing.T) {
 		}
 		victim.dead.Store(true)
 		m.cmd.Process.Kill()
-		<-m.exited
 		// By force, as umount -f: a process that is killed while it tells the
 		// kernel of a change keeps the device open for as long as an operation
 		// waits for its answer, which is for ever.
 		if err := unix.Unmount(m.dir, unix.MNT_FORCE|unix.MNT_DETACH); err != nil {
 			t.Errorf("unmount: %v", err)
 		}
+		<-m.exited
 		victim.end()
 		progress("a mount was killed")
 		m = c.secondMount()
