@@ -293,6 +293,7 @@ func (c *cluster) cleanup() {
 		m.cmd.Process.Signal(unix.SIGTERM)
 		if !closedWithin(m.exited, 30*time.Second) {
 			m.cmd.Process.Kill()
+			unix.Unmount(m.dir, unix.MNT_FORCE|unix.MNT_DETACH) // else it may never end
 			<-m.exited
 		}
 		if isMounted(m.dir) {
