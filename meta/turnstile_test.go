@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -55,6 +56,7 @@ func TestTurns(t *testing.T) {
 func TestTurnsBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurnstile(100, 64<<10)
+		var mu sync.Mutex // guards order
 		var order []string
 		release := make(chan struct{})
 		ask := func(name string, uid uint32, bytes int) {
@@ -64,7 +66,9 @@ func TestTurnsBytes(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				mu.Lock()
 				order = append(order, name)
+				mu.Unlock()
 				<-release
 				done()
 			}()

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,8 +131,9 @@ type node struct {
 	n     int
 	name  string
 	disk  *disk
-	group *Group // nil: down
-	trans *memTransport
+	group *Group                // nil: down
+	shown atomic.Pointer[Group] // the same, for other nodes
+	trans atomic.Pointer[memTransport]
 	wiped int
 	hurt  error
 }
@@ -210,8 +212,9 @@ func (n *node) start() error {
 		Applied:      func() Position { return n.disk.state.position() },
 		StateCluster: func() []byte { return nil },
 		Transport: func(g *Group, local string) Transport {
-			n.trans = &memTransport{n: n, g: g, addr: raft.ServerAddress(local), in: make(chan raft.RPC), done: make(chan struct{})}
-			return n.trans
+			t := &memTransport{n: n, g: g, addr: raft.ServerAddress(local), in: make(chan raft.RPC), done: make(chan struct{})}
+			n.trans.Store(t)
+			return t
 		},
 		Ask: n.ask, Raft: conf, Log: slog.New(slog.DiscardHandler),
 		Damaged: func(err error) {
@@ -221,6 +224,7 @@ func (n *node) start() error {
 		},
 	})
 	n.group = g
+	n.shown.Store(g)
 	return err
 }
 
@@ -228,12 +232,13 @@ func (n *node) stop() {
 	if n.group != nil {
 		n.group.Close()
 		n.group = nil
+		n.shown.Store(nil)
 	}
 }
 
 func (n *node) ask(ctx context.Context, q *wire.JoinMeta) (*wire.JoinReply, error) {
 	for _, m := range n.w.nodes {
-		if g := m.group; m != n && g != nil && n.w.linked(n.n, m.n) && g.Raft() != nil && g.Raft().State() == raft.Leader {
+		if g := m.shown.Load(); m != n && g != nil && n.w.linked(n.n, m.n) && g.Raft() != nil && g.Raft().State() == raft.Leader {
 			return g.Take(ctx, q)
 		}
 	}
@@ -265,7 +270,7 @@ func send[R any](t *memTransport, target raft.ServerAddress, cmd any, into *R, d
 		return errNet
 	}
 	m := t.n.w.nodes[i]
-	to := m.trans
+	to := m.trans.Load()
 	if to == nil || !t.n.w.linked(t.n.n, i) {
 		return errNet
 	}
