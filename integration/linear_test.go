@@ -25,10 +25,7 @@ func TestLinearizable(t *testing.T) {
 		t.Skip("it still finds faults: names that two mounts rename at once may say ESTALE, and exchanges may be explained by no order (docs/posix.md); make soak runs it, integration/sim judges the same histories without the kernel")
 	}
 	c := startCluster(t, "--processes", "--meta-servers", "3", "--chunk-servers", "4", "--policy", "2+1")
-	kills, pause := 4, 3*time.Second
-	if long {
-		kills = 120
-	}
+	const kills, pause = 120, 3 * time.Second
 	h := &history{t: t, rec: linear.NewRecorder(), stop: make(chan struct{})}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
