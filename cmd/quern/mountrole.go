@@ -60,8 +60,9 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 		log, label = p.log, m.name
 	}
 	pool := p.pool(m.id, nil)
-	// Commands of the overlay, and what the mount reports, belong to no session.
-	plain, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: label, Log: log})
+	// What the overlay commands and the mount reports has a session of its own: it
+	// conflicts with the leases of the mount, and what is staged for a job ends with it.
+	plain, err := client.Open(ctx, client.Config{Servers: m.servers, Pool: pool, Name: "jobs of " + label, Holder: holdsNothing{}, Log: log})
 	if err != nil {
 		return nil, err
 	}
