@@ -66,9 +66,27 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 	if err != nil {
 		return nil, err
 	}
-	p.onStop("client", plain.Close)
+	flushed := false
+	p.onStop("client", func(ctx context.Context) error {
+		err := plain.Close(ctx)
+		if err == nil && flushed && m.remembers() {
+			_ = os.Remove(p.home.sessionPath(m.name))
+		}
+		return err
+	})
 	if m.remembers() {
 		p.endStaleSessions(ctx, m.name, m.servers)
+	}
+	var sessions []uint64
+	remember := func(id uint64) error {
+		sessions = append(sessions, id)
+		if !m.remembers() {
+			return nil
+		}
+		return saveSessions(p.home.sessionPath(m.name), sessions...)
+	}
+	if err := remember(plain.Session()); err != nil {
+		return nil, err
 	}
 	reports := newReports(plain)
 	p.onStop("reports", reports.close)
@@ -82,12 +100,12 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 	}
 	p.onStop("filesystem", func(ctx context.Context) error {
 		err := filesystem.Close(ctx)
-		if err == nil && m.remembers() {
-			_ = os.Remove(p.home.sessionPath(m.name))
-		}
+		flushed = err == nil
 		return err
 	})
-	sessions := []uint64{filesystem.Session()}
+	if err := remember(filesystem.Session()); err != nil {
+		return nil, err
+	}
 	files := jobFiles{filesystem}
 	if m.mnt != "" {
 		host, err := m.hostName()
@@ -105,10 +123,7 @@ func (p *process) startMount(ctx context.Context, m mountRole) (<-chan struct{},
 		if session, runAgent, err = p.prepareAgent(ctx, m, files, at.dir); err != nil {
 			return nil, err
 		}
-		sessions = append(sessions, session)
-	}
-	if m.remembers() {
-		if err := saveSessions(p.home.sessionPath(m.name), sessions...); err != nil {
+		if err := remember(session); err != nil {
 			return nil, err
 		}
 	}
