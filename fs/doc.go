@@ -118,6 +118,10 @@
 // looks the name up again, once, and what that finds can be opened: meta answers a
 // look-up of a name that is being changed when the change is done, with a lease.
 //
+// What was written to a file that has no name any more goes with the last handle
+// if no other session has it open, as the result of its removal says (kept). Else it
+// is stored first, and only then the file is released.
+//
 // # Deferred attributes
 //
 // Under WRITE, times, mode and owner of a regular file are changed here (planLocal)

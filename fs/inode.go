@@ -65,6 +65,8 @@ type inode struct {
 	releasing bool      // meta is being told that it is not used here any more
 	victim    bool      // meta was told that it is open when it lost a name
 	lost      bool      // meta was told that it is not: it may be gone
+	alone     bool      // no other session has it, if it has no name
+	left      bool      // without a name, handle or the kernel's knowledge: what others are to see is being stored
 	capsGone  bool      // security.capability has been removed since the lease came
 	idleSince time.Time // neither open nor known to the kernel; zero: in use
 	queued    bool      // in the list of idle inodes

@@ -249,6 +249,7 @@ func (fs *FS) createThen(ctx context.Context, cred *wire.Cred, q *wire.Create, t
 	if in.learn(rec, grantOf(r.Grants, in.ino)) && r.Created && in.isDir() {
 		in.entries.created()
 	}
+	in.alone = q.Tmpfile
 	then(in)
 	in.mu.Unlock()
 	if !q.Tmpfile {
@@ -272,18 +273,19 @@ func (fs *FS) unlink(ctx context.Context, cred *wire.Cred, dir uint64, name stri
 		return err
 	}
 	ch.done(dir, name, child{}, r, r.Parent)
-	fs.victim(r.Victim)
+	fs.victim(r)
 	return nil
 }
 
-// victim records that an inode has lost a name.
-func (fs *FS) victim(rec *wire.Inode) {
-	if rec == nil {
+// victim records that a command of ours has taken a name from an inode.
+func (fs *FS) victim(r *wire.Result) {
+	if r.Victim == nil {
 		return
 	}
-	in := fs.inode(rec.Attr.Ino)
+	in := fs.inode(r.Victim.Attr.Ino)
 	in.mu.Lock()
-	in.learn(rec, nil)
+	in.learn(r.Victim, nil)
+	in.alone = r.Victim.Attr.Nlink == 0 && !r.Kept
 	in.mu.Unlock()
 	fs.letGo(in)
 }
@@ -350,7 +352,7 @@ func (fs *FS) rename(ctx context.Context, cred *wire.Cred, q *wire.Rename) error
 	} else {
 		ch.failed(q.Name, q.NewName)
 	}
-	fs.victim(r.Victim)
+	fs.victim(r)
 	return nil
 }
 

@@ -190,6 +190,7 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	in.fall(to, id, coming || !r.Victim && !in.isDir() && in.justFound(time.Now()))
 	out := &wire.Recalled{Id: id, Ino: in.ino, Mode: in.held.mode, Open: in.open > 0}
 	if r.Victim {
+		in.alone = false
 		out.Open = out.Open || coming || in.justFound(time.Now())
 		in.victim = in.victim || out.Open
 		in.lost = !out.Open

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -293,6 +294,61 @@ func TestTwoMountsUnlinkedFile(t *testing.T) {
 		t.Fatalf("%q, %v", buf[:3], err)
 	}
 	expect(t, filepath.Join(b, "f"), "newer")
+}
+
+// TestTwoMountsUnlinkedData: what one mount has written to a file that another has
+// open stays, whoever removes the file and when, though nothing was stored yet.
+func TestTwoMountsUnlinkedData(t *testing.T) {
+	a, b := two(t)
+	over := func(t *testing.T, path string) {
+		write1(t, path+".new", "another")
+		must(t, os.Rename(path+".new", path))
+	}
+	remove := func(t *testing.T, path string) { must(t, os.Remove(path)) }
+	for _, tt := range []struct {
+		name   string
+		open   bool   // the writer closes it after the removal
+		by     string // who removes it
+		remove func(*testing.T, string)
+	}{
+		{"closed, unlinked", false, b, remove},
+		{"closed, replaced", false, b, over},
+		{"unlinked, closed", true, b, remove},
+		{"replaced, closed", true, b, over},
+		{"closed, unlinked by the reader", false, a, remove},
+		{"unlinked by the reader, closed", true, a, remove},
+		{"replaced by the reader, closed", true, a, over},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			name := strings.ReplaceAll(tt.name, " ", "_")
+			write1(t, filepath.Join(a, name), "old content")
+			reader, err := os.Open(filepath.Join(a, name))
+			must(t, err)
+			defer reader.Close()
+			expect(t, filepath.Join(a, name), "old content")
+			writer, err := os.OpenFile(filepath.Join(b, name), os.O_WRONLY, 0)
+			must(t, err)
+			_, err = writer.WriteAt([]byte("new"), 0)
+			must(t, err)
+			if !tt.open {
+				must(t, writer.Close())
+			}
+			tt.remove(t, filepath.Join(tt.by, name))
+			if tt.open {
+				_, err = writer.WriteAt([]byte("er content"), 3)
+				must(t, err)
+				must(t, writer.Close())
+			}
+			want := "new content"
+			if tt.open {
+				want = "newer content"
+			}
+			got, err := io.ReadAll(reader)
+			if err != nil || string(got) != want {
+				t.Errorf("read %q, %v, wanted %q", got, err, want)
+			}
+		})
+	}
 }
 
 func TestTwoMountsExclusive(t *testing.T) {

@@ -83,7 +83,7 @@ func (l *leader) openers(op *lease.Op, ino uint64) []uint64 {
 func (l *leader) granted(op *lease.Op, cmd *wire.Command, r *wire.Result) *wire.Result {
 	out := &wire.Result{
 		Code: r.Code, Message: r.Message, Index: r.Index, Inode: r.Inode, Parent: r.Parent, OldParent: r.OldParent,
-		Victim: r.Victim, Created: r.Created, Value: r.Value, Inodes: r.Inodes, Results: r.Results,
+		Victim: r.Victim, Kept: r.Kept, Created: r.Created, Value: r.Value, Inodes: r.Inodes, Results: r.Results,
 	}
 	held := map[uint64]bool{}
 	give := func(g *wire.Grant) {

@@ -2123,6 +2123,7 @@ type Result struct {
 	Inodes        []*Inode               `protobuf:"bytes,10,rep,name=inodes" json:"inodes,omitempty"`                       // Commit: every file that it changed, in order; Rename: the whiteout
 	Grants        []*Grant               `protobuf:"bytes,11,rep,name=grants" json:"grants,omitempty"`                       // leases the session now holds (never stored with the reply)
 	Results       []*Result              `protobuf:"bytes,12,rep,name=results" json:"results,omitempty"`                     // Batch
+	Kept          bool                   `protobuf:"varint,13,opt,name=kept" json:"kept,omitempty"`                          // Unlink, Rename: other sessions have the victim open
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2239,6 +2240,13 @@ func (x *Result) GetResults() []*Result {
 		return x.Results
 	}
 	return nil
+}
+
+func (x *Result) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
 }
 
 // Create makes a file of any type. For a regular file without exclusive it
@@ -12548,7 +12556,7 @@ const file_quern_proto_rawDesc = "" +
 	"stageTasks\x125\n" +
 	"\vdrop_staged\x18\x97\x01 \x01(\v2\x11.quern.DropStagedH\x00R\n" +
 	"dropStagedB\x04\n" +
-	"\x02op\"\x8e\x03\n" +
+	"\x02op\"\xa2\x03\n" +
 	"\x06Result\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
@@ -12563,7 +12571,8 @@ const file_quern_proto_rawDesc = "" +
 	"\x06inodes\x18\n" +
 	" \x03(\v2\f.quern.InodeR\x06inodes\x12$\n" +
 	"\x06grants\x18\v \x03(\v2\f.quern.GrantR\x06grants\x12'\n" +
-	"\aresults\x18\f \x03(\v2\r.quern.ResultR\aresults\"\xd6\x01\n" +
+	"\aresults\x18\f \x03(\v2\r.quern.ResultR\aresults\x12\x12\n" +
+	"\x04kept\x18\r \x01(\bR\x04kept\"\xd6\x01\n" +
 	"\x06Create\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +

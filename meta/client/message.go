@@ -22,7 +22,7 @@ func withGrants(r *wire.Result, grants []*wire.Grant) *wire.Result {
 	}
 	return &wire.Result{
 		Code: r.Code, Message: r.Message, Index: r.Index, Inode: r.Inode, Parent: r.Parent, OldParent: r.OldParent,
-		Victim: r.Victim, Created: r.Created, Value: r.Value, Inodes: r.Inodes, Grants: grants, Results: r.Results,
+		Victim: r.Victim, Kept: r.Kept, Created: r.Created, Value: r.Value, Inodes: r.Inodes, Grants: grants, Results: r.Results,
 	}
 }
 

@@ -130,6 +130,7 @@ func (t *tx) move(m *move) *wire.Result {
 			to.Attr.Nlink--
 		}
 		r.Victim = t.dropName(m.victim, m.op.OpenSessions)
+		r.Kept = t.kept(r.Victim, m.op.OpenSessions)
 	}
 	if m.op.Flags&renameWhiteout != 0 {
 		r.Inodes = []*wire.Inode{t.whiteout(m, from)}

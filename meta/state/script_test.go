@@ -125,7 +125,12 @@ func (x *script) open(args *[]string) (ids []uint64) {
 	return ids
 }
 
-func (x *script) result(r *wire.Result) string { return codeName(r.Code) }
+func (x *script) result(r *wire.Result) string {
+	if r.Kept {
+		return codeName(r.Code) + " kept"
+	}
+	return codeName(r.Code)
+}
 
 func (x *script) line(f []string) string {
 	for i := range f {

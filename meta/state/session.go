@@ -189,6 +189,11 @@ func (t *tx) hold(ino uint64, sessions []uint64) bool {
 	return held
 }
 
+// kept: one of open that is not the present session holds in, which has lost a name.
+func (t *tx) kept(in *wire.Inode, open []uint64) bool {
+	return in.Attr.Nlink == 0 && slices.ContainsFunc(open, func(id uint64) bool { return id != t.session && t.sessions[id] != nil })
+}
+
 // release ends one session's hold on an orphan, which goes with the last one.
 func (t *tx) release(ino, session uint64) {
 	if !t.orphaned(ino, session) {

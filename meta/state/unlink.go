@@ -44,7 +44,8 @@ func (t *tx) unlink(op *wire.Unlink) *wire.Result {
 		dir.Attr.Nlink--
 	}
 	t.putInode(dir)
-	return &wire.Result{Parent: dir, Victim: t.dropName(in, op.OpenSessions)}
+	victim := t.dropName(in, op.OpenSessions)
+	return &wire.Result{Parent: dir, Victim: victim, Kept: t.kept(victim, op.OpenSessions)}
 }
 
 // dropName takes one name from in, all of them from a directory. Without a name
