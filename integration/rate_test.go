@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -158,5 +159,79 @@ func TestManyJobs(t *testing.T) {
 		jobs, submitted.Seconds(), took.Seconds(), busy, list("jobs"), list("by-name"))
 	if limit := 3 * time.Second; list("jobs") > limit {
 		t.Errorf("to list the jobs took longer than %v", limit)
+	}
+}
+
+// TestLargeJobDelaysNobody submits jobs of 100,000 tasks by mv, by one user and by
+// two at once, while others go on: programs that make, write, store and remove
+// files, whose longest wait it tells. The limits are those of an idle machine, so
+// they hold with QUERN_LONG=1 only.
+func TestLargeJobDelaysNobody(t *testing.T) {
+	needTool(t, "setpriv")
+	c := startCluster(t)
+	c.waitAgents(1)
+	shell(t, c.mnt, "mkdir in && echo hello > in/a && chmod 755 . && for u in 1001 1002; do mkdir u$u && chown $u:$u u$u; done")
+	longest := func(during func()) time.Duration {
+		done, stop := make(chan time.Duration, 1), make(chan struct{})
+		go func() {
+			dir, worst := filepath.Join(c.mnt, "probe"), time.Duration(0)
+			for n := 0; ; n++ {
+				began := time.Now()
+				if err := errors.Join(os.Mkdir(dir, 0o755), writeSynced(filepath.Join(dir, "f"), []byte("x")), os.RemoveAll(dir)); err != nil {
+					t.Errorf("a program that goes on: %v", err)
+				}
+				worst = max(worst, time.Since(began))
+				select {
+				case <-stop:
+					done <- worst
+					return
+				default:
+				}
+			}
+		}()
+		func() {
+			defer close(stop)
+			during()
+		}()
+		return <-done
+	}
+	submit := func(uid int, name string) time.Duration {
+		text := "version: 1\nkernel: sha256sum\ninputs: /in\narray: 100000\n"
+		file := filepath.Join(fmt.Sprintf("u%d", uid), name+".yaml") // a stranger may not walk to the mount
+		writeFile(t, filepath.Join(c.mnt, file), text)
+		shell(t, c.mnt, fmt.Sprintf("chown %d:%d %s", uid, uid, file))
+		began := time.Now()
+		shell(t, c.mnt, fmt.Sprintf("setpriv --reuid %d --regid %d --clear-groups mv %s .compute/queue/", uid, uid, file))
+		return time.Since(began)
+	}
+	cancel := func(names ...string) {
+		for _, name := range names {
+			shell(t, c.mnt, "echo cancel > .compute/by-name/"+name+"/ctl && cat .compute/by-name/"+name+"/wait")
+		}
+	}
+	idle := longest(func() { shell(t, c.mnt, "for i in $(seq 100); do ls > /dev/null; done") })
+	var one, first, second time.Duration
+	withOne := longest(func() { one = submit(1001, "alone") })
+	cancel("alone")
+	withTwo := longest(func() {
+		both := make(chan struct{})
+		go func() { defer close(both); second = submit(1002, "second") }()
+		first = submit(1001, "first")
+		<-both
+	})
+	if got := readFile(t, filepath.Join(c.mnt, ".compute", "by-name", "first", "reason")); !strings.Contains(got, "of 100000") && !strings.Contains(got, "of 100,000") {
+		t.Errorf("the reason of a job of 100,000 tasks: %q", got)
+	}
+	cancel("first", "second")
+	t.Logf("mv of 100,000 tasks: %v; two users at once: %v and %v. mkdir, write, fsync, rm: at most %v without, %v with one, %v with two",
+		one, first, second, idle, withOne, withTwo)
+	if !long {
+		return
+	}
+	if m := max(one, first, second); m > time.Second {
+		t.Errorf("mv took %v", m)
+	}
+	if m := max(withOne, withTwo); m > idle+100*time.Millisecond {
+		t.Errorf("others waited %v, %v without", m, idle)
 	}
 }
