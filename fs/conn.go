@@ -301,19 +301,34 @@ func (c *conn) invalInode(ino uint64, off, n int64) {
 // raiseSize is a store of the file's last byte from memory that cannot be read.
 // The kernel takes the size first, fails to read the byte, and changes no page.
 func (c *conn) raiseSize(ino uint64, size int64) {
-	if size <= 0 || unreadable() == 0 {
+	if size > 0 {
+		c.store(ino, span{size - 1, size}, unreadable())
+	}
+}
+
+func (c *conn) clear(ino uint64, s span, z *zeros) {
+	if len(z.b) > 0 {
+		c.store(ino, s, uintptr(unsafe.Pointer(&z.b[0])))
+	}
+}
+
+// store makes the kernel copy into its page of s what lies at the address from (0:
+// nothing). If that cannot be read, it only takes the size.
+func (c *conn) store(ino uint64, s span, from uintptr) {
+	if from == 0 {
 		return
 	}
+	n := s.hi - s.lo
 	b := make([]byte, headerSize+24)
-	binary.NativeEndian.PutUint32(b[0:], uint32(len(b)+1))
+	binary.NativeEndian.PutUint32(b[0:], uint32(len(b)+int(n)))
 	binary.NativeEndian.PutUint32(b[4:], notifyStore)
 	out := b[headerSize:]
 	binary.NativeEndian.PutUint64(out[0:], ino)
-	binary.NativeEndian.PutUint64(out[8:], uint64(size-1))
-	binary.NativeEndian.PutUint32(out[16:], 1)
+	binary.NativeEndian.PutUint64(out[8:], uint64(s.lo))
+	binary.NativeEndian.PutUint32(out[16:], uint32(n))
 	iov := [2]unix.Iovec{{Base: &b[0], Len: uint64(len(b))}}
 	for {
-		*(*uintptr)(unsafe.Pointer(&iov[1].Base)), iov[1].Len = unreadable(), 1
+		*(*uintptr)(unsafe.Pointer(&iov[1].Base)), iov[1].Len = from, uint64(n)
 		_, _, no := unix.Syscall(unix.SYS_WRITEV, uintptr(c.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov)))
 		switch no {
 		case unix.EINTR:

@@ -87,7 +87,8 @@
 // dropped and read again in between (op.end), or the write went to another place
 // than the kernel thought (O_APPEND), the page is dropped before the write is
 // answered. Handles that append go past the cache; what they write is dropped
-// from it where it had been read. So is what a direct write (O_DIRECT) has written:
+// from it where it had been read. What was stored through a mapping beyond the end of
+// the file is made zeros before the file grows (tail.go). Dropped, too, is what a direct write (O_DIRECT) has written:
 // the kernel drops its pages itself, but not after one that is asynchronous. A record may still come in several requests:
 // append.go.
 //

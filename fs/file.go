@@ -139,6 +139,7 @@ func (fs *FS) write(ctx context.Context, in *inode, p []byte, w writing) (int, e
 		defer in.appending.Unlock()
 		off, moved = appendAt(w.off, in.file.Size())
 	}
+	fs.clearTail(in, off, o)
 	n, err := in.file.WriteAt(ctx, p, off)
 	if n > 0 {
 		fs.modified(in, w.kill)
@@ -373,6 +374,7 @@ func (fs *FS) truncate(ctx context.Context, in *inode, cred *wire.Cred, q *wire.
 			fs.modified(in, kill)
 			return nil
 		}
+		fs.clearTail(in, int64(q.Size), nil)
 		return f.Truncate(ctx, int64(q.Size), func(ctx context.Context) (*wire.Inode, error) {
 			return fs.doAfter(ctx, in, cred, func(before *wire.SetAttr) *wire.Command {
 				q.Before = before
@@ -413,6 +415,9 @@ func (fs *FS) fallocate(ctx context.Context, in *inode, cred *wire.Cred, mode ui
 				}}
 			})
 		}
+		if mode&fallocKeepSize == 0 {
+			fs.clearTail(in, off+n, nil)
+		}
 		if mode&(fallocPunch|fallocZero) != 0 {
 			return f.Punch(ctx, off, n, cmd)
 		}
@@ -444,6 +449,7 @@ func (fs *FS) clone(ctx context.Context, cred *wire.Cred, src *inode, srcOff int
 	}
 	once := func() error {
 		return fs.alter(ctx, dst, span{}, func(ctx context.Context, f *data.File) error {
+			fs.clearTail(dst, dstOff, nil)
 			return f.Mutate(ctx, func(ctx context.Context) (*wire.Inode, error) {
 				return fs.doAfter(ctx, dst, cred, func(before *wire.SetAttr) *wire.Command {
 					return &wire.Command{Op: &wire.Command_Clone{Clone: &wire.Clone{

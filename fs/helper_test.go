@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveMapping maps a file, shared, and obeys lines: "put OFF TEXT", "get OFF N",
+// serveMapping maps a file, whole pages, shared, and obeys lines: "put OFF TEXT", "get OFF N",
 // "sync", "private OFF TEXT".
 func serveMapping(in io.Reader, out io.Writer, path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -42,7 +42,7 @@ func serveMapping(in io.Reader, out io.Writer, path string) error {
 		return err
 	}
 	mapped := func(flags int) ([]byte, error) {
-		return unix.Mmap(int(f.Fd()), 0, int(fi.Size()), unix.PROT_READ|unix.PROT_WRITE, flags)
+		return unix.Mmap(int(f.Fd()), 0, int(pages(0, fi.Size()).hi), unix.PROT_READ|unix.PROT_WRITE, flags)
 	}
 	shared, err := mapped(unix.MAP_SHARED)
 	if err != nil {

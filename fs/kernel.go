@@ -19,6 +19,9 @@ type kernel interface {
 	// raiseSize makes the kernel's size of a file at least size. It waits while the
 	// page that holds the last byte is locked.
 	raiseSize(ino uint64, size int64)
+	// clear makes bytes of one page zeros, if the kernel has it, and its size of the
+	// file at least s.hi. It waits while the page is locked.
+	clear(ino uint64, s span, from *zeros)
 	// newEpoch makes the kernel look up every name again, those in replies that
 	// are under way included. It never waits; false: this kernel cannot do it.
 	newEpoch() bool
