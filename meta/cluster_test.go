@@ -201,7 +201,7 @@ func TestJoinAndLeave(t *testing.T) {
 	u2 := r.user("two")
 	u2.must(create(wire.RootIno, "b"))
 
-	pool := r.newPool("meta", "operator")
+	pool := r.newPool("client", "operator")
 	defer pool.Close()
 	c, err := client.Open(testCtx(t), client.Config{Servers: r.servers(), Pool: pool})
 	if err != nil {

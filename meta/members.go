@@ -19,14 +19,15 @@ func (s *Server) joined(ctx context.Context, peer transport.Peer, q *wire.JoinMe
 	if q.Name == "" {
 		return nil, wire.Errorf(wire.Invalid, "join", "", "a name is needed")
 	}
+	operator := peer.Role == roleClient && q.Leave
+	if member := peer.Role == roleMeta && peer.Name == q.Name; !member && !operator {
+		return nil, wire.Errorf(wire.Forbidden, "join", q.Name, "the certificate is that of %s %q", peer.Role, peer.Name)
+	}
 	if q.Leave {
 		if err := s.group.Remove(q.Name); err != nil {
 			return nil, s.unlessDeposed(err)
 		}
 		return &wire.JoinReply{}, nil
-	}
-	if peer.Name != q.Name {
-		return nil, wire.Errorf(wire.Forbidden, "join", q.Name, "the certificate is that of %s", peer.Name)
 	}
 	if addr := q.GetEndpoint().GetAddr(); addr != "" {
 		s.mu.Lock()

@@ -29,7 +29,7 @@ var methods = map[wire.Method][]string{
 	wire.MethodBadShard:  {roleClient, roleEdge},
 	wire.MethodHeartbeat: {roleChunkd, roleAgent, roleEdge},
 	wire.MethodPoll:      {roleAgent},
-	wire.MethodJoin:      {roleMeta},
+	wire.MethodJoin:      {roleMeta, roleClient}, // a client has members removed
 }
 
 // permit is who may give a command from outside, and how.
@@ -118,6 +118,7 @@ type facts interface {
 	// opener is the role and name of the certificate that opened a session;
 	// known: it is there, and kept them.
 	opener(session uint64) (role, cert string, known bool)
+	sessionsOf(role, cert string) int
 	nodeByName(name string) *wire.Node
 	nodeByID(id uint32) *wire.Node
 	nodes() int
@@ -209,12 +210,15 @@ func (a admission) node(op string, n *wire.Node) error {
 	return nil
 }
 
-func outsideOfSession(_ admission, cmd *wire.Command) error {
+func outsideOfSession(a admission, cmd *wire.Command) error {
 	if cmd.Session != 0 {
 		return forbidden("mutate", "a session is opened outside of another")
 	}
 	if n := len(cmd.GetOpenSession().GetName()) + len(cmd.GetOpenSession().GetHost()); n > maxNames {
 		return wire.Errorf(wire.Invalid, "mutate", "", "the names of a session have %d bytes: at most %d", n, maxNames)
+	}
+	if a.peer.Role != roleClient && a.facts.sessionsOf(a.peer.Role, a.peer.Name) >= maxSessions {
+		return wire.Errorf(wire.Range, "mutate", "", "%s %q has %d sessions, which is all that it may have", a.peer.Role, a.peer.Name, maxSessions)
 	}
 	return nil
 }
@@ -322,6 +326,7 @@ const (
 	maxNodes    = 16384
 	maxBatch    = 4096 // commands
 	maxNames    = 8192 // bytes of a session's names
+	maxSessions = 4096 // of a certificate that is no client's: the agents of a cluster may share one
 	maxAvoid    = 4096 // servers that an allocation names
 )
 
@@ -386,6 +391,17 @@ func (f leaderFacts) opener(session uint64) (role, cert string, known bool) {
 	defer f.l.mu.Unlock()
 	o, known := f.l.opener[session]
 	return o.Role, o.Name, known
+}
+
+func (f leaderFacts) sessionsOf(role, cert string) (n int) {
+	f.l.mu.Lock()
+	defer f.l.mu.Unlock()
+	for _, o := range f.l.opener {
+		if o.Role == role && o.Name == cert {
+			n++
+		}
+	}
+	return n
 }
 
 func (f leaderFacts) nodeByName(name string) *wire.Node {

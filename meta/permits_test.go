@@ -53,6 +53,13 @@ func (known) nodeByID(id uint32) *wire.Node {
 	return nil
 }
 
+func (known) sessionsOf(_, cert string) int {
+	if cert == "greedy" {
+		return maxSessions
+	}
+	return 0
+}
+
 func (known) nodes() int { return len(knownNodes) }
 
 func (known) task(job uint64, n uint32) *wire.Task {
@@ -283,6 +290,8 @@ func TestHostilePeers(t *testing.T) {
 		{"a lock in a client's session", agent, wire.MethodLock, &wire.LockCall{Session: u, Lock: &wire.Lock{Ino: f}}},
 		{"a poll of a chunk server", chunk, wire.MethodPoll, &wire.Poll{Node: server}},
 		{"a vote", agent, wire.MethodJoin, &wire.JoinMeta{Name: "a", Id: "a", Addr: "a"}},
+		{"a vote of a client", peer("client", "meta-1"), wire.MethodJoin, &wire.JoinMeta{Name: "meta-1", Id: "meta-1/00", Addr: "meta-1/00"}},
+		{"the removal of another member", peer("meta", "x"), wire.MethodJoin, &wire.JoinMeta{Name: "meta-1", Leave: true}},
 		{"a vote by another name", peer("meta", "x"), wire.MethodJoin, &wire.JoinMeta{Name: "meta-1", Id: "meta-1/00", Addr: "meta-1/00"}},
 	}
 	for _, role := range []*client.Client{agent, chunk} {
@@ -352,5 +361,18 @@ func TestPushesThatNobodyTakes(t *testing.T) {
 	st.put(&wire.Push{Op: &wire.Push_Recall{}})
 	if st.ctx.Err() == nil || len(st.msgs) > 0 {
 		t.Errorf("%d wait, and it is not cut off", len(st.msgs))
+	}
+}
+
+// A certificate that is no client's has only so many sessions.
+func TestSessionsOfACertificate(t *testing.T) {
+	open := &wire.Command{Op: &wire.Command_OpenSession{OpenSession: &wire.OpenSession{}}}
+	for _, tt := range []struct {
+		role, name string
+		want       wire.Code
+	}{{"agent", "greedy", wire.Range}, {"agent", "modest", wire.OK}, {"client", "greedy", wire.OK}} {
+		if err := by(tt.role, tt.name).command(open); wire.CodeOf(err) != tt.want {
+			t.Errorf("a session for %s %q: %v", tt.role, tt.name, err)
+		}
 	}
 }

@@ -13,10 +13,12 @@ import (
 	"quernfs/internal/wire"
 )
 
+const clusterSize = 16 // bytes of a cluster's id
+
 // Record is what a member keeps about itself, beside its log.
 type Record struct {
 	ID      string // of raft: NAME, or NAME/INCARNATION
-	Cluster []byte // 16 bytes; empty: not known yet
+	Cluster []byte // clusterSize bytes; empty: not known yet
 }
 
 // Home keeps the record, and the right to begin the group.
@@ -46,7 +48,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 	id, ok1 := strings.CutPrefix(lines[0], "id ")
 	cluster, ok2 := strings.CutPrefix(lines[1], "cluster ")
 	raw, err := hex.DecodeString(cluster)
-	if !ok1 || !ok2 || id == "" || err != nil || len(raw) != 0 && len(raw) != 16 {
+	if !ok1 || !ok2 || id == "" || err != nil || len(raw) != 0 && len(raw) != clusterSize {
 		return nil, fmt.Errorf("it is not what a member of a metadata group writes")
 	}
 	return &Record{ID: id, Cluster: raw}, nil
@@ -80,7 +82,7 @@ func newID(name string) string {
 }
 
 func newCluster() []byte {
-	b := make([]byte, 16)
+	b := make([]byte, clusterSize)
 	rand.Read(b)
 	return b
 }
@@ -179,6 +181,9 @@ func (g *Group) learn(cluster []byte) error {
 	defer g.mu.Unlock()
 	if len(cluster) == 0 || len(g.rec.Cluster) > 0 {
 		return nil
+	}
+	if len(cluster) != clusterSize {
+		return wire.Errorf(wire.Invalid, "raft", g.rec.ID, "a cluster's id of %d bytes: it has %d", len(cluster), clusterSize)
 	}
 	rec := Record{ID: g.rec.ID, Cluster: bytes.Clone(cluster)}
 	if err := g.cfg.Home.Save(rec); err != nil {
