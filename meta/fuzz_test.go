@@ -41,10 +41,10 @@ func FuzzCommand(f *testing.F) {
 			if a.command(cmd) != nil {
 				continue
 			}
-			own := a.stamp(cmd)
+			own := a.signed(cmd)
 			names(own)
 			targets(own, tree)
-			limited(stamped(own, tree, func(uint64) []uint64 { return []uint64{3} }), Limits{})
+			stamped(own, stamping{tree: tree, open: func(uint64) []uint64 { return []uint64{3} }})
 			calm(own)
 			aboutJobs(own)
 			onlyJobs(own)

@@ -81,10 +81,8 @@ func (l *leader) openers(op *lease.Op, ino uint64) []uint64 {
 // is read again after the lease was given: whoever changes it later has to
 // recall the lease first, so the record and the lease agree.
 func (l *leader) granted(op *lease.Op, cmd *wire.Command, r *wire.Result) *wire.Result {
-	out := &wire.Result{
-		Code: r.Code, Message: r.Message, Index: r.Index, Inode: r.Inode, Parent: r.Parent, OldParent: r.OldParent,
-		Victim: r.Victim, Kept: r.Kept, Created: r.Created, Value: r.Value, Inodes: r.Inodes, Results: r.Results,
-	}
+	out := wire.Shallow(r)
+	out.Grants = nil
 	held := map[uint64]bool{}
 	give := func(g *wire.Grant) {
 		if g != nil && !held[g.Ino] {

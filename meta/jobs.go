@@ -5,9 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
 )
@@ -36,41 +33,6 @@ func (s *Server) poll(ctx context.Context, peer transport.Peer, p *wire.Poll) (*
 		return nil, l.lost("poll")
 	}
 	return reply, err
-}
-
-// limited is a stamped command with what a user's jobs may amount to, which is the
-// administrator's to say.
-func limited(cmd *wire.Command, limits Limits) *wire.Command {
-	switch op := cmd.GetOp().(type) {
-	case *wire.Command_SubmitJob:
-		s := shallow(op.SubmitJob)
-		s.MaxOpen, s.MaxTasks, s.MaxBytes = limits.Jobs, limits.Tasks, limits.Bytes
-		cmd.Op = &wire.Command_SubmitJob{SubmitJob: s}
-	case *wire.Command_StageTasks:
-		s := shallow(op.StageTasks)
-		s.MaxTasks, s.MaxBytes = limits.Tasks, limits.Bytes
-		cmd.Op = &wire.Command_StageTasks{StageTasks: s}
-	case *wire.Command_UpdateJob:
-		s := shallow(op.UpdateJob)
-		s.MaxTasks, s.MaxBytes = limits.Tasks, limits.Bytes
-		cmd.Op = &wire.Command_UpdateJob{UpdateJob: s}
-	case *wire.Command_Batch:
-		for _, c := range op.Batch.GetCommands() {
-			limited(c, limits)
-		}
-	}
-	return cmd
-}
-
-// shallow copies a message, so that its own fields can be changed.
-func shallow[M proto.Message](m M) M {
-	in := m.ProtoReflect()
-	out := in.New()
-	in.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		out.Set(f, v)
-		return true
-	})
-	return out.Interface().(M)
 }
 
 // explain asks the scheduler why tasks of a job wait.

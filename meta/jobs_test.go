@@ -18,19 +18,19 @@ func TestLimited(t *testing.T) {
 	own := submit("a")
 	want := proto.CloneOf(own.GetSubmitJob())
 	want.MaxOpen, want.MaxTasks, want.MaxBytes = 5, 6, 7
-	if c := limited(stamped(own, fakeTree{}, nil), limits).GetSubmitJob(); !proto.Equal(c, want) || own.GetSubmitJob().MaxOpen != 99 {
+	if c := stamped(own, stamping{tree: fakeTree{}, limits: limits}).GetSubmitJob(); !proto.Equal(c, want) || own.GetSubmitJob().MaxOpen != 99 {
 		t.Errorf("%v", c)
 	}
 	batch := &wire.Command{Op: &wire.Command_Batch{Batch: &wire.Batch{Commands: []*wire.Command{submit("b")}}}}
-	if c := limited(stamped(batch, fakeTree{}, nil), limits).GetBatch().Commands[0].GetSubmitJob(); c.MaxOpen != 5 {
+	if c := stamped(batch, stamping{tree: fakeTree{}, limits: limits}).GetBatch().Commands[0].GetSubmitJob(); c.MaxOpen != 5 {
 		t.Errorf("in a batch: %v", c)
 	}
 	stage := &wire.Command{Op: &wire.Command_StageTasks{StageTasks: &wire.StageTasks{Id: 4, MaxTasks: 99}}}
-	if c := limited(stamped(stage, fakeTree{}, nil), limits).GetStageTasks(); c.Id != 4 || c.MaxTasks != 6 || c.MaxBytes != 7 {
+	if c := stamped(stage, stamping{tree: fakeTree{}, limits: limits}).GetStageTasks(); c.Id != 4 || c.MaxTasks != 6 || c.MaxBytes != 7 {
 		t.Errorf("%v", c)
 	}
 	update := &wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{Id: 4, MaxTasks: 99}}}
-	if c := limited(stamped(update, fakeTree{}, nil), limits).GetUpdateJob(); c.Id != 4 || c.MaxTasks != 6 || c.MaxBytes != 7 {
+	if c := stamped(update, stamping{tree: fakeTree{}, limits: limits}).GetUpdateJob(); c.Id != 4 || c.MaxTasks != 6 || c.MaxBytes != 7 {
 		t.Errorf("%v", c)
 	}
 }
@@ -46,7 +46,7 @@ func TestResultTargets(t *testing.T) {
 	if got := showClaims(targets(cmd, tree)); got != "change 50, change 70, names 50 a, names 60 a b, victim 61" {
 		t.Error(got)
 	}
-	u := stamped(cmd, tree, func(ino uint64) []uint64 { return []uint64{ino, 3, 3} }).GetUpdateTask()
+	u := stamped(cmd, stamping{tree: tree, open: func(ino uint64) []uint64 { return []uint64{ino, 3, 3} }}).GetUpdateTask()
 	if len(u.OpenSessions) != 2 || u.OpenSessions[0] != 3 || u.OpenSessions[1] != 61 {
 		t.Errorf("%v", u)
 	}
@@ -58,7 +58,7 @@ func TestResultTargets(t *testing.T) {
 	if got := showClaims(targets(below, tree)); got != "change 50, change 70, names 50 a, names 65 a b, victim 66" {
 		t.Error(got)
 	}
-	if u := stamped(below, tree, func(ino uint64) []uint64 { return []uint64{ino} }).GetUpdateTask(); len(u.OpenSessions) != 1 || u.OpenSessions[0] != 66 || u.ResultDir != 65 {
+	if u := stamped(below, stamping{tree: tree, open: func(ino uint64) []uint64 { return []uint64{ino} }}).GetUpdateTask(); len(u.OpenSessions) != 1 || u.OpenSessions[0] != 66 || u.ResultDir != 65 {
 		t.Errorf("%v", u)
 	}
 	if got := showClaims(targets(&wire.Command{Op: &wire.Command_RemoveJob{RemoveJob: &wire.RemoveJob{Id: 5}}}, tree)); got != "change 5, change 50" {

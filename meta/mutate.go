@@ -38,7 +38,7 @@ func (s *Server) mutate(ctx context.Context, peer transport.Peer, cmd *wire.Comm
 	if err := a.command(cmd); err != nil {
 		return nil, err
 	}
-	cmd = a.stamp(cmd)
+	cmd = a.signed(cmd)
 	if _, ok := cmd.Op.(*wire.Command_OpenSession); ok {
 		return l.openSession(cmd)
 	}
@@ -156,7 +156,7 @@ func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
 	if err := l.await(ctx, op.Done, "mutate", op.Ready); err != nil {
 		return nil, err
 	}
-	ready := limited(stamped(cmd, view, func(ino uint64) []uint64 { return l.openers(op, ino) }), l.s.cfg.Limits)
+	ready := stamped(cmd, stamping{view, func(ino uint64) []uint64 { return l.openers(op, ino) }, l.s.cfg.Limits})
 	end, err := l.writes.take(ctx, payerOf(cmd.Cred, cmd.Session), proto.Size(ready))
 	if err != nil {
 		return nil, wire.Errorf(wire.Busy, "mutate", "", "the log did not have room in time")
@@ -172,17 +172,10 @@ func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
 	if r.Code != 0 {
 		return r, nil
 	}
-	switch c := cmd.Op.(type) {
-	case *wire.Command_EndSession:
-		l.drop(c.EndSession.Id)
-	case *wire.Command_ReleaseOrphans:
-		l.forgetGone(cmd.Session, c.ReleaseOrphans.Inos)
-	case *wire.Command_PutNode:
-		l.nodes.changed(l, uint32(r.Value))
-	default:
-		if cmd.Session != 0 {
-			r = l.granted(op, cmd, r)
-		}
+	if after := rowOf(cmd).after; after != nil {
+		after(l, cmd, r)
+	} else if cmd.Session != 0 {
+		r = l.granted(op, cmd, r)
 	}
 	return r, nil
 }

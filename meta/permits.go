@@ -32,58 +32,6 @@ var methods = map[wire.Method][]string{
 	wire.MethodJoin:      {roleMeta, roleClient}, // a client has members removed
 }
 
-// permit is who may give a command from outside, and how.
-type permit struct {
-	roles   []string // none: only the leader itself gives it
-	session bool     // within a session
-	check   func(admission, *wire.Command) error
-}
-
-var (
-	clients = []string{roleClient}
-	holders = []string{roleClient, roleAgent} // of sessions
-)
-
-// commands has a row for every command. Root on the filesystem is whoever has a
-// client's certificate; an agent reports on the tasks that it runs, and a
-// server registers itself.
-var commands = map[protoreflect.Name]permit{
-	"create":          {roles: clients, session: true},
-	"unlink":          {roles: clients, session: true},
-	"rename":          {roles: clients, session: true},
-	"link":            {roles: clients, session: true},
-	"set_attr":        {roles: clients, session: true},
-	"set_xattr":       {roles: clients, session: true},
-	"commit":          {roles: clients, session: true},
-	"fallocate":       {roles: clients, session: true},
-	"clone":           {roles: clients, session: true},
-	"release_orphans": {roles: clients, session: true},
-	"reserve_inodes":  {roles: clients, session: true},
-	"batch":           {roles: holders}, // and each command of it
-
-	"open_session": {roles: holders, check: outsideOfSession},
-	"end_session":  {roles: holders, session: true, check: ownSession},
-
-	"put_node": {roles: []string{roleClient, roleChunkd, roleAgent, roleEdge}, check: ownRecord},
-
-	"submit_job":    {roles: clients},
-	"stage_tasks":   {roles: clients, session: true}, // without one nothing would ever remove what is not submitted
-	"drop_staged":   {roles: clients},
-	"update_job":    {roles: clients},
-	"remove_job":    {roles: clients},
-	"update_task":   {roles: holders, check: ownTask},
-	"put_refusal":   {roles: clients},
-	"clear_refusal": {roles: clients},
-
-	"lease_horizon":  {},
-	"reserve_blocks": {},
-	"move_shard":     {},
-	"lose_shard":     {},
-	"expire_tickets": {},
-	"purge_blocks":   {},
-	"bootstrap":      {},
-}
-
 // queries has a row for every query. An agent looks for what earlier attempts
 // left, and for results to take over; what a job reads, it reads as a client.
 var queries = map[protoreflect.Name]permit{
@@ -354,31 +302,38 @@ func (a admission) heartbeat(hb *wire.Heartbeat) error {
 	return nil
 }
 
-// stamp is cmd with who sent it, where the state keeps that. cmd itself is not
+// signed is cmd with who sent it, where the state keeps that. cmd itself is not
 // changed.
-func (a admission) stamp(cmd *wire.Command) *wire.Command {
-	c := shallow(cmd)
-	switch op := cmd.Op.(type) {
-	case *wire.Command_OpenSession:
-		o := shallow(op.OpenSession)
-		o.Role, o.Cert = a.peer.Role, a.peer.Name
-		c.Op = &wire.Command_OpenSession{OpenSession: o}
-	case *wire.Command_PutNode:
-		n := shallow(op.PutNode.GetNode())
-		if n.Cert = a.peer.Name; a.peer.Role == roleClient {
-			n.Cert = a.facts.nodeByID(n.GetId()).GetCert()
-		}
-		c.Op = &wire.Command_PutNode{PutNode: &wire.PutNode{Node: n}}
-	case *wire.Command_Batch:
-		b := &wire.Batch{Commands: make([]*wire.Command, len(op.Batch.GetCommands()))}
-		for i, inner := range op.Batch.GetCommands() {
-			b.Commands[i] = a.stamp(inner)
-		}
-		c.Op = &wire.Command_Batch{Batch: b}
-	default:
+func (a admission) signed(cmd *wire.Command) *wire.Command {
+	r := rowOf(cmd)
+	if r.sign == nil {
 		return cmd
 	}
+	c := wire.Shallow(cmd)
+	r.sign(a, c)
 	return c
+}
+
+func signOpenSession(a admission, c *wire.Command) {
+	q := wire.Shallow(c.GetOpenSession())
+	q.Role, q.Cert = a.peer.Role, a.peer.Name
+	c.Op = &wire.Command_OpenSession{OpenSession: q}
+}
+
+func signPutNode(a admission, c *wire.Command) {
+	n := wire.Shallow(c.GetPutNode().GetNode())
+	if n.Cert = a.peer.Name; a.peer.Role == roleClient {
+		n.Cert = a.facts.nodeByID(n.GetId()).GetCert()
+	}
+	c.Op = &wire.Command_PutNode{PutNode: &wire.PutNode{Node: n}}
+}
+
+func signBatch(a admission, c *wire.Command) {
+	b := &wire.Batch{Commands: make([]*wire.Command, len(c.GetBatch().GetCommands()))}
+	for i, inner := range c.GetBatch().GetCommands() {
+		b.Commands[i] = a.signed(inner)
+	}
+	c.Op = &wire.Command_Batch{Batch: b}
 }
 
 // leaderFacts is what a leader knows.

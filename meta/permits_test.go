@@ -10,7 +10,9 @@ import (
 
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
+	"quernfs/internal/wire/wiretest"
 	"quernfs/meta/client"
+	"quernfs/meta/state"
 )
 
 // known is facts for a test: sessions 1 (of client "c"), 2 (of agent "a") and 3
@@ -108,6 +110,9 @@ func TestEveryCommandHasAPermit(t *testing.T) {
 		names[f.Name()] = true
 		if !ok {
 			t.Errorf("command %s has no row", f.Name())
+		}
+		if p.targets == nil {
+			t.Errorf("the row of %s does not say what it changes of what others cache: noTargets, if nothing", f.Name())
 		}
 		for _, role := range allRoles {
 			cmd := withEmpty(&wire.Command{Session: 3, Cred: root}, f)
@@ -373,6 +378,74 @@ func TestSessionsOfACertificate(t *testing.T) {
 	}{{"agent", "greedy", wire.Range}, {"agent", "modest", wire.OK}, {"client", "greedy", wire.OK}} {
 		if err := by(tt.role, tt.name).command(open); wire.CodeOf(err) != tt.want {
 			t.Errorf("a session for %s %q: %v", tt.role, tt.name, err)
+		}
+	}
+}
+
+// TestOnlyTheLeaderGives holds the rows and the state machine against each other:
+// what the leader alone gives the state refuses to every session, and nothing else.
+func TestOnlyTheLeaderGives(t *testing.T) {
+	st, err := state.Open(state.Config{Dir: t.TempDir(), Key: make([]byte, 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	index := uint64(0)
+	apply := func(cmd *wire.Command) *wire.Result {
+		index++
+		r, err := st.Apply([]state.Entry{{Index: index, Term: 1, Command: cmd}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r[0]
+	}
+	session := apply(&wire.Command{Op: &wire.Command_OpenSession{OpenSession: &wire.OpenSession{Name: "s"}}}).Value
+	for i, f := range ops(&wire.Command{}) {
+		if f.Name() == "end_session" {
+			continue
+		}
+		r := apply(withEmpty(&wire.Command{Session: session, Seq: uint64(i + 1), Cred: root}, f))
+		if refused := wire.Code(r.Code) == wire.Perm && strings.Contains(r.Message, "a session cannot give"); refused != commands[f.Name()].leads {
+			t.Errorf("%s in a session: %v, %s", f.Name(), wire.Code(r.Code), r.Message)
+		}
+		if p := commands[f.Name()]; len(p.roles) == 0 && !p.leads {
+			t.Errorf("%s: nobody may give it", f.Name())
+		}
+	}
+}
+
+// TestNoFieldIsLost: of a command with something in each of its fields, what the
+// leader signs and completes has them all; it changes those alone that are its own.
+func TestNoFieldIsLost(t *testing.T) {
+	own := map[protoreflect.FullName]bool{
+		"quern.Command.time_ns": true, "quern.PutNode.node": true, "quern.Batch.commands": true,
+		"quern.OpenSession.role": true, "quern.OpenSession.cert": true,
+		"quern.Unlink.open_sessions": true, "quern.Rename.open_sessions": true,
+		"quern.UpdateTask.open_sessions": true, "quern.UpdateTask.source_sessions": true,
+		"quern.SubmitJob.max_open": true, "quern.SubmitJob.max_tasks": true, "quern.SubmitJob.max_bytes": true,
+		"quern.StageTasks.max_tasks": true, "quern.StageTasks.max_bytes": true,
+		"quern.UpdateJob.max_tasks": true, "quern.UpdateJob.max_bytes": true,
+	}
+	same := func(what string, was, is protoreflect.Message) {
+		was.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+			if !own[f.FullName()] && f.Name() != "seq" && f.Name() != "ack_below" && f.Name() != "session" && f.ContainingOneof() == nil && !v.Equal(is.Get(f)) {
+				t.Errorf("%s: %s is %v, was %v", what, f.FullName(), is.Get(f), v)
+			}
+			return true
+		})
+	}
+	for i, f := range ops(&wire.Command{}) {
+		cmd := wiretest.Fill((&wire.Command{}).ProtoReflect().Type(), i, 2).Interface().(*wire.Command)
+		if cmd.ProtoReflect().WhichOneof(f.ContainingOneof()) != f {
+			t.Fatalf("%s was to be filled", f.Name())
+		}
+		got := stamped(by("client", "x").signed(cmd), stamping{tree: fakeTree{}, open: func(ino uint64) []uint64 { return []uint64{ino} }})
+		same(string(f.Name()), cmd.ProtoReflect(), got.ProtoReflect())
+		same(string(f.Name()), cmd.ProtoReflect().Get(f).Message(), got.ProtoReflect().Get(f).Message())
+		if n := got.GetPutNode().GetNode(); n != nil {
+			was := cmd.GetPutNode().GetNode()
+			n.Cert = was.Cert
+			same("put_node", was.ProtoReflect(), n.ProtoReflect())
 		}
 	}
 }

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"quernfs/internal/wire"
 	"quernfs/meta/lease"
 )
@@ -23,24 +21,8 @@ type tree interface {
 // names lists the directory entries that a command is about. While it is under
 // way no other command about one of them is.
 func names(cmd *wire.Command) []lease.Name {
-	switch op := cmd.Op.(type) {
-	case *wire.Command_Create:
-		if !op.Create.GetTmpfile() {
-			return []lease.Name{{Dir: op.Create.GetParent(), Name: op.Create.GetName()}}
-		}
-	case *wire.Command_Unlink:
-		return []lease.Name{{Dir: op.Unlink.GetParent(), Name: op.Unlink.GetName()}}
-	case *wire.Command_Rename:
-		r := op.Rename
-		return []lease.Name{{Dir: r.GetParent(), Name: r.GetName()}, {Dir: r.GetNewParent(), Name: r.GetNewName()}}
-	case *wire.Command_Link:
-		return []lease.Name{{Dir: op.Link.GetNewParent(), Name: op.Link.GetNewName()}}
-	case *wire.Command_Batch:
-		var all []lease.Name
-		for _, c := range op.Batch.GetCommands() {
-			all = append(all, names(c)...)
-		}
-		return all
+	if r := rowOf(cmd); r.names != nil {
+		return r.names(cmd)
 	}
 	return nil
 }
@@ -49,77 +31,142 @@ func names(cmd *wire.Command) []lease.Name {
 // are held so that the entries read here stay what they are. A command that is
 // bound to fail may list too much or too little: then nothing changes.
 func targets(cmd *wire.Command, t tree) []lease.Claim {
-	change := func(ino uint64) lease.Claim { return lease.Claim{Ino: ino, Kind: lease.Change} }
-	attrs := func(ino uint64) lease.Claim { return attributes(ino, t.isDir(ino)) }
-	listed := func(dir uint64, name string) lease.Claim {
-		return lease.Claim{Ino: dir, Kind: lease.Names, Names: []string{name}}
-	}
-	switch op := cmd.Op.(type) {
-	case *wire.Command_Create:
-		c := op.Create
-		if c.GetTmpfile() {
-			return nil
-		}
-		if d := t.entry(c.Parent, c.Name); d != nil {
-			if c.Exclusive {
-				return nil
-			}
-			return []lease.Claim{{Ino: d.Ino, Kind: lease.Peek}}
-		}
-		return []lease.Claim{listed(c.Parent, c.Name)}
-	case *wire.Command_Unlink:
-		u := op.Unlink
-		d := t.entry(u.GetParent(), u.GetName())
-		if d == nil {
-			return nil
-		}
-		return []lease.Claim{listed(u.Parent, u.Name), victimOf(d)}
-	case *wire.Command_Rename:
-		return renameTargets(op.Rename, t)
-	case *wire.Command_Link:
-		return []lease.Claim{listed(op.Link.GetNewParent(), op.Link.GetNewName()), change(op.Link.GetIno())}
-	case *wire.Command_SetAttr:
-		return []lease.Claim{attrs(op.SetAttr.GetIno())}
-	case *wire.Command_SetXattr:
-		return []lease.Claim{attrs(op.SetXattr.GetIno())}
-	case *wire.Command_Commit:
-		var all []lease.Claim
-		for _, f := range op.Commit.GetFiles() {
-			all = append(all, change(f.GetIno()))
-		}
-		return all
-	case *wire.Command_Fallocate:
-		return []lease.Claim{change(op.Fallocate.GetIno())}
-	case *wire.Command_Clone:
-		return []lease.Claim{{Ino: op.Clone.GetSrc(), Kind: lease.Peek}, change(op.Clone.GetDst())}
-	case *wire.Command_UpdateTask:
-		all := slices.Concat(outputTargets(op.UpdateTask, t), resultTargets(op.UpdateTask, t), endTargets(op.UpdateTask.GetTask().GetJob(), op.UpdateTask.GetTask().GetState(), t))
-		// The entries of out_ino move to the job's output directory.
-		if from := op.UpdateTask.GetOutIno(); from != 0 {
-			all = append(all, change(from))
-			if to := t.outDir(op.UpdateTask.GetTask().GetJob()); to != 0 {
-				all = append(all, change(to))
-			}
-		}
-		return all
-	case *wire.Command_UpdateJob:
-		return endTargets(op.UpdateJob.GetId(), op.UpdateJob.GetState(), t)
-	case *wire.Command_SubmitJob:
-		return []lease.Claim{change(wire.OutputsIno)}
-	case *wire.Command_RemoveJob:
-		all := []lease.Claim{change(wire.OutputsIno)}
-		if dir := t.outDir(op.RemoveJob.GetId()); dir != 0 {
-			all = append(all, change(dir))
-		}
-		return all
-	case *wire.Command_Batch:
-		var all []lease.Claim
-		for _, c := range op.Batch.GetCommands() {
-			all = append(all, targets(c, t)...)
-		}
-		return all
+	if r := rowOf(cmd); r.targets != nil {
+		return r.targets(cmd, t)
 	}
 	return nil
+}
+
+func createNames(cmd *wire.Command) []lease.Name {
+	q := cmd.GetCreate()
+	if q.GetTmpfile() {
+		return nil
+	}
+	return []lease.Name{{Dir: q.GetParent(), Name: q.GetName()}}
+}
+
+func unlinkNames(cmd *wire.Command) []lease.Name {
+	q := cmd.GetUnlink()
+	return []lease.Name{{Dir: q.GetParent(), Name: q.GetName()}}
+}
+
+func renameNames(cmd *wire.Command) []lease.Name {
+	q := cmd.GetRename()
+	return []lease.Name{{Dir: q.GetParent(), Name: q.GetName()}, {Dir: q.GetNewParent(), Name: q.GetNewName()}}
+}
+
+func linkNames(cmd *wire.Command) []lease.Name {
+	q := cmd.GetLink()
+	return []lease.Name{{Dir: q.GetNewParent(), Name: q.GetNewName()}}
+}
+
+func batchNames(cmd *wire.Command) (all []lease.Name) {
+	for _, c := range cmd.GetBatch().GetCommands() {
+		all = append(all, names(c)...)
+	}
+	return all
+}
+
+// change is a claim on an inode whose content changes, or of which everything may.
+func change(ino uint64) lease.Claim { return lease.Claim{Ino: ino, Kind: lease.Change} }
+
+// listed is a claim on a name in a directory.
+func listed(dir uint64, name string) lease.Claim {
+	return lease.Claim{Ino: dir, Kind: lease.Names, Names: []string{name}}
+}
+
+func noTargets(*wire.Command, tree) []lease.Claim { return nil }
+
+func createTargets(cmd *wire.Command, t tree) []lease.Claim {
+	q := cmd.GetCreate()
+	if q.GetTmpfile() {
+		return nil
+	}
+	d := t.entry(q.GetParent(), q.GetName())
+	switch {
+	case d == nil:
+		return []lease.Claim{listed(q.GetParent(), q.GetName())}
+	case q.GetExclusive():
+		return nil
+	}
+	return []lease.Claim{{Ino: d.Ino, Kind: lease.Peek}}
+}
+
+func unlinkTargets(cmd *wire.Command, t tree) []lease.Claim {
+	q := cmd.GetUnlink()
+	d := t.entry(q.GetParent(), q.GetName())
+	if d == nil {
+		return nil
+	}
+	return []lease.Claim{listed(q.Parent, q.Name), victimOf(d)}
+}
+
+func linkTargets(cmd *wire.Command, _ tree) []lease.Claim {
+	q := cmd.GetLink()
+	return []lease.Claim{listed(q.GetNewParent(), q.GetNewName()), change(q.GetIno())}
+}
+
+func setAttrTargets(cmd *wire.Command, t tree) []lease.Claim {
+	ino := cmd.GetSetAttr().GetIno()
+	return []lease.Claim{attributes(ino, t.isDir(ino))}
+}
+
+func setXattrTargets(cmd *wire.Command, t tree) []lease.Claim {
+	ino := cmd.GetSetXattr().GetIno()
+	return []lease.Claim{attributes(ino, t.isDir(ino))}
+}
+
+func commitTargets(cmd *wire.Command, _ tree) (all []lease.Claim) {
+	for _, f := range cmd.GetCommit().GetFiles() {
+		all = append(all, change(f.GetIno()))
+	}
+	return all
+}
+
+func fallocateTargets(cmd *wire.Command, _ tree) []lease.Claim {
+	return []lease.Claim{change(cmd.GetFallocate().GetIno())}
+}
+
+func cloneTargets(cmd *wire.Command, _ tree) []lease.Claim {
+	q := cmd.GetClone()
+	return []lease.Claim{{Ino: q.GetSrc(), Kind: lease.Peek}, change(q.GetDst())}
+}
+
+func updateTaskTargets(cmd *wire.Command, t tree) []lease.Claim {
+	u := cmd.GetUpdateTask()
+	all := slices.Concat(outputTargets(u, t), resultTargets(u, t), endTargets(u.GetTask().GetJob(), u.GetTask().GetState(), t))
+	// The entries of out_ino move to the job's output directory.
+	if from := u.GetOutIno(); from != 0 {
+		all = append(all, change(from))
+		if to := t.outDir(u.GetTask().GetJob()); to != 0 {
+			all = append(all, change(to))
+		}
+	}
+	return all
+}
+
+func updateJobTargets(cmd *wire.Command, t tree) []lease.Claim {
+	u := cmd.GetUpdateJob()
+	return endTargets(u.GetId(), u.GetState(), t)
+}
+
+func submitJobTargets(*wire.Command, tree) []lease.Claim {
+	return []lease.Claim{change(wire.OutputsIno)}
+}
+
+func removeJobTargets(cmd *wire.Command, t tree) []lease.Claim {
+	all := []lease.Claim{change(wire.OutputsIno)}
+	if dir := t.outDir(cmd.GetRemoveJob().GetId()); dir != 0 {
+		all = append(all, change(dir))
+	}
+	return all
+}
+
+func batchTargets(cmd *wire.Command, t tree) (all []lease.Claim) {
+	for _, c := range cmd.GetBatch().GetCommands() {
+		all = append(all, targets(c, t)...)
+	}
+	return all
 }
 
 // attributes is for a change of an inode that leaves the names in it alone, if it
@@ -212,7 +259,8 @@ func endTargets(job uint64, state string, t tree) (all []lease.Claim) {
 	return all
 }
 
-func renameTargets(r *wire.Rename, t tree) []lease.Claim {
+func renameTargets(cmd *wire.Command, t tree) []lease.Claim {
+	r := cmd.GetRename()
 	from := t.entry(r.GetParent(), r.GetName())
 	if from == nil {
 		return nil
@@ -233,84 +281,3 @@ func renameTargets(r *wire.Rename, t tree) []lease.Claim {
 }
 
 const renameExchange = 2
-
-// stamped is cmd with what the leader adds to it: the sessions that have the
-// victim open. open lists them for an inode. cmd itself is not changed.
-func stamped(cmd *wire.Command, t tree, open func(ino uint64) []uint64) *wire.Command {
-	c := &wire.Command{Partition: cmd.Partition, Session: cmd.Session, Seq: cmd.Seq, AckBelow: cmd.AckBelow, Cred: cmd.Cred, Op: cmd.Op}
-	switch op := cmd.Op.(type) {
-	case *wire.Command_PutNode: // the leader's own, on an operator's behalf; harmless if repeated
-		c.Session, c.Seq, c.AckBelow = 0, 0, 0
-		// A server that registers again at its start is still to be emptied.
-		n := op.PutNode.GetNode()
-		if old := t.node(n.GetName()); old != nil && n.GetId() == 0 && !inService(&wire.NodeStatus{Node: old}) {
-			n = shallow(n)
-			n.State = old.State
-			c.Op = &wire.Command_PutNode{PutNode: &wire.PutNode{Node: n}}
-		}
-	case *wire.Command_Unlink:
-		u := op.Unlink
-		n := &wire.Unlink{Parent: u.GetParent(), Name: u.GetName(), Dir: u.GetDir()}
-		if d := t.entry(n.Parent, n.Name); d != nil {
-			n.OpenSessions = open(d.Ino)
-		}
-		c.Op = &wire.Command_Unlink{Unlink: n}
-	case *wire.Command_Rename:
-		r := op.Rename
-		n := &wire.Rename{Parent: r.GetParent(), Name: r.GetName(), NewParent: r.GetNewParent(), NewName: r.GetNewName(), Flags: r.GetFlags()}
-		if d := t.entry(n.NewParent, n.NewName); d != nil && n.Flags&renameExchange == 0 {
-			n.OpenSessions = open(d.Ino)
-		}
-		c.Op = &wire.Command_Rename{Rename: n}
-	case *wire.Command_UpdateTask:
-		u := op.UpdateTask
-		if len(u.GetNames()) == 0 && u.GetTask().GetState() != "succeeded" {
-			break
-		}
-		dir := placeOf(u, t)
-		source, _ := t.ending(u.GetTask().GetJob())
-		if (dir == 0 || len(u.GetNames()) == 0) && source.GetDrop() == wire.Drop_NEVER {
-			break
-		}
-		n := proto.CloneOf(u)
-		n.OpenSessions, n.SourceSessions = nil, nil
-		for _, name := range u.Names {
-			if d := t.entry(dir, name); d != nil {
-				n.OpenSessions = append(n.OpenSessions, open(d.Ino)...)
-			}
-		}
-		slices.Sort(n.OpenSessions)
-		n.OpenSessions = slices.Compact(n.OpenSessions)
-		if source.GetDrop() != wire.Drop_NEVER {
-			n.SourceSessions = open(source.Ino)
-		}
-		c.Op = &wire.Command_UpdateTask{UpdateTask: n}
-	case *wire.Command_Batch:
-		b := &wire.Batch{Commands: make([]*wire.Command, len(op.Batch.GetCommands()))}
-		for i, inner := range op.Batch.GetCommands() {
-			b.Commands[i] = stamped(inner, t, open)
-		}
-		c.Op = &wire.Command_Batch{Batch: b}
-	}
-	return c
-}
-
-// calm commands conflict with nothing, and are carried out in the grace too.
-func calm(cmd *wire.Command) bool {
-	switch cmd.Op.(type) {
-	case *wire.Command_EndSession, *wire.Command_PutNode:
-		return true
-	}
-	return false
-}
-
-// aboutJobs: the scheduler wants to know of it.
-func aboutJobs(cmd *wire.Command) bool {
-	switch op := cmd.Op.(type) {
-	case *wire.Command_SubmitJob, *wire.Command_UpdateJob, *wire.Command_UpdateTask, *wire.Command_RemoveJob:
-		return true
-	case *wire.Command_Batch:
-		return slices.ContainsFunc(op.Batch.GetCommands(), aboutJobs)
-	}
-	return false
-}

@@ -111,7 +111,7 @@ func taskEnds(job uint64, state string) *wire.Command {
 func TestStampedSource(t *testing.T) {
 	cmd := taskEnds(6, "succeeded")
 	cmd.GetUpdateTask().SourceSessions = []uint64{99}
-	got := stamped(cmd, fakeTree{}, func(ino uint64) []uint64 { return []uint64{ino} })
+	got := stamped(cmd, stamping{tree: fakeTree{}, open: func(ino uint64) []uint64 { return []uint64{ino} }})
 	if !slices.Equal(got.GetUpdateTask().SourceSessions, []uint64{12}) || got.GetUpdateTask().OpenSessions != nil {
 		t.Errorf("%v", got)
 	}
@@ -120,7 +120,7 @@ func TestStampedSource(t *testing.T) {
 func TestStampedLeavesTheCommandAlone(t *testing.T) {
 	tree := fakeTree{"1/a": 10}
 	cmd := unlink(1, "a")
-	got := stamped(cmd, tree, func(ino uint64) []uint64 { return []uint64{ino, 3} })
+	got := stamped(cmd, stamping{tree: tree, open: func(ino uint64) []uint64 { return []uint64{ino, 3} }})
 	if !slices.Equal(got.GetUnlink().OpenSessions, []uint64{10, 3}) || cmd.GetUnlink().OpenSessions != nil {
 		t.Errorf("stamped %v, given %v", got, cmd)
 	}
@@ -135,7 +135,7 @@ func TestRegisteringAgainKeepsTheState(t *testing.T) {
 		cmd  *wire.Command
 		want string
 	}{{put("old", 0), "draining"}, {put("old", 3), "up"}, {put("new", 0), "up"}} {
-		if got := stamped(c.cmd, tree, nil).GetPutNode().Node.State; got != c.want {
+		if got := stamped(c.cmd, stamping{tree: tree}).GetPutNode().Node.State; got != c.want {
 			t.Errorf("%v: %s, want %s", c.cmd, got, c.want)
 		}
 	}

@@ -153,7 +153,8 @@ func (c *Client) Floor() uint64 {
 func (c *Client) Do(ctx context.Context, cmd *wire.Command) (*wire.Result, error) {
 	ctx, done := context.WithTimeout(ctx, c.cfg.CallTimeout)
 	defer done()
-	msg := shallow(cmd)
+	msg := wire.Shallow(cmd)
+	msg.Seq, msg.AckBelow = 0, 0
 	if c.cfg.Holder != nil {
 		session, err := c.usable(ctx, cmd.Session)
 		if err != nil {

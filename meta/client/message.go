@@ -9,28 +9,24 @@ import (
 	"quernfs/internal/wire"
 )
 
-// shallow copies the head of a command; the operation is shared.
-func shallow(c *wire.Command) *wire.Command {
-	return &wire.Command{Partition: c.Partition, Session: c.Session, TimeNs: c.TimeNs, Cred: c.Cred, Op: c.Op}
-}
-
 // withGrants is r with other grants. In process the leader's own message is
 // what comes back, and it is not ours to change.
 func withGrants(r *wire.Result, grants []*wire.Grant) *wire.Result {
 	if len(grants) == len(r.Grants) {
 		return r
 	}
-	return &wire.Result{
-		Code: r.Code, Message: r.Message, Index: r.Index, Inode: r.Inode, Parent: r.Parent, OldParent: r.OldParent,
-		Victim: r.Victim, Kept: r.Kept, Created: r.Created, Value: r.Value, Inodes: r.Inodes, Grants: grants, Results: r.Results,
-	}
+	out := wire.Shallow(r)
+	out.Grants = grants
+	return out
 }
 
 func answerWith(a *wire.Answer, grants []*wire.Grant) *wire.Answer {
 	if len(grants) == len(a.Grants) {
 		return a
 	}
-	return &wire.Answer{Code: a.Code, Message: a.Message, Index: a.Index, Grants: grants, Op: a.Op}
+	out := wire.Shallow(a)
+	out.Grants = grants
+	return out
 }
 
 func opName(c *wire.Command) string  { return oneofName(c.GetOp(), "Command_") }
