@@ -1,55 +1,108 @@
 package fs
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"quernfs/internal/wire"
+	"quernfs/meta/client"
 )
 
-// What is mounted below a mount, and who works there, stays while another mount
-// changes attributes, and names that lie elsewhere.
-func TestMountsBelowStay(t *testing.T) {
-	a, b := two(t)
-	for _, d := range []string{"p", "p/q", "p/q/vol", "other", "tree"} {
-		must(t, os.Mkdir(filepath.Join(a, d), 0o755))
-	}
-	vol := filepath.Join(b, "p/q/vol")
-	must(t, unix.Mount("tmpfs", vol, "tmpfs", 0, ""))
-	t.Cleanup(func() { _ = unix.Unmount(vol, unix.MNT_DETACH) })
-	write1(t, filepath.Join(vol, "mine"), "x")
-	thread := make(chan func())
+// below is what lies below a mount: a tmpfs at p/q/vol, and who works in p/q.
+type below struct {
+	t      *testing.T
+	vol    string
+	thread chan func()
+	watch  int // an inotify instance that watches p/q
+	dir    *os.File
+}
+
+func newBelow(t *testing.T, mnt string) *below {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Join(mnt, "p/q/vol"), 0o755))
+	b := &below{t: t, vol: filepath.Join(mnt, "p/q/vol"), thread: make(chan func())}
+	must(t, unix.Mount("tmpfs", b.vol, "tmpfs", 0, ""))
+	t.Cleanup(func() { _ = unix.Unmount(b.vol, unix.MNT_DETACH) })
+	write1(t, filepath.Join(b.vol, "mine"), "x")
 	go func() { // its own working directory
 		lockThread()
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			t.Error(err)
 		}
-		if err := unix.Chdir(filepath.Join(b, "p/q")); err != nil {
+		if err := unix.Chdir(filepath.Dir(b.vol)); err != nil {
 			t.Error(err)
 		}
-		for f := range thread {
+		for f := range b.thread {
 			f()
 		}
 	}()
-	defer close(thread)
-	check := func(after string) {
-		t.Helper()
-		if _, err := os.Stat(filepath.Join(vol, "mine")); err != nil {
-			t.Fatalf("after %s: what was mounted is gone: %v", after, err)
-		}
-		said := make(chan error)
-		thread <- func() { _, err := unix.Getcwd(make([]byte, 4096)); said <- err }
-		if err := <-said; err != nil {
-			t.Fatalf("after %s: getcwd: %v", after, err)
-		}
+	t.Cleanup(func() { close(b.thread) })
+	var err error
+	b.dir, err = os.Open(filepath.Dir(b.vol))
+	must(t, err)
+	t.Cleanup(func() { b.dir.Close() })
+	b.watch, err = unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	must(t, err)
+	t.Cleanup(func() { unix.Close(b.watch) })
+	_, err = unix.InotifyAddWatch(b.watch, filepath.Dir(b.vol), unix.IN_CREATE)
+	must(t, err)
+	return b
+}
+
+// check: all is there by its name.
+func (b *below) check(after string) {
+	b.t.Helper()
+	if _, err := os.Stat(filepath.Join(b.vol, "mine")); err != nil {
+		b.t.Fatalf("after %s: what was mounted is gone: %v", after, err)
 	}
-	check("nothing")
+	said := make(chan error)
+	b.thread <- func() { _, err := unix.Getcwd(make([]byte, 4096)); said <- err }
+	if err := <-said; err != nil {
+		b.t.Fatalf("after %s: getcwd: %v", after, err)
+	}
+	b.checkOpen(after)
+}
+
+var checks int
+
+// checkOpen: the directory that is open, worked in and watched is p/q, by whatever name.
+func (b *below) checkOpen(after string) {
+	b.t.Helper()
+	checks++
+	name := fmt.Sprintf("check-%d", checks)
+	said := make(chan error)
+	b.thread <- func() { said <- unix.Mkdir(name, 0o755) }
+	if err := <-said; err != nil {
+		b.t.Fatalf("after %s: mkdir in the working directory: %v", after, err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(b.dir.Fd()), name, &st, 0); err != nil {
+		b.t.Fatalf("after %s: the open directory is another: %v", after, err)
+	}
+	if n, err := unix.Read(b.watch, make([]byte, 4096)); err != nil || n == 0 {
+		b.t.Fatalf("after %s: inotify saw nothing: %v", after, err)
+	}
+	must(b.t, unix.Unlinkat(int(b.dir.Fd()), name, unix.AT_REMOVEDIR))
+}
+
+// What is mounted below a mount, and who works there, stays while another mount
+// changes attributes, and names that lie elsewhere.
+func TestMountsBelowStay(t *testing.T) {
+	a, b := two(t)
+	for _, d := range []string{"other", "tree"} {
+		must(t, os.Mkdir(filepath.Join(a, d), 0o755))
+	}
+	low := newBelow(t, b)
+	low.check("nothing")
 	for i := range rounds(30, 500) {
 		for _, d := range []string{"p/q/vol", "p/q", "p", ".", "other"} {
 			must(t, os.Chmod(filepath.Join(a, d), os.FileMode(0o700+i%64)))
 			must(t, unix.Setxattr(filepath.Join(a, d), "user.x", []byte{byte(i)}, 0))
-			check("chmod " + d)
+			low.check("chmod " + d)
 		}
 		// A tree that this mount walks comes and goes.
 		sub := filepath.Join(a, "tree/s")
@@ -61,13 +114,103 @@ func TestMountsBelowStay(t *testing.T) {
 			}
 		}
 		must(t, os.Rename(filepath.Join(sub, "1"), filepath.Join(sub, "2")))
-		check("a rename")
+		low.check("a rename")
 		if err := os.Remove(filepath.Join(a, "p")); err == nil {
 			t.Fatal("a directory with entries was removed")
 		}
-		check("a removal that was refused")
+		low.check("a removal that was refused")
 		must(t, os.RemoveAll(sub))
 		absent(t, filepath.Join(b, "tree/s"))
-		check("a removal")
+		low.check("a removal")
+	}
+}
+
+// Two mounts change one directory at once, with what is mounted below: each makes
+// and removes names of its own.
+func TestMountsBelowStayInASharedDirectory(t *testing.T) {
+	a, b := two(t)
+	low := newBelow(t, b)
+	ended := make(chan error)
+	n := rounds(100, 2000)
+	churn := func(mnt string) error {
+		for i := range n {
+			for _, d := range []string{"p/q", "p", "."} {
+				at := filepath.Join(mnt, d)
+				name := filepath.Join(at, fmt.Sprintf("%s-%d", filepath.Base(mnt), i))
+				if err := os.WriteFile(name, []byte("x"), 0o644); err != nil {
+					return err
+				}
+				if err := os.Rename(name, name+".moved"); err != nil {
+					return err
+				}
+				if err := os.Remove(name + ".moved"); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	for _, m := range []string{a, b} {
+		go func() { ended <- churn(m) }()
+	}
+	must(t, <-ended)
+	must(t, <-ended)
+	low.check("changes by both")
+}
+
+// A session that lapses, or ends, does not take away what lies below.
+func TestMountsBelowStayWithoutASession(t *testing.T) {
+	c := newCluster(t, 6, "4+2")
+	a, mnt := c.mountFS()
+	other := c.mount()
+	low := newBelow(t, mnt)
+	write1(t, filepath.Join(mnt, "p/q/seen"), "x")
+	absent(t, filepath.Join(mnt, "p/q/unseen"))
+	h := &holder{a}
+	held := h.Held()
+	h.Lapsed()
+	low.check("the lapse")
+	h.Reclaimed(held)
+	low.check("the reclaim")
+	h.Lapsed()
+	h.Reclaimed(nil)
+	low.check("the loss of all leases")
+	old := a.Session()
+	plain, err := client.Open(t.Context(), client.Config{Servers: []*wire.Endpoint{c.ep}, Pool: c.pool("client", "operator"), Name: "operator", Log: c.log})
+	must(t, err)
+	c.closes("operator", plain.Close)
+	_, err = plain.Do(t.Context(), &wire.Command{Session: old, Op: &wire.Command_EndSession{EndSession: &wire.EndSession{Id: old}}})
+	must(t, err)
+	eventually(t, "a new session", func() bool { s := a.Session(); return s != 0 && s != old })
+	low.check("the end of the session")
+	// What was forgotten is seen anew.
+	must(t, os.Remove(filepath.Join(other, "p/q/seen")))
+	write1(t, filepath.Join(other, "p/q/unseen"), "y")
+	absent(t, filepath.Join(mnt, "p/q/seen"))
+	expect(t, filepath.Join(mnt, "p/q/unseen"), "y")
+}
+
+// What an epoch, the last resort, does to directories: the names go, and what is
+// mounted with them, at the next look-up; who has a directory open, works in it or
+// watches it goes on, and has its name again once it is looked up.
+func TestEpoch(t *testing.T) {
+	c := newCluster(t, 6, "4+2")
+	a, mnt := c.mountFS()
+	low := newBelow(t, mnt)
+	if !a.kernel().newEpoch() {
+		t.Skip("this kernel knows no epochs")
+	}
+	low.checkOpen("an epoch")
+	if _, err := os.Stat(filepath.Join(low.vol, "mine")); err == nil {
+		t.Error("what was mounted is still there: docs/posix.md says that it goes")
+	}
+	if _, err := os.Stat(low.vol); err != nil {
+		t.Errorf("the directory below: %v", err)
+	}
+	low.checkOpen("a look-up after an epoch")
+	said := make(chan error)
+	low.thread <- func() { _, err := unix.Getcwd(make([]byte, 4096)); said <- err }
+	if err := <-said; err != nil {
+		t.Errorf("getcwd after the directory was looked up: %v", err)
 	}
 }

@@ -48,15 +48,18 @@
 //	notice                     takes in the kernel    waited for
 //	forgetAttrs                nothing                always
 //	newEpoch (all names)       nothing                always
-//	forgetEntry, expireEntry   the directory's lock   until an operation of ours changes the directory, or
-//	 (one name)                                       lookWait while one looks, or nameWait: then newEpoch
+//	forgetEntry, expireEntry   the directory's lock   changeWait while an operation of ours changes the directory,
+//	 (one name)                                       lookWait while one looks, else nameWait: then newEpoch
 //
 // A change of attributes leaves all names alone, that of a directory too
 // (Recall.attrs). The name of a directory is expired, not dropped: if it is still
-// there, so is what is mounted below it, and who works there. An epoch makes the kernel
-// drop directories as well, at their next look-up, so it is the last resort: where an
-// operation has the lock that may wait for this very recall, and where the
-// session lapses or ends.
+// there, so is what is mounted below it, and who works there. A name that the kernel
+// was never shown, nor told to be absent, needs no notice (inode.showing). An epoch makes
+// the kernel drop directories as well, at their next look-up, so it is the last resort:
+// where an operation keeps the lock that may wait for this very recall. A session that
+// lapses or ends has notices sent for all names, one by one, in the time in
+// which nobody else may change them yet; an epoch follows if some are still
+// on their way then.
 //
 // Attributes: a reply under way when they are forgotten would bring them back into
 // an inode that the kernel only makes for that reply. So each reply that lets the

@@ -2,6 +2,8 @@ package fs
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 
 	"quernfs/internal/wire"
 	"quernfs/meta/client"
@@ -175,17 +177,12 @@ func (fs *FS) forgetKernel(list []*inode) {
 	if k == nil {
 		return
 	}
-	epoch := k.newEpoch()
 	for _, in := range list {
 		k.forgetAttrs(in.ino)
 	}
-	fs.spawn(func() {
-		for _, in := range list {
-			if !epoch {
-				fs.forgetAll(k, in)
-			}
-		}
-	})
+	if !fs.forgetNames(k, list) {
+		k.newEpoch()
+	}
 	fs.spawn(func() {
 		for _, in := range list {
 			in.mu.Lock()
@@ -196,6 +193,48 @@ func (fs *FS) forgetKernel(list []*inode) {
 			}
 		}
 	})
+}
+
+const forgetters = 16 // goroutines that tell the kernel of names
+
+// forgetNames makes the kernel look up every name of these directories again. Those
+// that are being changed come last, for they wait. false: some are still on
+// their way.
+func (fs *FS) forgetNames(k kernel, list []*inode) bool {
+	complete := true
+	var idle, busy []*inode
+	for _, in := range list {
+		in.mu.Lock()
+		complete = complete && !in.unlisted
+		switch {
+		case len(in.shown) == 0:
+		case in.dirOps > 0:
+			busy = append(busy, in)
+		default:
+			idle = append(idle, in)
+		}
+		in.mu.Unlock()
+	}
+	dirs := make(chan *inode, len(idle)+len(busy))
+	for _, in := range slices.Concat(idle, busy) {
+		dirs <- in
+	}
+	close(dirs)
+	done := make(chan struct{})
+	var left atomic.Int32
+	left.Store(forgetters)
+	for range forgetters {
+		fs.spawn(func() {
+			for in := range dirs {
+				names, _ := in.allShown()
+				forgetEach(k, in, names)
+			}
+			if left.Add(-1) == 0 {
+				close(done)
+			}
+		})
+	}
+	return complete && waitFor(done, allWait)
 }
 
 // committed is told by fs/data what meta has after a commit.

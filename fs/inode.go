@@ -48,7 +48,8 @@ type inode struct {
 	known    []knownName       // names of it that the kernel was given; the newest last
 	knowns   uint64            // how often it was given one
 	anew     map[uint32]bool   // threads that begin anew, see mayShow
-	shown    map[string]uint64 // directories: inodes that the kernel was given by name
+	shown    map[string]uint64 // directories: inodes that the kernel was given by name; 0: none, or not yet
+	unlisted bool              // directories: the kernel was given more names
 
 	dirOps  int // operations on this directory under way that hold its lock in the kernel
 	looking int // operations under way that only look at it

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"maps"
 	"slices"
 )
 
@@ -38,13 +39,54 @@ func (in *inode) tell(at place) {
 	in.mu.Unlock()
 	d := in.fs.inode(at.dir)
 	d.mu.Lock()
+	d.show(at.name, in.ino)
+	d.mu.Unlock()
+}
+
+// show notes that the kernel may have a name of the directory d. d.mu is held.
+func (d *inode) show(name string, ino uint64) {
 	if d.shown == nil {
 		d.shown = map[string]uint64{}
 	}
-	if len(d.shown) < maxShown {
-		d.shown[at.name] = in.ino
+	if _, ok := d.shown[name]; !ok && len(d.shown) >= maxShown {
+		d.unlisted = true
+		return
 	}
-	d.mu.Unlock()
+	d.shown[name] = ino
+}
+
+// mayShowNone notes that the kernel is about to be told that there is no such
+// name, or to move an entry to it.
+func (d *inode) mayShowNone(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shown[name] == 0 {
+		d.show(name, 0)
+	}
+}
+
+// showing returns those of names that the kernel may have, or may have been shown
+// since a notice of them.
+func (d *inode) showing(names []string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.unlisted {
+		return names
+	}
+	var list []string
+	for _, n := range names {
+		if _, ok := d.shown[n]; ok {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// allShown are all names that the kernel may have.
+func (d *inode) allShown() (names []string, complete bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Keys(d.shown)), !d.unlisted
 }
 
 // untell: the name is gone, and the kernel knows. in.mu is held.

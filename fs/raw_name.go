@@ -75,6 +75,9 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 	}
 	if f.in == nil {
 		// No such entry. Node id 0 lets the kernel keep that.
+		if f.dir != nil {
+			f.dir.mayShowNone(name)
+		}
 		keep := ttl(f.believed())
 		if keep == 0 || h.NodeId == wire.ComputeIno {
 			return fuse.ENOENT
@@ -199,6 +202,7 @@ func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) 
 	ctx, done := r.bound(&q.InHeader)
 	defer done(&st)
 	c := cred(&q.InHeader)
+	r.fs.inode(q.Newdir).mayShowNone(to) // the kernel moves the entry that it has
 	err := r.fs.renameQueued(ctx, c, &wire.Rename{
 		Parent: q.NodeId, Name: from, NewParent: q.Newdir, NewName: to, Flags: q.Flags,
 	})

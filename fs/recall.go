@@ -13,6 +13,8 @@ const (
 	grantWait   = 10 * time.Millisecond  // for the reply of a call for a lease, so that each lease is used once
 	nameWait    = 100 * time.Millisecond // for the kernel to take a notice of a name; an operation may hold the lock that waits for this recall
 	lookWait    = 2 * time.Millisecond   // the same while a look-up is under way, which may be what waits
+	changeWait  = 5 * time.Millisecond   // the same while an operation changes the directory, which most probably is over sooner
+	allWait     = 300 * time.Millisecond // the same for all names, when the session's lease has lapsed; others may change them 0.8 s later
 	noticeWait  = time.Second            // for the kernel to take a notice, when nothing of ours is in its way
 	retryFlush  = 500 * time.Millisecond // between attempts to write back
 	promiseWait = time.Second            // for replies to be written
@@ -23,7 +25,7 @@ const (
 //
 // The kernel takes the directory's lock to forget an entry. If an operation of
 // our own kernel holds that lock and waits in this process for meta, meta may
-// be waiting for this very answer; so the notice is not waited for then.
+// be waiting for this very answer; so the notice is not waited for long then.
 // Instead the kernel is told to look up every name again (an epoch), which
 // takes no lock. Replies that are on their way carry no time-outs meanwhile.
 func (fs *FS) recallNames(in *inode, r *wire.Recall) {
@@ -48,7 +50,7 @@ func (fs *FS) recallNames(in *inode, r *wire.Recall) {
 // forgetEntries makes the kernel forget names of a directory. in.naming is
 // raised, so that operations that begin meanwhile say so.
 func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
-	if len(names) == 0 {
+	if names = in.showing(names); len(names) == 0 {
 		return
 	}
 	busy := func() (bool, <-chan struct{}) {
@@ -56,22 +58,15 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
 		defer in.mu.Unlock()
 		return in.dirOps > 0, in.wake
 	}
-	expire, given := in.directories(names), in.givenAs(names)
-	if b, _ := busy(); b && k.newEpoch() {
-		return
-	}
+	given := in.givenAs(names)
 	done := make(chan struct{})
 	started := make(chan struct{})
 	fs.spawn(func() {
 		defer close(done)
 		close(started)
-		for _, n := range names {
-			if expire[n] {
-				k.expireEntry(in.ino, n)
-			} else {
-				k.forgetEntry(in.ino, n)
-			}
-			given[n].dropped()
+		forgetEach(k, in, names)
+		for _, g := range given {
+			g.dropped()
 		}
 	})
 	<-started
@@ -80,15 +75,12 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
 	hurried := false
 	for {
 		b, wake := busy()
-		if b {
-			select {
-			case <-done:
-			default:
-				k.newEpoch() // an old kernel has none: the notice is under way, and that must do
-			}
-			return
-		}
-		if !hurried && in.looks() {
+		switch {
+		case hurried:
+		case b:
+			hurried = true
+			limit.Reset(changeWait)
+		case in.looks():
 			hurried = true
 			limit.Reset(lookWait)
 		}
@@ -97,8 +89,21 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
 			return
 		case <-wake:
 		case <-limit.C:
-			k.newEpoch()
+			k.newEpoch() // an old kernel has none: the notice is under way, and that must do
 			return
+		}
+	}
+}
+
+// forgetEach sends the notices of names of a directory. Those of directories are
+// expired: if they are still there they stay, with what is mounted below.
+func forgetEach(k kernel, in *inode, names []string) {
+	expire := in.directories(names)
+	for _, n := range names {
+		if expire[n] {
+			k.expireEntry(in.ino, n)
+		} else {
+			k.forgetEntry(in.ino, n)
 		}
 	}
 }
@@ -300,14 +305,11 @@ func (in *inode) writing() int {
 
 // forgetAll makes the kernel look up every name of a directory again.
 func (fs *FS) forgetAll(k kernel, in *inode) {
-	if k.newEpoch() {
+	names, complete := in.allShown()
+	if !complete && k.newEpoch() {
 		return
 	}
 	in.mu.Lock()
-	names := make([]string, 0, len(in.entries.known))
-	for n := range in.entries.known {
-		names = append(names, n)
-	}
 	in.naming++
 	in.mu.Unlock()
 	fs.forgetEntries(k, in, names)
