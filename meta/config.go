@@ -57,16 +57,19 @@ type Config struct {
 	Timing Timing
 }
 
-// Limits are what the jobs of a user that have not ended may amount to; 0: anything.
+// Limits are what the jobs of a user that have not ended may amount to, and how many
+// that have ended are kept for how long; 0: anything.
 type Limits struct {
 	Jobs  uint32
 	Tasks uint64
 	Bytes uint64 // of job files and of the names of inputs
+	Ended uint64
+	TTL   time.Duration // of a job whose file does not say
 }
 
 // DefaultLimits are such that no user fills the memory of the metadata servers, or
 // keeps their scheduler busy for long.
-var DefaultLimits = Limits{Jobs: 10_000, Tasks: 1_000_000, Bytes: 256 << 20}
+var DefaultLimits = Limits{Jobs: 10_000, Tasks: 1_000_000, Bytes: 256 << 20, Ended: 10_000, TTL: 30 * 24 * time.Hour}
 
 // Timing bounds how long things take that time decides.
 type Timing struct {

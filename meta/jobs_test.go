@@ -14,10 +14,10 @@ func TestLimited(t *testing.T) {
 	submit := func(name string) *wire.Command {
 		return &wire.Command{Op: &wire.Command_SubmitJob{SubmitJob: &wire.SubmitJob{Job: &wire.Job{Name: name}, Tasks: []*wire.Task{{}}, About: []uint64{3}, MaxOpen: 99}}}
 	}
-	limits := Limits{5, 6, 7}
+	limits := Limits{Jobs: 5, Tasks: 6, Bytes: 7, Ended: 8, TTL: 9}
 	own := submit("a")
 	want := proto.CloneOf(own.GetSubmitJob())
-	want.MaxOpen, want.MaxTasks, want.MaxBytes = 5, 6, 7
+	want.MaxOpen, want.MaxTasks, want.MaxBytes, want.TtlNs = 5, 6, 7, 9
 	if c := stamped(own, stamping{tree: fakeTree{}, limits: limits}).GetSubmitJob(); !proto.Equal(c, want) || own.GetSubmitJob().MaxOpen != 99 {
 		t.Errorf("%v", c)
 	}
@@ -29,8 +29,12 @@ func TestLimited(t *testing.T) {
 	if c := stamped(stage, stamping{tree: fakeTree{}, limits: limits}).GetStageTasks(); c.Id != 4 || c.MaxTasks != 6 || c.MaxBytes != 7 {
 		t.Errorf("%v", c)
 	}
-	update := &wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{Id: 4, MaxTasks: 99}}}
-	if c := stamped(update, stamping{tree: fakeTree{}, limits: limits}).GetUpdateJob(); c.Id != 4 || c.MaxTasks != 6 || c.MaxBytes != 7 {
+	task := &wire.Command{Op: &wire.Command_UpdateTask{UpdateTask: &wire.UpdateTask{Task: &wire.Task{Job: 4}, MaxEnded: 99}}}
+	if c := stamped(task, stamping{tree: fakeTree{}, limits: limits}).GetUpdateTask(); c.Task.Job != 4 || c.MaxEnded != 8 {
+		t.Errorf("%v", c)
+	}
+	update := &wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{Id: 4, MaxTasks: 99, MaxEnded: 99}}}
+	if c := stamped(update, stamping{tree: fakeTree{}, limits: limits}).GetUpdateJob(); c.Id != 4 || c.MaxTasks != 6 || c.MaxBytes != 7 || c.MaxEnded != 8 {
 		t.Errorf("%v", c)
 	}
 }

@@ -51,6 +51,8 @@ var queries = map[protoreflect.Name]permit{
 	"explain_job":   {roles: clients},
 	"get_memo":      {roles: holders},
 	"list_refusals": {roles: clients},
+	"list_accounts": {roles: clients},
+	"list_usage":    {roles: clients},
 	"list_nodes":    {roles: []string{roleClient, roleMeta}},
 	"status":        {roles: []string{roleClient, roleMeta}},
 }

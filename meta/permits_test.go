@@ -421,10 +421,10 @@ func TestNoFieldIsLost(t *testing.T) {
 		"quern.Command.time_ns": true, "quern.PutNode.node": true, "quern.Batch.commands": true,
 		"quern.OpenSession.role": true, "quern.OpenSession.cert": true,
 		"quern.Unlink.open_sessions": true, "quern.Rename.open_sessions": true,
-		"quern.UpdateTask.open_sessions": true, "quern.UpdateTask.source_sessions": true,
-		"quern.SubmitJob.max_open": true, "quern.SubmitJob.max_tasks": true, "quern.SubmitJob.max_bytes": true,
+		"quern.UpdateTask.open_sessions": true, "quern.UpdateTask.source_sessions": true, "quern.UpdateTask.max_ended": true,
+		"quern.SubmitJob.max_open": true, "quern.SubmitJob.max_tasks": true, "quern.SubmitJob.max_bytes": true, "quern.SubmitJob.ttl_ns": true,
 		"quern.StageTasks.max_tasks": true, "quern.StageTasks.max_bytes": true,
-		"quern.UpdateJob.max_tasks": true, "quern.UpdateJob.max_bytes": true,
+		"quern.UpdateJob.max_tasks": true, "quern.UpdateJob.max_bytes": true, "quern.UpdateJob.max_ended": true,
 	}
 	same := func(what string, was, is protoreflect.Message) {
 		was.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {

@@ -44,6 +44,7 @@ func stampRename(c *wire.Command, s stamping) {
 func stampUpdateTask(c *wire.Command, s stamping) {
 	q := wire.Shallow(c.GetUpdateTask())
 	q.OpenSessions, q.SourceSessions = nil, nil
+	q.MaxEnded = s.limits.Ended
 	c.Op = &wire.Command_UpdateTask{UpdateTask: q}
 	if dir := placeOf(q, s.tree); dir != 0 {
 		for _, name := range q.GetNames() {
@@ -72,11 +73,12 @@ func stampPutNode(c *wire.Command, s stamping) {
 	}
 }
 
-// What a user's jobs may amount to is the administrator's to say.
+// What a user's jobs may amount to, and how long they are kept, is the administrator's
+// to say.
 
 func stampSubmitJob(c *wire.Command, s stamping) {
 	q := wire.Shallow(c.GetSubmitJob())
-	q.MaxOpen, q.MaxTasks, q.MaxBytes = s.limits.Jobs, s.limits.Tasks, s.limits.Bytes
+	q.MaxOpen, q.MaxTasks, q.MaxBytes, q.TtlNs = s.limits.Jobs, s.limits.Tasks, s.limits.Bytes, int64(s.limits.TTL)
 	c.Op = &wire.Command_SubmitJob{SubmitJob: q}
 }
 
@@ -88,7 +90,7 @@ func stampStageTasks(c *wire.Command, s stamping) {
 
 func stampUpdateJob(c *wire.Command, s stamping) {
 	q := wire.Shallow(c.GetUpdateJob())
-	q.MaxTasks, q.MaxBytes = s.limits.Tasks, s.limits.Bytes
+	q.MaxTasks, q.MaxBytes, q.MaxEnded = s.limits.Tasks, s.limits.Bytes, s.limits.Ended
 	c.Op = &wire.Command_UpdateJob{UpdateJob: q}
 }
 

@@ -3880,6 +3880,8 @@ type Query struct {
 	//	*Query_ExplainJob
 	//	*Query_GetMemo
 	//	*Query_ListRefusals
+	//	*Query_ListAccounts
+	//	*Query_ListUsage
 	Op            isQuery_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4105,6 +4107,24 @@ func (x *Query) GetListRefusals() *ListRefusals {
 	return nil
 }
 
+func (x *Query) GetListAccounts() *ListAccounts {
+	if x != nil {
+		if x, ok := x.Op.(*Query_ListAccounts); ok {
+			return x.ListAccounts
+		}
+	}
+	return nil
+}
+
+func (x *Query) GetListUsage() *ListUsage {
+	if x != nil {
+		if x, ok := x.Op.(*Query_ListUsage); ok {
+			return x.ListUsage
+		}
+	}
+	return nil
+}
+
 type isQuery_Op interface {
 	isQuery_Op()
 }
@@ -4181,6 +4201,14 @@ type Query_ListRefusals struct {
 	ListRefusals *ListRefusals `protobuf:"bytes,95,opt,name=list_refusals,json=listRefusals,oneof"`
 }
 
+type Query_ListAccounts struct {
+	ListAccounts *ListAccounts `protobuf:"bytes,170,opt,name=list_accounts,json=listAccounts,oneof"`
+}
+
+type Query_ListUsage struct {
+	ListUsage *ListUsage `protobuf:"bytes,171,opt,name=list_usage,json=listUsage,oneof"`
+}
+
 func (*Query_Lookup) isQuery_Op() {}
 
 func (*Query_GetInode) isQuery_Op() {}
@@ -4217,6 +4245,10 @@ func (*Query_GetMemo) isQuery_Op() {}
 
 func (*Query_ListRefusals) isQuery_Op() {}
 
+func (*Query_ListAccounts) isQuery_Op() {}
+
+func (*Query_ListUsage) isQuery_Op() {}
+
 type Answer struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Code    uint32                 `protobuf:"varint,1,opt,name=code" json:"code,omitempty"`
@@ -4237,6 +4269,8 @@ type Answer struct {
 	//	*Answer_Status
 	//	*Answer_Memo
 	//	*Answer_Refusals
+	//	*Answer_Accounts
+	//	*Answer_Usage
 	Op            isAnswer_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -4415,6 +4449,24 @@ func (x *Answer) GetRefusals() *RefusalsAnswer {
 	return nil
 }
 
+func (x *Answer) GetAccounts() *AccountsAnswer {
+	if x != nil {
+		if x, ok := x.Op.(*Answer_Accounts); ok {
+			return x.Accounts
+		}
+	}
+	return nil
+}
+
+func (x *Answer) GetUsage() *UsageAnswer {
+	if x != nil {
+		if x, ok := x.Op.(*Answer_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
 type isAnswer_Op interface {
 	isAnswer_Op()
 }
@@ -4467,6 +4519,14 @@ type Answer_Refusals struct {
 	Refusals *RefusalsAnswer `protobuf:"bytes,95,opt,name=refusals,oneof"`
 }
 
+type Answer_Accounts struct {
+	Accounts *AccountsAnswer `protobuf:"bytes,170,opt,name=accounts,oneof"`
+}
+
+type Answer_Usage struct {
+	Usage *UsageAnswer `protobuf:"bytes,171,opt,name=usage,oneof"`
+}
+
 func (*Answer_Inode) isAnswer_Op() {}
 
 func (*Answer_Dir) isAnswer_Op() {}
@@ -4490,6 +4550,10 @@ func (*Answer_Status) isAnswer_Op() {}
 func (*Answer_Memo) isAnswer_Op() {}
 
 func (*Answer_Refusals) isAnswer_Op() {}
+
+func (*Answer_Accounts) isAnswer_Op() {}
+
+func (*Answer_Usage) isAnswer_Op() {}
 
 // Lookup finds name in parent (search permission checked). With a read lease
 // granted on parent, ENOENT may be cached too; the parent's inode comes back
@@ -8212,7 +8276,7 @@ type Job struct {
 	Priority        int32                  `protobuf:"zigzag32,71,opt,name=priority" json:"priority,omitempty"`                                        // higher ones first
 	DeadlineNs      int64                  `protobuf:"fixed64,72,opt,name=deadline_ns,json=deadlineNs" json:"deadline_ns,omitempty"`                   // then it expires; 0: never
 	DeadlineAfterNs int64                  `protobuf:"varint,73,opt,name=deadline_after_ns,json=deadlineAfterNs" json:"deadline_after_ns,omitempty"`   // the same as a time from submission
-	TtlNs           int64                  `protobuf:"varint,74,opt,name=ttl_ns,json=ttlNs" json:"ttl_ns,omitempty"`                                   // how long it is kept after it has ended; 0: for ever
+	TtlNs           int64                  `protobuf:"varint,74,opt,name=ttl_ns,json=ttlNs" json:"ttl_ns,omitempty"`                                   // how long it is kept after it has ended; 0 or less: for ever
 	Paused          bool                   `protobuf:"varint,75,opt,name=paused" json:"paused,omitempty"`                                              // no further task starts
 	OutParent       uint64                 `protobuf:"varint,76,opt,name=out_parent,json=outParent" json:"out_parent,omitempty"`                       // the directory that results go to; 0: out_dir
 	IfExists        IfExists               `protobuf:"varint,77,opt,name=if_exists,json=ifExists,enum=quern.IfExists" json:"if_exists,omitempty"`      // what to do where a result's name is taken
@@ -8236,6 +8300,12 @@ type Job struct {
 	Partial         bool                   `protobuf:"varint,163,opt,name=partial" json:"partial,omitempty"`                                           // it waits, and not all of its tasks are there
 	Visibility      Visibility             `protobuf:"varint,164,opt,name=visibility,enum=quern.Visibility" json:"visibility,omitempty"`               // of its files, and its results in out_dir
 	Mode            uint32                 `protobuf:"varint,165,opt,name=mode" json:"mode,omitempty"`                                                 // permissions of the files that it leaves; 0: 0644
+	Usage           *JobUsage              `protobuf:"bytes,170,opt,name=usage" json:"usage,omitempty"`                                                // of this round, as far as active_ns
+	Active          uint32                 `protobuf:"varint,171,opt,name=active" json:"active,omitempty"`                                             // attempts under way
+	ActiveNs        int64                  `protobuf:"fixed64,172,opt,name=active_ns,json=activeNs" json:"active_ns,omitempty"`
+	Memory          uint64                 `protobuf:"varint,173,opt,name=memory" json:"memory,omitempty"`   // bytes that one of its tasks may have, as the job file says
+	Counted         bool                   `protobuf:"varint,174,opt,name=counted" json:"counted,omitempty"` // it has ended, and counts among those of its owner
+	Overdue         bool                   `protobuf:"varint,175,opt,name=overdue" json:"overdue,omitempty"` // it has ended, and is to be removed whatever ttl_ns says: its owner has too many
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -8599,6 +8669,715 @@ func (x *Job) GetMode() uint32 {
 	return 0
 }
 
+func (x *Job) GetUsage() *JobUsage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+func (x *Job) GetActive() uint32 {
+	if x != nil {
+		return x.Active
+	}
+	return 0
+}
+
+func (x *Job) GetActiveNs() int64 {
+	if x != nil {
+		return x.ActiveNs
+	}
+	return 0
+}
+
+func (x *Job) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Job) GetCounted() bool {
+	if x != nil {
+		return x.Counted
+	}
+	return false
+}
+
+func (x *Job) GetOverdue() bool {
+	if x != nil {
+		return x.Overdue
+	}
+	return false
+}
+
+// JobUsage is what the attempts of a job have used.
+type JobUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attempts      uint64                 `protobuf:"varint,1,opt,name=attempts" json:"attempts,omitempty"`           // that have begun
+	TaskNs        uint64                 `protobuf:"varint,2,opt,name=task_ns,json=taskNs" json:"task_ns,omitempty"` // that they took, all together
+	CpuNs         uint64                 `protobuf:"varint,3,opt,name=cpu_ns,json=cpuNs" json:"cpu_ns,omitempty"`    // this and what follows: as the agents of those that came to an end have told
+	DeviceNs      uint64                 `protobuf:"varint,4,opt,name=device_ns,json=deviceNs" json:"device_ns,omitempty"`
+	BytesIn       uint64                 `protobuf:"varint,5,opt,name=bytes_in,json=bytesIn" json:"bytes_in,omitempty"`
+	BytesOut      uint64                 `protobuf:"varint,6,opt,name=bytes_out,json=bytesOut" json:"bytes_out,omitempty"`
+	PeakMemory    uint64                 `protobuf:"varint,7,opt,name=peak_memory,json=peakMemory" json:"peak_memory,omitempty"` // the most that one had
+	PeakActive    uint32                 `protobuf:"varint,8,opt,name=peak_active,json=peakActive" json:"peak_active,omitempty"` // the most that were under way at once
+	StartedNs     int64                  `protobuf:"fixed64,9,opt,name=started_ns,json=startedNs" json:"started_ns,omitempty"`   // when the first began; 0: none has
+	Exit          int32                  `protobuf:"varint,10,opt,name=exit" json:"exit,omitempty"`                              // of a task that has failed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobUsage) Reset() {
+	*x = JobUsage{}
+	mi := &file_quern_proto_msgTypes[98]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobUsage) ProtoMessage() {}
+
+func (x *JobUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[98]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobUsage.ProtoReflect.Descriptor instead.
+func (*JobUsage) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{98}
+}
+
+func (x *JobUsage) GetAttempts() uint64 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *JobUsage) GetTaskNs() uint64 {
+	if x != nil {
+		return x.TaskNs
+	}
+	return 0
+}
+
+func (x *JobUsage) GetCpuNs() uint64 {
+	if x != nil {
+		return x.CpuNs
+	}
+	return 0
+}
+
+func (x *JobUsage) GetDeviceNs() uint64 {
+	if x != nil {
+		return x.DeviceNs
+	}
+	return 0
+}
+
+func (x *JobUsage) GetBytesIn() uint64 {
+	if x != nil {
+		return x.BytesIn
+	}
+	return 0
+}
+
+func (x *JobUsage) GetBytesOut() uint64 {
+	if x != nil {
+		return x.BytesOut
+	}
+	return 0
+}
+
+func (x *JobUsage) GetPeakMemory() uint64 {
+	if x != nil {
+		return x.PeakMemory
+	}
+	return 0
+}
+
+func (x *JobUsage) GetPeakActive() uint32 {
+	if x != nil {
+		return x.PeakActive
+	}
+	return 0
+}
+
+func (x *JobUsage) GetStartedNs() int64 {
+	if x != nil {
+		return x.StartedNs
+	}
+	return 0
+}
+
+func (x *JobUsage) GetExit() int32 {
+	if x != nil {
+		return x.Exit
+	}
+	return 0
+}
+
+// Account is the value of j/account: one end of a job. It never changes.
+type Account struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Job           uint64                 `protobuf:"varint,1,opt,name=job" json:"job,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name" json:"name,omitempty"`
+	Uid           uint32                 `protobuf:"varint,3,opt,name=uid" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,4,opt,name=gid" json:"gid,omitempty"`
+	Kernel        string                 `protobuf:"bytes,5,opt,name=kernel" json:"kernel,omitempty"`
+	State         string                 `protobuf:"bytes,6,opt,name=state" json:"state,omitempty"`
+	SubmittedNs   int64                  `protobuf:"fixed64,7,opt,name=submitted_ns,json=submittedNs" json:"submitted_ns,omitempty"`
+	EndedNs       int64                  `protobuf:"fixed64,8,opt,name=ended_ns,json=endedNs" json:"ended_ns,omitempty"` // with job the order of accounts
+	Tasks         uint32                 `protobuf:"varint,9,opt,name=tasks" json:"tasks,omitempty"`
+	TasksFailed   uint32                 `protobuf:"varint,10,opt,name=tasks_failed,json=tasksFailed" json:"tasks_failed,omitempty"`
+	Memory        uint64                 `protobuf:"varint,11,opt,name=memory" json:"memory,omitempty"`
+	Usage         *JobUsage              `protobuf:"bytes,12,opt,name=usage" json:"usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Account) Reset() {
+	*x = Account{}
+	mi := &file_quern_proto_msgTypes[99]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Account) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Account) ProtoMessage() {}
+
+func (x *Account) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[99]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Account.ProtoReflect.Descriptor instead.
+func (*Account) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{99}
+}
+
+func (x *Account) GetJob() uint64 {
+	if x != nil {
+		return x.Job
+	}
+	return 0
+}
+
+func (x *Account) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Account) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Account) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *Account) GetKernel() string {
+	if x != nil {
+		return x.Kernel
+	}
+	return ""
+}
+
+func (x *Account) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Account) GetSubmittedNs() int64 {
+	if x != nil {
+		return x.SubmittedNs
+	}
+	return 0
+}
+
+func (x *Account) GetEndedNs() int64 {
+	if x != nil {
+		return x.EndedNs
+	}
+	return 0
+}
+
+func (x *Account) GetTasks() uint32 {
+	if x != nil {
+		return x.Tasks
+	}
+	return 0
+}
+
+func (x *Account) GetTasksFailed() uint32 {
+	if x != nil {
+		return x.TasksFailed
+	}
+	return 0
+}
+
+func (x *Account) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Account) GetUsage() *JobUsage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// UsageSum is the value of j/sum: the sum over the accounts of a day (of UTC, since
+// 1970), user and kernel.
+type UsageSum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Day           int32                  `protobuf:"fixed32,1,opt,name=day" json:"day,omitempty"`
+	Uid           uint32                 `protobuf:"varint,2,opt,name=uid" json:"uid,omitempty"`
+	Kernel        string                 `protobuf:"bytes,3,opt,name=kernel" json:"kernel,omitempty"` // "": those beyond the first 64 of this user on this day
+	Jobs          uint64                 `protobuf:"varint,4,opt,name=jobs" json:"jobs,omitempty"`
+	Succeeded     uint64                 `protobuf:"varint,5,opt,name=succeeded" json:"succeeded,omitempty"`
+	Failed        uint64                 `protobuf:"varint,6,opt,name=failed" json:"failed,omitempty"`
+	Cancelled     uint64                 `protobuf:"varint,7,opt,name=cancelled" json:"cancelled,omitempty"`
+	Expired       uint64                 `protobuf:"varint,8,opt,name=expired" json:"expired,omitempty"`
+	Attempts      uint64                 `protobuf:"varint,9,opt,name=attempts" json:"attempts,omitempty"`
+	TaskNs        uint64                 `protobuf:"varint,10,opt,name=task_ns,json=taskNs" json:"task_ns,omitempty"`
+	CpuNs         uint64                 `protobuf:"varint,11,opt,name=cpu_ns,json=cpuNs" json:"cpu_ns,omitempty"`
+	DeviceNs      uint64                 `protobuf:"varint,12,opt,name=device_ns,json=deviceNs" json:"device_ns,omitempty"`
+	BytesIn       uint64                 `protobuf:"varint,13,opt,name=bytes_in,json=bytesIn" json:"bytes_in,omitempty"`
+	BytesOut      uint64                 `protobuf:"varint,14,opt,name=bytes_out,json=bytesOut" json:"bytes_out,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageSum) Reset() {
+	*x = UsageSum{}
+	mi := &file_quern_proto_msgTypes[100]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageSum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageSum) ProtoMessage() {}
+
+func (x *UsageSum) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[100]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageSum.ProtoReflect.Descriptor instead.
+func (*UsageSum) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{100}
+}
+
+func (x *UsageSum) GetDay() int32 {
+	if x != nil {
+		return x.Day
+	}
+	return 0
+}
+
+func (x *UsageSum) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *UsageSum) GetKernel() string {
+	if x != nil {
+		return x.Kernel
+	}
+	return ""
+}
+
+func (x *UsageSum) GetJobs() uint64 {
+	if x != nil {
+		return x.Jobs
+	}
+	return 0
+}
+
+func (x *UsageSum) GetSucceeded() uint64 {
+	if x != nil {
+		return x.Succeeded
+	}
+	return 0
+}
+
+func (x *UsageSum) GetFailed() uint64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *UsageSum) GetCancelled() uint64 {
+	if x != nil {
+		return x.Cancelled
+	}
+	return 0
+}
+
+func (x *UsageSum) GetExpired() uint64 {
+	if x != nil {
+		return x.Expired
+	}
+	return 0
+}
+
+func (x *UsageSum) GetAttempts() uint64 {
+	if x != nil {
+		return x.Attempts
+	}
+	return 0
+}
+
+func (x *UsageSum) GetTaskNs() uint64 {
+	if x != nil {
+		return x.TaskNs
+	}
+	return 0
+}
+
+func (x *UsageSum) GetCpuNs() uint64 {
+	if x != nil {
+		return x.CpuNs
+	}
+	return 0
+}
+
+func (x *UsageSum) GetDeviceNs() uint64 {
+	if x != nil {
+		return x.DeviceNs
+	}
+	return 0
+}
+
+func (x *UsageSum) GetBytesIn() uint64 {
+	if x != nil {
+		return x.BytesIn
+	}
+	return 0
+}
+
+func (x *UsageSum) GetBytesOut() uint64 {
+	if x != nil {
+		return x.BytesOut
+	}
+	return 0
+}
+
+// ListAccounts lists accounts in their order, those that ended from since_ns on and
+// before until_ns.
+type ListAccounts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Everybody     bool                   `protobuf:"varint,1,opt,name=everybody" json:"everybody,omitempty"` // not only those of uid
+	Uid           uint32                 `protobuf:"varint,2,opt,name=uid" json:"uid,omitempty"`
+	SinceNs       int64                  `protobuf:"fixed64,3,opt,name=since_ns,json=sinceNs" json:"since_ns,omitempty"`
+	UntilNs       int64                  `protobuf:"fixed64,4,opt,name=until_ns,json=untilNs" json:"until_ns,omitempty"`   // 0: no end
+	AfterJob      uint64                 `protobuf:"varint,5,opt,name=after_job,json=afterJob" json:"after_job,omitempty"` // of those that ended at since_ns only jobs above
+	Limit         uint32                 `protobuf:"varint,6,opt,name=limit" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAccounts) Reset() {
+	*x = ListAccounts{}
+	mi := &file_quern_proto_msgTypes[101]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAccounts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAccounts) ProtoMessage() {}
+
+func (x *ListAccounts) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[101]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAccounts.ProtoReflect.Descriptor instead.
+func (*ListAccounts) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{101}
+}
+
+func (x *ListAccounts) GetEverybody() bool {
+	if x != nil {
+		return x.Everybody
+	}
+	return false
+}
+
+func (x *ListAccounts) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *ListAccounts) GetSinceNs() int64 {
+	if x != nil {
+		return x.SinceNs
+	}
+	return 0
+}
+
+func (x *ListAccounts) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+func (x *ListAccounts) GetAfterJob() uint64 {
+	if x != nil {
+		return x.AfterJob
+	}
+	return 0
+}
+
+func (x *ListAccounts) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type AccountsAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Accounts      []*Account             `protobuf:"bytes,1,rep,name=accounts" json:"accounts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AccountsAnswer) Reset() {
+	*x = AccountsAnswer{}
+	mi := &file_quern_proto_msgTypes[102]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AccountsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AccountsAnswer) ProtoMessage() {}
+
+func (x *AccountsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[102]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AccountsAnswer.ProtoReflect.Descriptor instead.
+func (*AccountsAnswer) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{102}
+}
+
+func (x *AccountsAnswer) GetAccounts() []*Account {
+	if x != nil {
+		return x.Accounts
+	}
+	return nil
+}
+
+// ListUsage lists sums by day, user and kernel.
+type ListUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Everybody     bool                   `protobuf:"varint,1,opt,name=everybody" json:"everybody,omitempty"`
+	Uid           uint32                 `protobuf:"varint,2,opt,name=uid" json:"uid,omitempty"`
+	Since         int32                  `protobuf:"fixed32,3,opt,name=since" json:"since,omitempty"` // the first day
+	Until         int32                  `protobuf:"fixed32,4,opt,name=until" json:"until,omitempty"` // the first day that is not asked for; 0: none
+	After         []byte                 `protobuf:"bytes,5,opt,name=after" json:"after,omitempty"`   // next of the answer before
+	Limit         uint32                 `protobuf:"varint,6,opt,name=limit" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUsage) Reset() {
+	*x = ListUsage{}
+	mi := &file_quern_proto_msgTypes[103]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUsage) ProtoMessage() {}
+
+func (x *ListUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[103]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUsage.ProtoReflect.Descriptor instead.
+func (*ListUsage) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{103}
+}
+
+func (x *ListUsage) GetEverybody() bool {
+	if x != nil {
+		return x.Everybody
+	}
+	return false
+}
+
+func (x *ListUsage) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *ListUsage) GetSince() int32 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *ListUsage) GetUntil() int32 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *ListUsage) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ListUsage) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type UsageAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sums          []*UsageSum            `protobuf:"bytes,1,rep,name=sums" json:"sums,omitempty"`
+	Next          []byte                 `protobuf:"bytes,2,opt,name=next" json:"next,omitempty"` // where to go on; empty: that was all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageAnswer) Reset() {
+	*x = UsageAnswer{}
+	mi := &file_quern_proto_msgTypes[104]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageAnswer) ProtoMessage() {}
+
+func (x *UsageAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_quern_proto_msgTypes[104]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageAnswer.ProtoReflect.Descriptor instead.
+func (*UsageAnswer) Descriptor() ([]byte, []int) {
+	return file_quern_proto_rawDescGZIP(), []int{104}
+}
+
+func (x *UsageAnswer) GetSums() []*UsageSum {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *UsageAnswer) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
 // Source is the file that a rule's job is about, and what becomes of it in the
 // command with which the job succeeds. It is removed only if it still has that
 // name and is what it was, and if the job's owner may remove it.
@@ -8618,7 +9397,7 @@ type Source struct {
 
 func (x *Source) Reset() {
 	*x = Source{}
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8630,7 +9409,7 @@ func (x *Source) String() string {
 func (*Source) ProtoMessage() {}
 
 func (x *Source) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[98]
+	mi := &file_quern_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8643,7 +9422,7 @@ func (x *Source) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Source.ProtoReflect.Descriptor instead.
 func (*Source) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{98}
+	return file_quern_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *Source) GetParent() uint64 {
@@ -8713,7 +9492,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8725,7 +9504,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[99]
+	mi := &file_quern_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8738,7 +9517,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{99}
+	return file_quern_proto_rawDescGZIP(), []int{106}
 }
 
 func (x *Entry) GetParent() uint64 {
@@ -8767,7 +9546,7 @@ type After struct {
 
 func (x *After) Reset() {
 	*x = After{}
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8779,7 +9558,7 @@ func (x *After) String() string {
 func (*After) ProtoMessage() {}
 
 func (x *After) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[100]
+	mi := &file_quern_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8792,7 +9571,7 @@ func (x *After) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use After.ProtoReflect.Descriptor instead.
 func (*After) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{100}
+	return file_quern_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *After) GetJob() uint64 {
@@ -8837,7 +9616,7 @@ type KernelRef struct {
 
 func (x *KernelRef) Reset() {
 	*x = KernelRef{}
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8849,7 +9628,7 @@ func (x *KernelRef) String() string {
 func (*KernelRef) ProtoMessage() {}
 
 func (x *KernelRef) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[101]
+	mi := &file_quern_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8862,7 +9641,7 @@ func (x *KernelRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelRef.ProtoReflect.Descriptor instead.
 func (*KernelRef) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{101}
+	return file_quern_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *KernelRef) GetName() string {
@@ -8950,7 +9729,7 @@ type KernelFile struct {
 
 func (x *KernelFile) Reset() {
 	*x = KernelFile{}
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8962,7 +9741,7 @@ func (x *KernelFile) String() string {
 func (*KernelFile) ProtoMessage() {}
 
 func (x *KernelFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[102]
+	mi := &file_quern_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8975,7 +9754,7 @@ func (x *KernelFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelFile.ProtoReflect.Descriptor instead.
 func (*KernelFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{102}
+	return file_quern_proto_rawDescGZIP(), []int{109}
 }
 
 func (x *KernelFile) GetName() string {
@@ -9030,7 +9809,7 @@ type JobEvent struct {
 
 func (x *JobEvent) Reset() {
 	*x = JobEvent{}
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9042,7 +9821,7 @@ func (x *JobEvent) String() string {
 func (*JobEvent) ProtoMessage() {}
 
 func (x *JobEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[103]
+	mi := &file_quern_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9055,7 +9834,7 @@ func (x *JobEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEvent.ProtoReflect.Descriptor instead.
 func (*JobEvent) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{103}
+	return file_quern_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *JobEvent) GetTimeNs() int64 {
@@ -9120,7 +9899,7 @@ type Task struct {
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9132,7 +9911,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[104]
+	mi := &file_quern_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9145,7 +9924,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{104}
+	return file_quern_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *Task) GetJob() uint64 {
@@ -9438,7 +10217,7 @@ type SecondAttempt struct {
 
 func (x *SecondAttempt) Reset() {
 	*x = SecondAttempt{}
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9450,7 +10229,7 @@ func (x *SecondAttempt) String() string {
 func (*SecondAttempt) ProtoMessage() {}
 
 func (x *SecondAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[105]
+	mi := &file_quern_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9463,7 +10242,7 @@ func (x *SecondAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecondAttempt.ProtoReflect.Descriptor instead.
 func (*SecondAttempt) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{105}
+	return file_quern_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *SecondAttempt) GetAttempt() uint32 {
@@ -9528,7 +10307,7 @@ type Placement struct {
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9540,7 +10319,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[106]
+	mi := &file_quern_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9553,7 +10332,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{106}
+	return file_quern_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *Placement) GetPlaces() []*Place {
@@ -9607,7 +10386,7 @@ type Place struct {
 
 func (x *Place) Reset() {
 	*x = Place{}
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9619,7 +10398,7 @@ func (x *Place) String() string {
 func (*Place) ProtoMessage() {}
 
 func (x *Place) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[107]
+	mi := &file_quern_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9632,7 +10411,7 @@ func (x *Place) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Place.ProtoReflect.Descriptor instead.
 func (*Place) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{107}
+	return file_quern_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *Place) GetNode() uint32 {
@@ -9739,7 +10518,7 @@ type Timing struct {
 
 func (x *Timing) Reset() {
 	*x = Timing{}
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9751,7 +10530,7 @@ func (x *Timing) String() string {
 func (*Timing) ProtoMessage() {}
 
 func (x *Timing) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[108]
+	mi := &file_quern_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9764,7 +10543,7 @@ func (x *Timing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timing.ProtoReflect.Descriptor instead.
 func (*Timing) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{108}
+	return file_quern_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *Timing) GetRunNs() int64 {
@@ -9811,7 +10590,7 @@ type TaskInput struct {
 
 func (x *TaskInput) Reset() {
 	*x = TaskInput{}
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[116]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9823,7 +10602,7 @@ func (x *TaskInput) String() string {
 func (*TaskInput) ProtoMessage() {}
 
 func (x *TaskInput) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[109]
+	mi := &file_quern_proto_msgTypes[116]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9836,7 +10615,7 @@ func (x *TaskInput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskInput.ProtoReflect.Descriptor instead.
 func (*TaskInput) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{109}
+	return file_quern_proto_rawDescGZIP(), []int{116}
 }
 
 func (x *TaskInput) GetPath() string {
@@ -9906,7 +10685,7 @@ type FileRange struct {
 
 func (x *FileRange) Reset() {
 	*x = FileRange{}
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[117]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9918,7 +10697,7 @@ func (x *FileRange) String() string {
 func (*FileRange) ProtoMessage() {}
 
 func (x *FileRange) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[110]
+	mi := &file_quern_proto_msgTypes[117]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9931,7 +10710,7 @@ func (x *FileRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRange.ProtoReflect.Descriptor instead.
 func (*FileRange) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{110}
+	return file_quern_proto_rawDescGZIP(), []int{117}
 }
 
 func (x *FileRange) GetOff() uint64 {
@@ -9958,13 +10737,14 @@ type SubmitJob struct {
 	Staged        uint64                 `protobuf:"varint,151,opt,name=staged" json:"staged,omitempty"`                     // the job gets this number, and the tasks that were staged under it
 	MaxTasks      uint64                 `protobuf:"varint,152,opt,name=max_tasks,json=maxTasks" json:"max_tasks,omitempty"` // by the leader: of a user's jobs that have not ended; 0: any number
 	MaxBytes      uint64                 `protobuf:"varint,153,opt,name=max_bytes,json=maxBytes" json:"max_bytes,omitempty"` // by the leader: of their job files and tasks; 0: any number
+	TtlNs         int64                  `protobuf:"varint,170,opt,name=ttl_ns,json=ttlNs" json:"ttl_ns,omitempty"`          // by the leader: of a job that does not say; 0: it is kept
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[118]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -9976,7 +10756,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[111]
+	mi := &file_quern_proto_msgTypes[118]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -9989,7 +10769,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{111}
+	return file_quern_proto_rawDescGZIP(), []int{118}
 }
 
 func (x *SubmitJob) GetJob() *Job {
@@ -10048,6 +10828,13 @@ func (x *SubmitJob) GetMaxBytes() uint64 {
 	return 0
 }
 
+func (x *SubmitJob) GetTtlNs() int64 {
+	if x != nil {
+		return x.TtlNs
+	}
+	return 0
+}
+
 // StageTasks puts aside tasks of a job that is to be submitted, a piece at a time:
 // they belong to the session, and are removed with it. The result's value is the
 // number to go on with.
@@ -10064,7 +10851,7 @@ type StageTasks struct {
 
 func (x *StageTasks) Reset() {
 	*x = StageTasks{}
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[119]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10076,7 +10863,7 @@ func (x *StageTasks) String() string {
 func (*StageTasks) ProtoMessage() {}
 
 func (x *StageTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[112]
+	mi := &file_quern_proto_msgTypes[119]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10089,7 +10876,7 @@ func (x *StageTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StageTasks.ProtoReflect.Descriptor instead.
 func (*StageTasks) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{112}
+	return file_quern_proto_rawDescGZIP(), []int{119}
 }
 
 func (x *StageTasks) GetId() uint64 {
@@ -10137,7 +10924,7 @@ type DropStaged struct {
 
 func (x *DropStaged) Reset() {
 	*x = DropStaged{}
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[120]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10149,7 +10936,7 @@ func (x *DropStaged) String() string {
 func (*DropStaged) ProtoMessage() {}
 
 func (x *DropStaged) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[113]
+	mi := &file_quern_proto_msgTypes[120]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10162,7 +10949,7 @@ func (x *DropStaged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropStaged.ProtoReflect.Descriptor instead.
 func (*DropStaged) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{113}
+	return file_quern_proto_rawDescGZIP(), []int{120}
 }
 
 func (x *DropStaged) GetId() uint64 {
@@ -10185,7 +10972,7 @@ type Staged struct {
 
 func (x *Staged) Reset() {
 	*x = Staged{}
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[121]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10197,7 +10984,7 @@ func (x *Staged) String() string {
 func (*Staged) ProtoMessage() {}
 
 func (x *Staged) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[114]
+	mi := &file_quern_proto_msgTypes[121]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10210,7 +10997,7 @@ func (x *Staged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Staged.ProtoReflect.Descriptor instead.
 func (*Staged) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{114}
+	return file_quern_proto_rawDescGZIP(), []int{121}
 }
 
 func (x *Staged) GetUid() uint32 {
@@ -10242,19 +11029,24 @@ func (x *Staged) GetSize() uint64 {
 }
 
 // UserJobs is the value of j/load/uid: what the jobs of a user that have not ended
-// amount to.
+// amount to, how many have ended and are kept, and how many accounts there are of
+// his. Of these none is older than the times say.
 type UserJobs struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Jobs          uint64                 `protobuf:"varint,1,opt,name=jobs" json:"jobs,omitempty"`
-	Tasks         uint64                 `protobuf:"varint,2,opt,name=tasks" json:"tasks,omitempty"`
-	Size          uint64                 `protobuf:"varint,3,opt,name=size" json:"size,omitempty"` // bytes of job files and tasks
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Jobs           uint64                 `protobuf:"varint,1,opt,name=jobs" json:"jobs,omitempty"`
+	Tasks          uint64                 `protobuf:"varint,2,opt,name=tasks" json:"tasks,omitempty"`
+	Size           uint64                 `protobuf:"varint,3,opt,name=size" json:"size,omitempty"` // bytes of job files and tasks
+	Ended          uint64                 `protobuf:"varint,4,opt,name=ended" json:"ended,omitempty"`
+	Accounts       uint64                 `protobuf:"varint,5,opt,name=accounts" json:"accounts,omitempty"`
+	FirstEndedNs   int64                  `protobuf:"fixed64,6,opt,name=first_ended_ns,json=firstEndedNs" json:"first_ended_ns,omitempty"`
+	FirstAccountNs int64                  `protobuf:"fixed64,7,opt,name=first_account_ns,json=firstAccountNs" json:"first_account_ns,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *UserJobs) Reset() {
 	*x = UserJobs{}
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[122]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10266,7 +11058,7 @@ func (x *UserJobs) String() string {
 func (*UserJobs) ProtoMessage() {}
 
 func (x *UserJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[115]
+	mi := &file_quern_proto_msgTypes[122]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10279,7 +11071,7 @@ func (x *UserJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UserJobs.ProtoReflect.Descriptor instead.
 func (*UserJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{115}
+	return file_quern_proto_rawDescGZIP(), []int{122}
 }
 
 func (x *UserJobs) GetJobs() uint64 {
@@ -10303,6 +11095,34 @@ func (x *UserJobs) GetSize() uint64 {
 	return 0
 }
 
+func (x *UserJobs) GetEnded() uint64 {
+	if x != nil {
+		return x.Ended
+	}
+	return 0
+}
+
+func (x *UserJobs) GetAccounts() uint64 {
+	if x != nil {
+		return x.Accounts
+	}
+	return 0
+}
+
+func (x *UserJobs) GetFirstEndedNs() int64 {
+	if x != nil {
+		return x.FirstEndedNs
+	}
+	return 0
+}
+
+func (x *UserJobs) GetFirstAccountNs() int64 {
+	if x != nil {
+		return x.FirstAccountNs
+	}
+	return 0
+}
+
 // PutRefusal remembers why a job file, a rule or an attribute was refused. A
 // newer one of the name takes its place; the oldest of many are forgotten.
 type PutRefusal struct {
@@ -10316,7 +11136,7 @@ type PutRefusal struct {
 
 func (x *PutRefusal) Reset() {
 	*x = PutRefusal{}
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[123]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10328,7 +11148,7 @@ func (x *PutRefusal) String() string {
 func (*PutRefusal) ProtoMessage() {}
 
 func (x *PutRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[116]
+	mi := &file_quern_proto_msgTypes[123]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10341,7 +11161,7 @@ func (x *PutRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutRefusal.ProtoReflect.Descriptor instead.
 func (*PutRefusal) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{116}
+	return file_quern_proto_rawDescGZIP(), []int{123}
 }
 
 func (x *PutRefusal) GetName() string {
@@ -10376,7 +11196,7 @@ type ClearRefusal struct {
 
 func (x *ClearRefusal) Reset() {
 	*x = ClearRefusal{}
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[124]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10388,7 +11208,7 @@ func (x *ClearRefusal) String() string {
 func (*ClearRefusal) ProtoMessage() {}
 
 func (x *ClearRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[117]
+	mi := &file_quern_proto_msgTypes[124]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10401,7 +11221,7 @@ func (x *ClearRefusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClearRefusal.ProtoReflect.Descriptor instead.
 func (*ClearRefusal) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{117}
+	return file_quern_proto_rawDescGZIP(), []int{124}
 }
 
 func (x *ClearRefusal) GetName() string {
@@ -10434,7 +11254,7 @@ type Refusal struct {
 
 func (x *Refusal) Reset() {
 	*x = Refusal{}
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[125]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10446,7 +11266,7 @@ func (x *Refusal) String() string {
 func (*Refusal) ProtoMessage() {}
 
 func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[118]
+	mi := &file_quern_proto_msgTypes[125]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10459,7 +11279,7 @@ func (x *Refusal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
 func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{118}
+	return file_quern_proto_rawDescGZIP(), []int{125}
 }
 
 func (x *Refusal) GetNumber() uint64 {
@@ -10523,7 +11343,7 @@ type ListRefusals struct {
 
 func (x *ListRefusals) Reset() {
 	*x = ListRefusals{}
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[126]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10535,7 +11355,7 @@ func (x *ListRefusals) String() string {
 func (*ListRefusals) ProtoMessage() {}
 
 func (x *ListRefusals) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[119]
+	mi := &file_quern_proto_msgTypes[126]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10548,7 +11368,7 @@ func (x *ListRefusals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRefusals.ProtoReflect.Descriptor instead.
 func (*ListRefusals) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{119}
+	return file_quern_proto_rawDescGZIP(), []int{126}
 }
 
 func (x *ListRefusals) GetName() string {
@@ -10581,7 +11401,7 @@ type RefusalsAnswer struct {
 
 func (x *RefusalsAnswer) Reset() {
 	*x = RefusalsAnswer{}
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[127]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10593,7 +11413,7 @@ func (x *RefusalsAnswer) String() string {
 func (*RefusalsAnswer) ProtoMessage() {}
 
 func (x *RefusalsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[120]
+	mi := &file_quern_proto_msgTypes[127]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10606,7 +11426,7 @@ func (x *RefusalsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusalsAnswer.ProtoReflect.Descriptor instead.
 func (*RefusalsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{120}
+	return file_quern_proto_rawDescGZIP(), []int{127}
 }
 
 func (x *RefusalsAnswer) GetRefusals() []*Refusal {
@@ -10627,7 +11447,7 @@ type GetMemo struct {
 
 func (x *GetMemo) Reset() {
 	*x = GetMemo{}
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[128]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10639,7 +11459,7 @@ func (x *GetMemo) String() string {
 func (*GetMemo) ProtoMessage() {}
 
 func (x *GetMemo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[121]
+	mi := &file_quern_proto_msgTypes[128]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10652,7 +11472,7 @@ func (x *GetMemo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetMemo.ProtoReflect.Descriptor instead.
 func (*GetMemo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{121}
+	return file_quern_proto_rawDescGZIP(), []int{128}
 }
 
 func (x *GetMemo) GetKey() []byte {
@@ -10676,7 +11496,7 @@ type Memo struct {
 
 func (x *Memo) Reset() {
 	*x = Memo{}
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[129]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10688,7 +11508,7 @@ func (x *Memo) String() string {
 func (*Memo) ProtoMessage() {}
 
 func (x *Memo) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[122]
+	mi := &file_quern_proto_msgTypes[129]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10701,7 +11521,7 @@ func (x *Memo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Memo.ProtoReflect.Descriptor instead.
 func (*Memo) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{122}
+	return file_quern_proto_rawDescGZIP(), []int{129}
 }
 
 func (x *Memo) GetIno() uint64 {
@@ -10751,7 +11571,7 @@ type RemoveJob struct {
 
 func (x *RemoveJob) Reset() {
 	*x = RemoveJob{}
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[130]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10763,7 +11583,7 @@ func (x *RemoveJob) String() string {
 func (*RemoveJob) ProtoMessage() {}
 
 func (x *RemoveJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[123]
+	mi := &file_quern_proto_msgTypes[130]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10776,7 +11596,7 @@ func (x *RemoveJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveJob.ProtoReflect.Descriptor instead.
 func (*RemoveJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{123}
+	return file_quern_proto_rawDescGZIP(), []int{130}
 }
 
 func (x *RemoveJob) GetId() uint64 {
@@ -10799,13 +11619,14 @@ type UpdateTask struct {
 	Files          []*OutputFile          `protobuf:"bytes,90,rep,name=files" json:"files,omitempty"`                                                 // with succeeded: small files that are made in the job's out_dir
 	SourceSessions []uint64               `protobuf:"varint,96,rep,packed,name=source_sessions,json=sourceSessions" json:"source_sessions,omitempty"` // by the leader: those that have the job's source open
 	ResultDir      uint64                 `protobuf:"varint,160,opt,name=result_dir,json=resultDir" json:"result_dir,omitempty"`                      // a directory below Job.out_parent that names go to; 0: that itself
+	MaxEnded       uint64                 `protobuf:"varint,170,opt,name=max_ended,json=maxEnded" json:"max_ended,omitempty"`                         // by the leader: how many jobs that have ended a user keeps; 0: any number
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *UpdateTask) Reset() {
 	*x = UpdateTask{}
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[131]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10817,7 +11638,7 @@ func (x *UpdateTask) String() string {
 func (*UpdateTask) ProtoMessage() {}
 
 func (x *UpdateTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[124]
+	mi := &file_quern_proto_msgTypes[131]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10830,7 +11651,7 @@ func (x *UpdateTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTask.ProtoReflect.Descriptor instead.
 func (*UpdateTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{124}
+	return file_quern_proto_rawDescGZIP(), []int{131}
 }
 
 func (x *UpdateTask) GetTask() *Task {
@@ -10896,6 +11717,13 @@ func (x *UpdateTask) GetResultDir() uint64 {
 	return 0
 }
 
+func (x *UpdateTask) GetMaxEnded() uint64 {
+	if x != nil {
+		return x.MaxEnded
+	}
+	return 0
+}
+
 // OutputFile is a file small enough to live in its inode (Policy.inline_max). It
 // belongs to the job's owner.
 type OutputFile struct {
@@ -10908,7 +11736,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[132]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10920,7 +11748,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[125]
+	mi := &file_quern_proto_msgTypes[132]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -10933,7 +11761,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{125}
+	return file_quern_proto_rawDescGZIP(), []int{132}
 }
 
 func (x *OutputFile) GetName() string {
@@ -10969,13 +11797,14 @@ type UpdateJob struct {
 	MaxTasks      uint64                 `protobuf:"varint,153,opt,name=max_tasks,json=maxTasks" json:"max_tasks,omitempty"`    // by the leader, as in SubmitJob
 	MaxBytes      uint64                 `protobuf:"varint,154,opt,name=max_bytes,json=maxBytes" json:"max_bytes,omitempty"`
 	MaxFailed     uint32                 `protobuf:"varint,155,opt,name=max_failed,json=maxFailed" json:"max_failed,omitempty"` // with tasks
+	MaxEnded      uint64                 `protobuf:"varint,170,opt,name=max_ended,json=maxEnded" json:"max_ended,omitempty"`    // by the leader, as in UpdateTask
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateJob) Reset() {
 	*x = UpdateJob{}
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[133]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -10987,7 +11816,7 @@ func (x *UpdateJob) String() string {
 func (*UpdateJob) ProtoMessage() {}
 
 func (x *UpdateJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[126]
+	mi := &file_quern_proto_msgTypes[133]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11000,7 +11829,7 @@ func (x *UpdateJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateJob.ProtoReflect.Descriptor instead.
 func (*UpdateJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{126}
+	return file_quern_proto_rawDescGZIP(), []int{133}
 }
 
 func (x *UpdateJob) GetId() uint64 {
@@ -11115,6 +11944,13 @@ func (x *UpdateJob) GetMaxFailed() uint32 {
 	return 0
 }
 
+func (x *UpdateJob) GetMaxEnded() uint64 {
+	if x != nil {
+		return x.MaxEnded
+	}
+	return 0
+}
+
 type ListJobs struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	After         uint64                 `protobuf:"varint,1,opt,name=after" json:"after,omitempty"`
@@ -11128,7 +11964,7 @@ type ListJobs struct {
 
 func (x *ListJobs) Reset() {
 	*x = ListJobs{}
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[134]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11140,7 +11976,7 @@ func (x *ListJobs) String() string {
 func (*ListJobs) ProtoMessage() {}
 
 func (x *ListJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[127]
+	mi := &file_quern_proto_msgTypes[134]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11153,7 +11989,7 @@ func (x *ListJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJobs.ProtoReflect.Descriptor instead.
 func (*ListJobs) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{127}
+	return file_quern_proto_rawDescGZIP(), []int{134}
 }
 
 func (x *ListJobs) GetAfter() uint64 {
@@ -11205,7 +12041,7 @@ type GetJob struct {
 
 func (x *GetJob) Reset() {
 	*x = GetJob{}
-	mi := &file_quern_proto_msgTypes[128]
+	mi := &file_quern_proto_msgTypes[135]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11217,7 +12053,7 @@ func (x *GetJob) String() string {
 func (*GetJob) ProtoMessage() {}
 
 func (x *GetJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[128]
+	mi := &file_quern_proto_msgTypes[135]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11230,7 +12066,7 @@ func (x *GetJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetJob.ProtoReflect.Descriptor instead.
 func (*GetJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{128}
+	return file_quern_proto_rawDescGZIP(), []int{135}
 }
 
 func (x *GetJob) GetId() uint64 {
@@ -11287,7 +12123,7 @@ type ExplainJob struct {
 
 func (x *ExplainJob) Reset() {
 	*x = ExplainJob{}
-	mi := &file_quern_proto_msgTypes[129]
+	mi := &file_quern_proto_msgTypes[136]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11299,7 +12135,7 @@ func (x *ExplainJob) String() string {
 func (*ExplainJob) ProtoMessage() {}
 
 func (x *ExplainJob) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[129]
+	mi := &file_quern_proto_msgTypes[136]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11312,7 +12148,7 @@ func (x *ExplainJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainJob.ProtoReflect.Descriptor instead.
 func (*ExplainJob) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{129}
+	return file_quern_proto_rawDescGZIP(), []int{136}
 }
 
 func (x *ExplainJob) GetId() uint64 {
@@ -11341,7 +12177,7 @@ type Sketch struct {
 
 func (x *Sketch) Reset() {
 	*x = Sketch{}
-	mi := &file_quern_proto_msgTypes[130]
+	mi := &file_quern_proto_msgTypes[137]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11353,7 +12189,7 @@ func (x *Sketch) String() string {
 func (*Sketch) ProtoMessage() {}
 
 func (x *Sketch) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[130]
+	mi := &file_quern_proto_msgTypes[137]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11366,7 +12202,7 @@ func (x *Sketch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sketch.ProtoReflect.Descriptor instead.
 func (*Sketch) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{130}
+	return file_quern_proto_rawDescGZIP(), []int{137}
 }
 
 func (x *Sketch) GetBytes() uint64 {
@@ -11401,7 +12237,7 @@ type JobsAnswer struct {
 
 func (x *JobsAnswer) Reset() {
 	*x = JobsAnswer{}
-	mi := &file_quern_proto_msgTypes[131]
+	mi := &file_quern_proto_msgTypes[138]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11413,7 +12249,7 @@ func (x *JobsAnswer) String() string {
 func (*JobsAnswer) ProtoMessage() {}
 
 func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[131]
+	mi := &file_quern_proto_msgTypes[138]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11426,7 +12262,7 @@ func (x *JobsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobsAnswer.ProtoReflect.Descriptor instead.
 func (*JobsAnswer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{131}
+	return file_quern_proto_rawDescGZIP(), []int{138}
 }
 
 func (x *JobsAnswer) GetJobs() []*Job {
@@ -11468,7 +12304,7 @@ type Poll struct {
 
 func (x *Poll) Reset() {
 	*x = Poll{}
-	mi := &file_quern_proto_msgTypes[132]
+	mi := &file_quern_proto_msgTypes[139]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11480,7 +12316,7 @@ func (x *Poll) String() string {
 func (*Poll) ProtoMessage() {}
 
 func (x *Poll) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[132]
+	mi := &file_quern_proto_msgTypes[139]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11493,7 +12329,7 @@ func (x *Poll) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Poll.ProtoReflect.Descriptor instead.
 func (*Poll) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{132}
+	return file_quern_proto_rawDescGZIP(), []int{139}
 }
 
 func (x *Poll) GetNode() uint32 {
@@ -11575,7 +12411,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_quern_proto_msgTypes[133]
+	mi := &file_quern_proto_msgTypes[140]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11587,7 +12423,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[133]
+	mi := &file_quern_proto_msgTypes[140]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11600,7 +12436,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{133}
+	return file_quern_proto_rawDescGZIP(), []int{140}
 }
 
 func (x *Device) GetName() string {
@@ -11723,7 +12559,7 @@ type EndedTask struct {
 
 func (x *EndedTask) Reset() {
 	*x = EndedTask{}
-	mi := &file_quern_proto_msgTypes[134]
+	mi := &file_quern_proto_msgTypes[141]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11735,7 +12571,7 @@ func (x *EndedTask) String() string {
 func (*EndedTask) ProtoMessage() {}
 
 func (x *EndedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[134]
+	mi := &file_quern_proto_msgTypes[141]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11748,7 +12584,7 @@ func (x *EndedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndedTask.ProtoReflect.Descriptor instead.
 func (*EndedTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{134}
+	return file_quern_proto_rawDescGZIP(), []int{141}
 }
 
 func (x *EndedTask) GetTask() *RunningTask {
@@ -11854,7 +12690,7 @@ type Transfer struct {
 
 func (x *Transfer) Reset() {
 	*x = Transfer{}
-	mi := &file_quern_proto_msgTypes[135]
+	mi := &file_quern_proto_msgTypes[142]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11866,7 +12702,7 @@ func (x *Transfer) String() string {
 func (*Transfer) ProtoMessage() {}
 
 func (x *Transfer) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[135]
+	mi := &file_quern_proto_msgTypes[142]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11879,7 +12715,7 @@ func (x *Transfer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Transfer.ProtoReflect.Descriptor instead.
 func (*Transfer) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{135}
+	return file_quern_proto_rawDescGZIP(), []int{142}
 }
 
 func (x *Transfer) GetServer() uint32 {
@@ -11914,7 +12750,7 @@ type RunningTask struct {
 
 func (x *RunningTask) Reset() {
 	*x = RunningTask{}
-	mi := &file_quern_proto_msgTypes[136]
+	mi := &file_quern_proto_msgTypes[143]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11926,7 +12762,7 @@ func (x *RunningTask) String() string {
 func (*RunningTask) ProtoMessage() {}
 
 func (x *RunningTask) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[136]
+	mi := &file_quern_proto_msgTypes[143]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11939,7 +12775,7 @@ func (x *RunningTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunningTask.ProtoReflect.Descriptor instead.
 func (*RunningTask) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{136}
+	return file_quern_proto_rawDescGZIP(), []int{143}
 }
 
 func (x *RunningTask) GetJob() uint64 {
@@ -11973,7 +12809,7 @@ type PollReply struct {
 
 func (x *PollReply) Reset() {
 	*x = PollReply{}
-	mi := &file_quern_proto_msgTypes[137]
+	mi := &file_quern_proto_msgTypes[144]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -11985,7 +12821,7 @@ func (x *PollReply) String() string {
 func (*PollReply) ProtoMessage() {}
 
 func (x *PollReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[137]
+	mi := &file_quern_proto_msgTypes[144]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -11998,7 +12834,7 @@ func (x *PollReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PollReply.ProtoReflect.Descriptor instead.
 func (*PollReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{137}
+	return file_quern_proto_rawDescGZIP(), []int{144}
 }
 
 func (x *PollReply) GetStart() []*Assignment {
@@ -12025,7 +12861,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_quern_proto_msgTypes[138]
+	mi := &file_quern_proto_msgTypes[145]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12037,7 +12873,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[138]
+	mi := &file_quern_proto_msgTypes[145]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12050,7 +12886,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{138}
+	return file_quern_proto_rawDescGZIP(), []int{145}
 }
 
 func (x *Assignment) GetJob() *Job {
@@ -12085,7 +12921,7 @@ type JoinMeta struct {
 
 func (x *JoinMeta) Reset() {
 	*x = JoinMeta{}
-	mi := &file_quern_proto_msgTypes[139]
+	mi := &file_quern_proto_msgTypes[146]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12097,7 +12933,7 @@ func (x *JoinMeta) String() string {
 func (*JoinMeta) ProtoMessage() {}
 
 func (x *JoinMeta) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[139]
+	mi := &file_quern_proto_msgTypes[146]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12110,7 +12946,7 @@ func (x *JoinMeta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinMeta.ProtoReflect.Descriptor instead.
 func (*JoinMeta) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{139}
+	return file_quern_proto_rawDescGZIP(), []int{146}
 }
 
 func (x *JoinMeta) GetName() string {
@@ -12174,7 +13010,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_quern_proto_msgTypes[140]
+	mi := &file_quern_proto_msgTypes[147]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12186,7 +13022,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[140]
+	mi := &file_quern_proto_msgTypes[147]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12199,7 +13035,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{140}
+	return file_quern_proto_rawDescGZIP(), []int{147}
 }
 
 func (x *JoinReply) GetVoter() bool {
@@ -12247,7 +13083,7 @@ type Opening struct {
 
 func (x *Opening) Reset() {
 	*x = Opening{}
-	mi := &file_quern_proto_msgTypes[141]
+	mi := &file_quern_proto_msgTypes[148]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12259,7 +13095,7 @@ func (x *Opening) String() string {
 func (*Opening) ProtoMessage() {}
 
 func (x *Opening) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[141]
+	mi := &file_quern_proto_msgTypes[148]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12272,7 +13108,7 @@ func (x *Opening) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Opening.ProtoReflect.Descriptor instead.
 func (*Opening) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{141}
+	return file_quern_proto_rawDescGZIP(), []int{148}
 }
 
 func (x *Opening) GetUse() uint32 {
@@ -12331,7 +13167,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_quern_proto_msgTypes[142]
+	mi := &file_quern_proto_msgTypes[149]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -12343,7 +13179,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_quern_proto_msgTypes[142]
+	mi := &file_quern_proto_msgTypes[149]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -12356,7 +13192,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_quern_proto_rawDescGZIP(), []int{142}
+	return file_quern_proto_rawDescGZIP(), []int{149}
 }
 
 func (x *Failure) GetCode() uint32 {
@@ -12693,7 +13529,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05Grant\x12\x10\n" +
 	"\x03ino\x18\x01 \x01(\x04R\x03ino\x12\x1f\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\v.quern.ModeR\x04mode\x12\x0e\n" +
-	"\x02id\x18\x03 \x01(\x04R\x02id\"\xbb\a\n" +
+	"\x02id\x18\x03 \x01(\x04R\x02id\"\xac\b\n" +
 	"\x05Query\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\rR\tpartition\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x1f\n" +
@@ -12721,8 +13557,11 @@ const file_quern_proto_rawDesc = "" +
 	"\vexplain_job\x18( \x01(\v2\x11.quern.ExplainJobH\x00R\n" +
 	"explainJob\x12+\n" +
 	"\bget_memo\x18F \x01(\v2\x0e.quern.GetMemoH\x00R\agetMemo\x12:\n" +
-	"\rlist_refusals\x18_ \x01(\v2\x13.quern.ListRefusalsH\x00R\flistRefusalsB\x04\n" +
-	"\x02op\"\x98\x05\n" +
+	"\rlist_refusals\x18_ \x01(\v2\x13.quern.ListRefusalsH\x00R\flistRefusals\x12;\n" +
+	"\rlist_accounts\x18\xaa\x01 \x01(\v2\x13.quern.ListAccountsH\x00R\flistAccounts\x122\n" +
+	"\n" +
+	"list_usage\x18\xab\x01 \x01(\v2\x10.quern.ListUsageH\x00R\tlistUsageB\x04\n" +
+	"\x02op\"\xfb\x05\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
@@ -12740,7 +13579,9 @@ const file_quern_proto_rawDesc = "" +
 	"\x05nodes\x18\x16 \x01(\v2\x12.quern.NodesAnswerH\x00R\x05nodes\x12-\n" +
 	"\x06status\x18\x17 \x01(\v2\x13.quern.StatusAnswerH\x00R\x06status\x12!\n" +
 	"\x04memo\x18F \x01(\v2\v.quern.MemoH\x00R\x04memo\x123\n" +
-	"\brefusals\x18_ \x01(\v2\x15.quern.RefusalsAnswerH\x00R\brefusalsB\x04\n" +
+	"\brefusals\x18_ \x01(\v2\x15.quern.RefusalsAnswerH\x00R\brefusals\x124\n" +
+	"\baccounts\x18\xaa\x01 \x01(\v2\x15.quern.AccountsAnswerH\x00R\baccounts\x12+\n" +
+	"\x05usage\x18\xab\x01 \x01(\v2\x12.quern.UsageAnswerH\x00R\x05usageB\x04\n" +
 	"\x02op\"J\n" +
 	"\x06Lookup\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
@@ -13017,7 +13858,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\rR\x06server\x12\x18\n" +
 	"\acorrupt\x18\x04 \x01(\bR\acorrupt\"\a\n" +
-	"\x05Empty\"\xb9\v\n" +
+	"\x05Empty\"\xe7\f\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -13077,7 +13918,77 @@ const file_quern_proto_rawDesc = "" +
 	"\n" +
 	"visibility\x18\xa4\x01 \x01(\x0e2\x11.quern.VisibilityR\n" +
 	"visibility\x12\x13\n" +
-	"\x04mode\x18\xa5\x01 \x01(\rR\x04mode\"\xcb\x01\n" +
+	"\x04mode\x18\xa5\x01 \x01(\rR\x04mode\x12&\n" +
+	"\x05usage\x18\xaa\x01 \x01(\v2\x0f.quern.JobUsageR\x05usage\x12\x17\n" +
+	"\x06active\x18\xab\x01 \x01(\rR\x06active\x12\x1c\n" +
+	"\tactive_ns\x18\xac\x01 \x01(\x10R\bactiveNs\x12\x17\n" +
+	"\x06memory\x18\xad\x01 \x01(\x04R\x06memory\x12\x19\n" +
+	"\acounted\x18\xae\x01 \x01(\bR\acounted\x12\x19\n" +
+	"\aoverdue\x18\xaf\x01 \x01(\bR\aoverdue\"\xa0\x02\n" +
+	"\bJobUsage\x12\x1a\n" +
+	"\battempts\x18\x01 \x01(\x04R\battempts\x12\x17\n" +
+	"\atask_ns\x18\x02 \x01(\x04R\x06taskNs\x12\x15\n" +
+	"\x06cpu_ns\x18\x03 \x01(\x04R\x05cpuNs\x12\x1b\n" +
+	"\tdevice_ns\x18\x04 \x01(\x04R\bdeviceNs\x12\x19\n" +
+	"\bbytes_in\x18\x05 \x01(\x04R\abytesIn\x12\x1b\n" +
+	"\tbytes_out\x18\x06 \x01(\x04R\bbytesOut\x12\x1f\n" +
+	"\vpeak_memory\x18\a \x01(\x04R\n" +
+	"peakMemory\x12\x1f\n" +
+	"\vpeak_active\x18\b \x01(\rR\n" +
+	"peakActive\x12\x1d\n" +
+	"\n" +
+	"started_ns\x18\t \x01(\x10R\tstartedNs\x12\x12\n" +
+	"\x04exit\x18\n" +
+	" \x01(\x05R\x04exit\"\xb7\x02\n" +
+	"\aAccount\x12\x10\n" +
+	"\x03job\x18\x01 \x01(\x04R\x03job\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x04 \x01(\rR\x03gid\x12\x16\n" +
+	"\x06kernel\x18\x05 \x01(\tR\x06kernel\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12!\n" +
+	"\fsubmitted_ns\x18\a \x01(\x10R\vsubmittedNs\x12\x19\n" +
+	"\bended_ns\x18\b \x01(\x10R\aendedNs\x12\x14\n" +
+	"\x05tasks\x18\t \x01(\rR\x05tasks\x12!\n" +
+	"\ftasks_failed\x18\n" +
+	" \x01(\rR\vtasksFailed\x12\x16\n" +
+	"\x06memory\x18\v \x01(\x04R\x06memory\x12%\n" +
+	"\x05usage\x18\f \x01(\v2\x0f.quern.JobUsageR\x05usage\"\xe9\x02\n" +
+	"\bUsageSum\x12\x10\n" +
+	"\x03day\x18\x01 \x01(\x0fR\x03day\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x16\n" +
+	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12\x12\n" +
+	"\x04jobs\x18\x04 \x01(\x04R\x04jobs\x12\x1c\n" +
+	"\tsucceeded\x18\x05 \x01(\x04R\tsucceeded\x12\x16\n" +
+	"\x06failed\x18\x06 \x01(\x04R\x06failed\x12\x1c\n" +
+	"\tcancelled\x18\a \x01(\x04R\tcancelled\x12\x18\n" +
+	"\aexpired\x18\b \x01(\x04R\aexpired\x12\x1a\n" +
+	"\battempts\x18\t \x01(\x04R\battempts\x12\x17\n" +
+	"\atask_ns\x18\n" +
+	" \x01(\x04R\x06taskNs\x12\x15\n" +
+	"\x06cpu_ns\x18\v \x01(\x04R\x05cpuNs\x12\x1b\n" +
+	"\tdevice_ns\x18\f \x01(\x04R\bdeviceNs\x12\x19\n" +
+	"\bbytes_in\x18\r \x01(\x04R\abytesIn\x12\x1b\n" +
+	"\tbytes_out\x18\x0e \x01(\x04R\bbytesOut\"\xa7\x01\n" +
+	"\fListAccounts\x12\x1c\n" +
+	"\teverybody\x18\x01 \x01(\bR\teverybody\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x19\n" +
+	"\bsince_ns\x18\x03 \x01(\x10R\asinceNs\x12\x19\n" +
+	"\buntil_ns\x18\x04 \x01(\x10R\auntilNs\x12\x1b\n" +
+	"\tafter_job\x18\x05 \x01(\x04R\bafterJob\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\rR\x05limit\"<\n" +
+	"\x0eAccountsAnswer\x12*\n" +
+	"\baccounts\x18\x01 \x03(\v2\x0e.quern.AccountR\baccounts\"\x93\x01\n" +
+	"\tListUsage\x12\x1c\n" +
+	"\teverybody\x18\x01 \x01(\bR\teverybody\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\x12\x14\n" +
+	"\x05since\x18\x03 \x01(\x0fR\x05since\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x0fR\x05until\x12\x14\n" +
+	"\x05after\x18\x05 \x01(\fR\x05after\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\rR\x05limit\"F\n" +
+	"\vUsageAnswer\x12#\n" +
+	"\x04sums\x18\x01 \x03(\v2\x0f.quern.UsageSumR\x04sums\x12\x12\n" +
+	"\x04next\x18\x02 \x01(\fR\x04next\"\xcb\x01\n" +
 	"\x06Source\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\x04R\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -13209,7 +14120,7 @@ const file_quern_proto_rawDesc = "" +
 	"\arecords\x18G \x01(\bR\arecords\"/\n" +
 	"\tFileRange\x12\x10\n" +
 	"\x03off\x18\x01 \x01(\x04R\x03off\x12\x10\n" +
-	"\x03len\x18\x02 \x01(\x04R\x03len\"\xfc\x01\n" +
+	"\x03len\x18\x02 \x01(\x04R\x03len\"\x94\x02\n" +
 	"\tSubmitJob\x12\x1c\n" +
 	"\x03job\x18\x01 \x01(\v2\n" +
 	".quern.JobR\x03job\x12!\n" +
@@ -13219,7 +14130,8 @@ const file_quern_proto_rawDesc = "" +
 	"\btemplate\x18\x96\x01 \x01(\v2\v.quern.TaskR\btemplate\x12\x17\n" +
 	"\x06staged\x18\x97\x01 \x01(\x04R\x06staged\x12\x1c\n" +
 	"\tmax_tasks\x18\x98\x01 \x01(\x04R\bmaxTasks\x12\x1c\n" +
-	"\tmax_bytes\x18\x99\x01 \x01(\x04R\bmaxBytes\"\x8f\x01\n" +
+	"\tmax_bytes\x18\x99\x01 \x01(\x04R\bmaxBytes\x12\x16\n" +
+	"\x06ttl_ns\x18\xaa\x01 \x01(\x03R\x05ttlNs\"\x8f\x01\n" +
 	"\n" +
 	"StageTasks\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
@@ -13234,11 +14146,15 @@ const file_quern_proto_rawDesc = "" +
 	"\x03uid\x18\x01 \x01(\rR\x03uid\x12\x18\n" +
 	"\asession\x18\x02 \x01(\x04R\asession\x12\x14\n" +
 	"\x05tasks\x18\x03 \x01(\rR\x05tasks\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\x04R\x04size\"H\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\"\xca\x01\n" +
 	"\bUserJobs\x12\x12\n" +
 	"\x04jobs\x18\x01 \x01(\x04R\x04jobs\x12\x14\n" +
 	"\x05tasks\x18\x02 \x01(\x04R\x05tasks\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x04R\x04size\"F\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x14\n" +
+	"\x05ended\x18\x04 \x01(\x04R\x05ended\x12\x1a\n" +
+	"\baccounts\x18\x05 \x01(\x04R\baccounts\x12$\n" +
+	"\x0efirst_ended_ns\x18\x06 \x01(\x10R\ffirstEndedNs\x12(\n" +
+	"\x10first_account_ns\x18\a \x01(\x10R\x0efirstAccountNs\"F\n" +
 	"\n" +
 	"PutRefusal\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
@@ -13270,7 +14186,7 @@ const file_quern_proto_rawDesc = "" +
 	"\x03job\x18\x04 \x01(\x04R\x03job\x12\f\n" +
 	"\x01n\x18\x05 \x01(\rR\x01n\"\x1b\n" +
 	"\tRemoveJob\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\"\xab\x02\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\"\xc9\x02\n" +
 	"\n" +
 	"UpdateTask\x12\x1f\n" +
 	"\x04task\x18\x01 \x01(\v2\v.quern.TaskR\x04task\x12\x17\n" +
@@ -13284,11 +14200,12 @@ const file_quern_proto_rawDesc = "" +
 	"\x05files\x18Z \x03(\v2\x11.quern.OutputFileR\x05files\x12'\n" +
 	"\x0fsource_sessions\x18` \x03(\x04R\x0esourceSessions\x12\x1e\n" +
 	"\n" +
-	"result_dir\x18\xa0\x01 \x01(\x04R\tresultDir\":\n" +
+	"result_dir\x18\xa0\x01 \x01(\x04R\tresultDir\x12\x1c\n" +
+	"\tmax_ended\x18\xaa\x01 \x01(\x04R\bmaxEnded\":\n" +
 	"\n" +
 	"OutputFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\acontent\x18\x02 \x01(\fR\acontent\"\xd4\x03\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"\xf2\x03\n" +
 	"\tUpdateJob\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -13307,7 +14224,8 @@ const file_quern_proto_rawDesc = "" +
 	"\tmax_tasks\x18\x99\x01 \x01(\x04R\bmaxTasks\x12\x1c\n" +
 	"\tmax_bytes\x18\x9a\x01 \x01(\x04R\bmaxBytes\x12\x1e\n" +
 	"\n" +
-	"max_failed\x18\x9b\x01 \x01(\rR\tmaxFailed\"w\n" +
+	"max_failed\x18\x9b\x01 \x01(\rR\tmaxFailed\x12\x1c\n" +
+	"\tmax_ended\x18\xaa\x01 \x01(\x04R\bmaxEnded\"w\n" +
 	"\bListJobs\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x12\n" +
@@ -13461,7 +14379,7 @@ func file_quern_proto_rawDescGZIP() []byte {
 }
 
 var file_quern_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 143)
+var file_quern_proto_msgTypes = make([]protoimpl.MessageInfo, 150)
 var file_quern_proto_goTypes = []any{
 	(Mode)(0),              // 0: quern.Mode
 	(Visibility)(0),        // 1: quern.Visibility
@@ -13567,51 +14485,58 @@ var file_quern_proto_goTypes = []any{
 	(*BadShard)(nil),       // 101: quern.BadShard
 	(*Empty)(nil),          // 102: quern.Empty
 	(*Job)(nil),            // 103: quern.Job
-	(*Source)(nil),         // 104: quern.Source
-	(*Entry)(nil),          // 105: quern.Entry
-	(*After)(nil),          // 106: quern.After
-	(*KernelRef)(nil),      // 107: quern.KernelRef
-	(*KernelFile)(nil),     // 108: quern.KernelFile
-	(*JobEvent)(nil),       // 109: quern.JobEvent
-	(*Task)(nil),           // 110: quern.Task
-	(*SecondAttempt)(nil),  // 111: quern.SecondAttempt
-	(*Placement)(nil),      // 112: quern.Placement
-	(*Place)(nil),          // 113: quern.Place
-	(*Timing)(nil),         // 114: quern.Timing
-	(*TaskInput)(nil),      // 115: quern.TaskInput
-	(*FileRange)(nil),      // 116: quern.FileRange
-	(*SubmitJob)(nil),      // 117: quern.SubmitJob
-	(*StageTasks)(nil),     // 118: quern.StageTasks
-	(*DropStaged)(nil),     // 119: quern.DropStaged
-	(*Staged)(nil),         // 120: quern.Staged
-	(*UserJobs)(nil),       // 121: quern.UserJobs
-	(*PutRefusal)(nil),     // 122: quern.PutRefusal
-	(*ClearRefusal)(nil),   // 123: quern.ClearRefusal
-	(*Refusal)(nil),        // 124: quern.Refusal
-	(*ListRefusals)(nil),   // 125: quern.ListRefusals
-	(*RefusalsAnswer)(nil), // 126: quern.RefusalsAnswer
-	(*GetMemo)(nil),        // 127: quern.GetMemo
-	(*Memo)(nil),           // 128: quern.Memo
-	(*RemoveJob)(nil),      // 129: quern.RemoveJob
-	(*UpdateTask)(nil),     // 130: quern.UpdateTask
-	(*OutputFile)(nil),     // 131: quern.OutputFile
-	(*UpdateJob)(nil),      // 132: quern.UpdateJob
-	(*ListJobs)(nil),       // 133: quern.ListJobs
-	(*GetJob)(nil),         // 134: quern.GetJob
-	(*ExplainJob)(nil),     // 135: quern.ExplainJob
-	(*Sketch)(nil),         // 136: quern.Sketch
-	(*JobsAnswer)(nil),     // 137: quern.JobsAnswer
-	(*Poll)(nil),           // 138: quern.Poll
-	(*Device)(nil),         // 139: quern.Device
-	(*EndedTask)(nil),      // 140: quern.EndedTask
-	(*Transfer)(nil),       // 141: quern.Transfer
-	(*RunningTask)(nil),    // 142: quern.RunningTask
-	(*PollReply)(nil),      // 143: quern.PollReply
-	(*Assignment)(nil),     // 144: quern.Assignment
-	(*JoinMeta)(nil),       // 145: quern.JoinMeta
-	(*JoinReply)(nil),      // 146: quern.JoinReply
-	(*Opening)(nil),        // 147: quern.Opening
-	(*Failure)(nil),        // 148: quern.Failure
+	(*JobUsage)(nil),       // 104: quern.JobUsage
+	(*Account)(nil),        // 105: quern.Account
+	(*UsageSum)(nil),       // 106: quern.UsageSum
+	(*ListAccounts)(nil),   // 107: quern.ListAccounts
+	(*AccountsAnswer)(nil), // 108: quern.AccountsAnswer
+	(*ListUsage)(nil),      // 109: quern.ListUsage
+	(*UsageAnswer)(nil),    // 110: quern.UsageAnswer
+	(*Source)(nil),         // 111: quern.Source
+	(*Entry)(nil),          // 112: quern.Entry
+	(*After)(nil),          // 113: quern.After
+	(*KernelRef)(nil),      // 114: quern.KernelRef
+	(*KernelFile)(nil),     // 115: quern.KernelFile
+	(*JobEvent)(nil),       // 116: quern.JobEvent
+	(*Task)(nil),           // 117: quern.Task
+	(*SecondAttempt)(nil),  // 118: quern.SecondAttempt
+	(*Placement)(nil),      // 119: quern.Placement
+	(*Place)(nil),          // 120: quern.Place
+	(*Timing)(nil),         // 121: quern.Timing
+	(*TaskInput)(nil),      // 122: quern.TaskInput
+	(*FileRange)(nil),      // 123: quern.FileRange
+	(*SubmitJob)(nil),      // 124: quern.SubmitJob
+	(*StageTasks)(nil),     // 125: quern.StageTasks
+	(*DropStaged)(nil),     // 126: quern.DropStaged
+	(*Staged)(nil),         // 127: quern.Staged
+	(*UserJobs)(nil),       // 128: quern.UserJobs
+	(*PutRefusal)(nil),     // 129: quern.PutRefusal
+	(*ClearRefusal)(nil),   // 130: quern.ClearRefusal
+	(*Refusal)(nil),        // 131: quern.Refusal
+	(*ListRefusals)(nil),   // 132: quern.ListRefusals
+	(*RefusalsAnswer)(nil), // 133: quern.RefusalsAnswer
+	(*GetMemo)(nil),        // 134: quern.GetMemo
+	(*Memo)(nil),           // 135: quern.Memo
+	(*RemoveJob)(nil),      // 136: quern.RemoveJob
+	(*UpdateTask)(nil),     // 137: quern.UpdateTask
+	(*OutputFile)(nil),     // 138: quern.OutputFile
+	(*UpdateJob)(nil),      // 139: quern.UpdateJob
+	(*ListJobs)(nil),       // 140: quern.ListJobs
+	(*GetJob)(nil),         // 141: quern.GetJob
+	(*ExplainJob)(nil),     // 142: quern.ExplainJob
+	(*Sketch)(nil),         // 143: quern.Sketch
+	(*JobsAnswer)(nil),     // 144: quern.JobsAnswer
+	(*Poll)(nil),           // 145: quern.Poll
+	(*Device)(nil),         // 146: quern.Device
+	(*EndedTask)(nil),      // 147: quern.EndedTask
+	(*Transfer)(nil),       // 148: quern.Transfer
+	(*RunningTask)(nil),    // 149: quern.RunningTask
+	(*PollReply)(nil),      // 150: quern.PollReply
+	(*Assignment)(nil),     // 151: quern.Assignment
+	(*JoinMeta)(nil),       // 152: quern.JoinMeta
+	(*JoinReply)(nil),      // 153: quern.JoinReply
+	(*Opening)(nil),        // 154: quern.Opening
+	(*Failure)(nil),        // 155: quern.Failure
 }
 var file_quern_proto_depIdxs = []int32{
 	7,   // 0: quern.Inode.attr:type_name -> quern.Attr
@@ -13644,14 +14569,14 @@ var file_quern_proto_depIdxs = []int32{
 	44,  // 27: quern.Command.bootstrap:type_name -> quern.Bootstrap
 	38,  // 28: quern.Command.reserve_inodes:type_name -> quern.ReserveInodes
 	39,  // 29: quern.Command.expire_tickets:type_name -> quern.ExpireTickets
-	117, // 30: quern.Command.submit_job:type_name -> quern.SubmitJob
-	130, // 31: quern.Command.update_task:type_name -> quern.UpdateTask
-	132, // 32: quern.Command.update_job:type_name -> quern.UpdateJob
-	129, // 33: quern.Command.remove_job:type_name -> quern.RemoveJob
-	122, // 34: quern.Command.put_refusal:type_name -> quern.PutRefusal
-	123, // 35: quern.Command.clear_refusal:type_name -> quern.ClearRefusal
-	118, // 36: quern.Command.stage_tasks:type_name -> quern.StageTasks
-	119, // 37: quern.Command.drop_staged:type_name -> quern.DropStaged
+	124, // 30: quern.Command.submit_job:type_name -> quern.SubmitJob
+	137, // 31: quern.Command.update_task:type_name -> quern.UpdateTask
+	139, // 32: quern.Command.update_job:type_name -> quern.UpdateJob
+	136, // 33: quern.Command.remove_job:type_name -> quern.RemoveJob
+	129, // 34: quern.Command.put_refusal:type_name -> quern.PutRefusal
+	130, // 35: quern.Command.clear_refusal:type_name -> quern.ClearRefusal
+	125, // 36: quern.Command.stage_tasks:type_name -> quern.StageTasks
+	126, // 37: quern.Command.drop_staged:type_name -> quern.DropStaged
 	8,   // 38: quern.Result.inode:type_name -> quern.Inode
 	8,   // 39: quern.Result.parent:type_name -> quern.Inode
 	8,   // 40: quern.Result.old_parent:type_name -> quern.Inode
@@ -13682,128 +14607,136 @@ var file_quern_proto_depIdxs = []int32{
 	61,  // 65: quern.Query.stat_fs:type_name -> quern.StatFS
 	63,  // 66: quern.Query.get_blocks:type_name -> quern.GetBlocks
 	65,  // 67: quern.Query.allocate:type_name -> quern.Allocate
-	133, // 68: quern.Query.list_jobs:type_name -> quern.ListJobs
-	134, // 69: quern.Query.get_job:type_name -> quern.GetJob
+	140, // 68: quern.Query.list_jobs:type_name -> quern.ListJobs
+	141, // 69: quern.Query.get_job:type_name -> quern.GetJob
 	68,  // 70: quern.Query.list_nodes:type_name -> quern.ListNodes
 	71,  // 71: quern.Query.status:type_name -> quern.Status
 	50,  // 72: quern.Query.access:type_name -> quern.Access
-	135, // 73: quern.Query.explain_job:type_name -> quern.ExplainJob
-	127, // 74: quern.Query.get_memo:type_name -> quern.GetMemo
-	125, // 75: quern.Query.list_refusals:type_name -> quern.ListRefusals
-	45,  // 76: quern.Answer.grants:type_name -> quern.Grant
-	51,  // 77: quern.Answer.inode:type_name -> quern.InodeAnswer
-	54,  // 78: quern.Answer.dir:type_name -> quern.DirAnswer
-	57,  // 79: quern.Answer.xattr:type_name -> quern.XattrAnswer
-	59,  // 80: quern.Answer.extents:type_name -> quern.ExtentsAnswer
-	62,  // 81: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
-	64,  // 82: quern.Answer.blocks:type_name -> quern.BlocksAnswer
-	67,  // 83: quern.Answer.allocate:type_name -> quern.AllocateAnswer
-	137, // 84: quern.Answer.jobs:type_name -> quern.JobsAnswer
-	70,  // 85: quern.Answer.nodes:type_name -> quern.NodesAnswer
-	74,  // 86: quern.Answer.status:type_name -> quern.StatusAnswer
-	128, // 87: quern.Answer.memo:type_name -> quern.Memo
-	126, // 88: quern.Answer.refusals:type_name -> quern.RefusalsAnswer
-	8,   // 89: quern.InodeAnswer.inode:type_name -> quern.Inode
-	8,   // 90: quern.InodeAnswer.parent:type_name -> quern.Inode
-	8,   // 91: quern.DirEntry.inode:type_name -> quern.Inode
-	53,  // 92: quern.DirAnswer.entries:type_name -> quern.DirEntry
-	8,   // 93: quern.ExtentsAnswer.inode:type_name -> quern.Inode
-	10,  // 94: quern.ExtentsAnswer.extents:type_name -> quern.Extent
-	12,  // 95: quern.ExtentsAnswer.blocks:type_name -> quern.Block
-	0,   // 96: quern.Acquire.mode:type_name -> quern.Mode
-	12,  // 97: quern.BlocksAnswer.blocks:type_name -> quern.Block
-	6,   // 98: quern.Allocate.policy:type_name -> quern.Policy
-	66,  // 99: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
-	14,  // 100: quern.NodeStatus.node:type_name -> quern.Node
-	139, // 101: quern.NodeStatus.devices:type_name -> quern.Device
-	69,  // 102: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
-	17,  // 103: quern.SessionStatus.session:type_name -> quern.Session
-	72,  // 104: quern.StatusAnswer.members:type_name -> quern.MemberStatus
-	69,  // 105: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
-	73,  // 106: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
-	6,   // 107: quern.StatusAnswer.policy:type_name -> quern.Policy
-	45,  // 108: quern.Hello.held:type_name -> quern.Grant
-	87,  // 109: quern.Hello.locks:type_name -> quern.LockClaim
-	45,  // 110: quern.Welcome.held:type_name -> quern.Grant
-	78,  // 111: quern.Push.recall:type_name -> quern.Recall
-	79,  // 112: quern.Push.renewed:type_name -> quern.Renewed
-	70,  // 113: quern.Push.nodes:type_name -> quern.NodesAnswer
-	76,  // 114: quern.Push.welcome:type_name -> quern.Welcome
-	0,   // 115: quern.Recall.mode:type_name -> quern.Mode
-	75,  // 116: quern.FromClient.hello:type_name -> quern.Hello
-	81,  // 117: quern.FromClient.recalled:type_name -> quern.Recalled
-	82,  // 118: quern.FromClient.renew:type_name -> quern.Renew
-	83,  // 119: quern.FromClient.release:type_name -> quern.Release
-	0,   // 120: quern.Recalled.mode:type_name -> quern.Mode
-	45,  // 121: quern.Release.grants:type_name -> quern.Grant
-	84,  // 122: quern.LockCall.lock:type_name -> quern.Lock
-	84,  // 123: quern.LockReply.conflict:type_name -> quern.Lock
-	84,  // 124: quern.LockClaim.lock:type_name -> quern.Lock
-	96,  // 125: quern.Heartbeat.bad:type_name -> quern.ShardID
-	100, // 126: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
-	96,  // 127: quern.Heartbeat.deleted:type_name -> quern.ShardID
-	96,  // 128: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
-	96,  // 129: quern.Heartbeat.inventory:type_name -> quern.ShardID
-	96,  // 130: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
-	139, // 131: quern.Heartbeat.devices:type_name -> quern.Device
-	96,  // 132: quern.HeartbeatReply.remove:type_name -> quern.ShardID
-	99,  // 133: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
-	69,  // 134: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
-	12,  // 135: quern.Rebuild.block:type_name -> quern.Block
-	11,  // 136: quern.Rebuilt.shard:type_name -> quern.Shard
-	19,  // 137: quern.Job.cred:type_name -> quern.Cred
-	109, // 138: quern.Job.events:type_name -> quern.JobEvent
-	107, // 139: quern.Job.kernels:type_name -> quern.KernelRef
-	115, // 140: quern.Job.binds:type_name -> quern.TaskInput
-	106, // 141: quern.Job.after:type_name -> quern.After
-	5,   // 142: quern.Job.if_exists:type_name -> quern.IfExists
-	104, // 143: quern.Job.source:type_name -> quern.Source
-	105, // 144: quern.Job.notify:type_name -> quern.Entry
-	107, // 145: quern.Job.combine:type_name -> quern.KernelRef
-	2,   // 146: quern.Job.on_failure:type_name -> quern.OnFailure
-	1,   // 147: quern.Job.visibility:type_name -> quern.Visibility
-	3,   // 148: quern.Source.drop:type_name -> quern.Drop
-	108, // 149: quern.KernelRef.files:type_name -> quern.KernelFile
-	115, // 150: quern.Task.inputs:type_name -> quern.TaskInput
-	112, // 151: quern.Task.placement:type_name -> quern.Placement
-	114, // 152: quern.Task.timing:type_name -> quern.Timing
-	111, // 153: quern.Task.second:type_name -> quern.SecondAttempt
-	4,   // 154: quern.Task.verdict:type_name -> quern.Verdict
-	112, // 155: quern.SecondAttempt.placement:type_name -> quern.Placement
-	113, // 156: quern.Placement.places:type_name -> quern.Place
-	116, // 157: quern.TaskInput.ranges:type_name -> quern.FileRange
-	103, // 158: quern.SubmitJob.job:type_name -> quern.Job
-	110, // 159: quern.SubmitJob.tasks:type_name -> quern.Task
-	110, // 160: quern.SubmitJob.template:type_name -> quern.Task
-	110, // 161: quern.StageTasks.tasks:type_name -> quern.Task
-	124, // 162: quern.RefusalsAnswer.refusals:type_name -> quern.Refusal
-	110, // 163: quern.UpdateTask.task:type_name -> quern.Task
-	131, // 164: quern.UpdateTask.files:type_name -> quern.OutputFile
-	110, // 165: quern.UpdateJob.tasks:type_name -> quern.Task
-	115, // 166: quern.UpdateJob.binds:type_name -> quern.TaskInput
-	110, // 167: quern.UpdateJob.template:type_name -> quern.Task
-	136, // 168: quern.ExplainJob.sketch:type_name -> quern.Sketch
-	141, // 169: quern.Sketch.held:type_name -> quern.Transfer
-	107, // 170: quern.Sketch.kernel:type_name -> quern.KernelRef
-	103, // 171: quern.JobsAnswer.jobs:type_name -> quern.Job
-	110, // 172: quern.JobsAnswer.tasks:type_name -> quern.Task
-	110, // 173: quern.JobsAnswer.template:type_name -> quern.Task
-	142, // 174: quern.Poll.running:type_name -> quern.RunningTask
-	140, // 175: quern.Poll.ended:type_name -> quern.EndedTask
-	139, // 176: quern.Poll.devices:type_name -> quern.Device
-	142, // 177: quern.EndedTask.task:type_name -> quern.RunningTask
-	114, // 178: quern.EndedTask.timing:type_name -> quern.Timing
-	141, // 179: quern.EndedTask.transfers:type_name -> quern.Transfer
-	144, // 180: quern.PollReply.start:type_name -> quern.Assignment
-	142, // 181: quern.PollReply.stop:type_name -> quern.RunningTask
-	103, // 182: quern.Assignment.job:type_name -> quern.Job
-	110, // 183: quern.Assignment.task:type_name -> quern.Task
-	16,  // 184: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
-	185, // [185:185] is the sub-list for method output_type
-	185, // [185:185] is the sub-list for method input_type
-	185, // [185:185] is the sub-list for extension type_name
-	185, // [185:185] is the sub-list for extension extendee
-	0,   // [0:185] is the sub-list for field type_name
+	142, // 73: quern.Query.explain_job:type_name -> quern.ExplainJob
+	134, // 74: quern.Query.get_memo:type_name -> quern.GetMemo
+	132, // 75: quern.Query.list_refusals:type_name -> quern.ListRefusals
+	107, // 76: quern.Query.list_accounts:type_name -> quern.ListAccounts
+	109, // 77: quern.Query.list_usage:type_name -> quern.ListUsage
+	45,  // 78: quern.Answer.grants:type_name -> quern.Grant
+	51,  // 79: quern.Answer.inode:type_name -> quern.InodeAnswer
+	54,  // 80: quern.Answer.dir:type_name -> quern.DirAnswer
+	57,  // 81: quern.Answer.xattr:type_name -> quern.XattrAnswer
+	59,  // 82: quern.Answer.extents:type_name -> quern.ExtentsAnswer
+	62,  // 83: quern.Answer.stat_fs:type_name -> quern.StatFSAnswer
+	64,  // 84: quern.Answer.blocks:type_name -> quern.BlocksAnswer
+	67,  // 85: quern.Answer.allocate:type_name -> quern.AllocateAnswer
+	144, // 86: quern.Answer.jobs:type_name -> quern.JobsAnswer
+	70,  // 87: quern.Answer.nodes:type_name -> quern.NodesAnswer
+	74,  // 88: quern.Answer.status:type_name -> quern.StatusAnswer
+	135, // 89: quern.Answer.memo:type_name -> quern.Memo
+	133, // 90: quern.Answer.refusals:type_name -> quern.RefusalsAnswer
+	108, // 91: quern.Answer.accounts:type_name -> quern.AccountsAnswer
+	110, // 92: quern.Answer.usage:type_name -> quern.UsageAnswer
+	8,   // 93: quern.InodeAnswer.inode:type_name -> quern.Inode
+	8,   // 94: quern.InodeAnswer.parent:type_name -> quern.Inode
+	8,   // 95: quern.DirEntry.inode:type_name -> quern.Inode
+	53,  // 96: quern.DirAnswer.entries:type_name -> quern.DirEntry
+	8,   // 97: quern.ExtentsAnswer.inode:type_name -> quern.Inode
+	10,  // 98: quern.ExtentsAnswer.extents:type_name -> quern.Extent
+	12,  // 99: quern.ExtentsAnswer.blocks:type_name -> quern.Block
+	0,   // 100: quern.Acquire.mode:type_name -> quern.Mode
+	12,  // 101: quern.BlocksAnswer.blocks:type_name -> quern.Block
+	6,   // 102: quern.Allocate.policy:type_name -> quern.Policy
+	66,  // 103: quern.AllocateAnswer.tickets:type_name -> quern.Ticket
+	14,  // 104: quern.NodeStatus.node:type_name -> quern.Node
+	146, // 105: quern.NodeStatus.devices:type_name -> quern.Device
+	69,  // 106: quern.NodesAnswer.nodes:type_name -> quern.NodeStatus
+	17,  // 107: quern.SessionStatus.session:type_name -> quern.Session
+	72,  // 108: quern.StatusAnswer.members:type_name -> quern.MemberStatus
+	69,  // 109: quern.StatusAnswer.nodes:type_name -> quern.NodeStatus
+	73,  // 110: quern.StatusAnswer.sessions:type_name -> quern.SessionStatus
+	6,   // 111: quern.StatusAnswer.policy:type_name -> quern.Policy
+	45,  // 112: quern.Hello.held:type_name -> quern.Grant
+	87,  // 113: quern.Hello.locks:type_name -> quern.LockClaim
+	45,  // 114: quern.Welcome.held:type_name -> quern.Grant
+	78,  // 115: quern.Push.recall:type_name -> quern.Recall
+	79,  // 116: quern.Push.renewed:type_name -> quern.Renewed
+	70,  // 117: quern.Push.nodes:type_name -> quern.NodesAnswer
+	76,  // 118: quern.Push.welcome:type_name -> quern.Welcome
+	0,   // 119: quern.Recall.mode:type_name -> quern.Mode
+	75,  // 120: quern.FromClient.hello:type_name -> quern.Hello
+	81,  // 121: quern.FromClient.recalled:type_name -> quern.Recalled
+	82,  // 122: quern.FromClient.renew:type_name -> quern.Renew
+	83,  // 123: quern.FromClient.release:type_name -> quern.Release
+	0,   // 124: quern.Recalled.mode:type_name -> quern.Mode
+	45,  // 125: quern.Release.grants:type_name -> quern.Grant
+	84,  // 126: quern.LockCall.lock:type_name -> quern.Lock
+	84,  // 127: quern.LockReply.conflict:type_name -> quern.Lock
+	84,  // 128: quern.LockClaim.lock:type_name -> quern.Lock
+	96,  // 129: quern.Heartbeat.bad:type_name -> quern.ShardID
+	100, // 130: quern.Heartbeat.rebuilt:type_name -> quern.Rebuilt
+	96,  // 131: quern.Heartbeat.deleted:type_name -> quern.ShardID
+	96,  // 132: quern.Heartbeat.inventory_after:type_name -> quern.ShardID
+	96,  // 133: quern.Heartbeat.inventory:type_name -> quern.ShardID
+	96,  // 134: quern.Heartbeat.inventory_upto:type_name -> quern.ShardID
+	146, // 135: quern.Heartbeat.devices:type_name -> quern.Device
+	96,  // 136: quern.HeartbeatReply.remove:type_name -> quern.ShardID
+	99,  // 137: quern.HeartbeatReply.rebuild:type_name -> quern.Rebuild
+	69,  // 138: quern.HeartbeatReply.nodes:type_name -> quern.NodeStatus
+	12,  // 139: quern.Rebuild.block:type_name -> quern.Block
+	11,  // 140: quern.Rebuilt.shard:type_name -> quern.Shard
+	19,  // 141: quern.Job.cred:type_name -> quern.Cred
+	116, // 142: quern.Job.events:type_name -> quern.JobEvent
+	114, // 143: quern.Job.kernels:type_name -> quern.KernelRef
+	122, // 144: quern.Job.binds:type_name -> quern.TaskInput
+	113, // 145: quern.Job.after:type_name -> quern.After
+	5,   // 146: quern.Job.if_exists:type_name -> quern.IfExists
+	111, // 147: quern.Job.source:type_name -> quern.Source
+	112, // 148: quern.Job.notify:type_name -> quern.Entry
+	114, // 149: quern.Job.combine:type_name -> quern.KernelRef
+	2,   // 150: quern.Job.on_failure:type_name -> quern.OnFailure
+	1,   // 151: quern.Job.visibility:type_name -> quern.Visibility
+	104, // 152: quern.Job.usage:type_name -> quern.JobUsage
+	104, // 153: quern.Account.usage:type_name -> quern.JobUsage
+	105, // 154: quern.AccountsAnswer.accounts:type_name -> quern.Account
+	106, // 155: quern.UsageAnswer.sums:type_name -> quern.UsageSum
+	3,   // 156: quern.Source.drop:type_name -> quern.Drop
+	115, // 157: quern.KernelRef.files:type_name -> quern.KernelFile
+	122, // 158: quern.Task.inputs:type_name -> quern.TaskInput
+	119, // 159: quern.Task.placement:type_name -> quern.Placement
+	121, // 160: quern.Task.timing:type_name -> quern.Timing
+	118, // 161: quern.Task.second:type_name -> quern.SecondAttempt
+	4,   // 162: quern.Task.verdict:type_name -> quern.Verdict
+	119, // 163: quern.SecondAttempt.placement:type_name -> quern.Placement
+	120, // 164: quern.Placement.places:type_name -> quern.Place
+	123, // 165: quern.TaskInput.ranges:type_name -> quern.FileRange
+	103, // 166: quern.SubmitJob.job:type_name -> quern.Job
+	117, // 167: quern.SubmitJob.tasks:type_name -> quern.Task
+	117, // 168: quern.SubmitJob.template:type_name -> quern.Task
+	117, // 169: quern.StageTasks.tasks:type_name -> quern.Task
+	131, // 170: quern.RefusalsAnswer.refusals:type_name -> quern.Refusal
+	117, // 171: quern.UpdateTask.task:type_name -> quern.Task
+	138, // 172: quern.UpdateTask.files:type_name -> quern.OutputFile
+	117, // 173: quern.UpdateJob.tasks:type_name -> quern.Task
+	122, // 174: quern.UpdateJob.binds:type_name -> quern.TaskInput
+	117, // 175: quern.UpdateJob.template:type_name -> quern.Task
+	143, // 176: quern.ExplainJob.sketch:type_name -> quern.Sketch
+	148, // 177: quern.Sketch.held:type_name -> quern.Transfer
+	114, // 178: quern.Sketch.kernel:type_name -> quern.KernelRef
+	103, // 179: quern.JobsAnswer.jobs:type_name -> quern.Job
+	117, // 180: quern.JobsAnswer.tasks:type_name -> quern.Task
+	117, // 181: quern.JobsAnswer.template:type_name -> quern.Task
+	149, // 182: quern.Poll.running:type_name -> quern.RunningTask
+	147, // 183: quern.Poll.ended:type_name -> quern.EndedTask
+	146, // 184: quern.Poll.devices:type_name -> quern.Device
+	149, // 185: quern.EndedTask.task:type_name -> quern.RunningTask
+	121, // 186: quern.EndedTask.timing:type_name -> quern.Timing
+	148, // 187: quern.EndedTask.transfers:type_name -> quern.Transfer
+	151, // 188: quern.PollReply.start:type_name -> quern.Assignment
+	149, // 189: quern.PollReply.stop:type_name -> quern.RunningTask
+	103, // 190: quern.Assignment.job:type_name -> quern.Job
+	117, // 191: quern.Assignment.task:type_name -> quern.Task
+	16,  // 192: quern.JoinMeta.endpoint:type_name -> quern.Endpoint
+	193, // [193:193] is the sub-list for method output_type
+	193, // [193:193] is the sub-list for method input_type
+	193, // [193:193] is the sub-list for extension type_name
+	193, // [193:193] is the sub-list for extension extendee
+	0,   // [0:193] is the sub-list for field type_name
 }
 
 func init() { file_quern_proto_init() }
@@ -13862,6 +14795,8 @@ func file_quern_proto_init() {
 		(*Query_ExplainJob)(nil),
 		(*Query_GetMemo)(nil),
 		(*Query_ListRefusals)(nil),
+		(*Query_ListAccounts)(nil),
+		(*Query_ListUsage)(nil),
 	}
 	file_quern_proto_msgTypes[41].OneofWrappers = []any{
 		(*Answer_Inode)(nil),
@@ -13876,6 +14811,8 @@ func file_quern_proto_init() {
 		(*Answer_Status)(nil),
 		(*Answer_Memo)(nil),
 		(*Answer_Refusals)(nil),
+		(*Answer_Accounts)(nil),
+		(*Answer_Usage)(nil),
 	}
 	file_quern_proto_msgTypes[71].OneofWrappers = []any{
 		(*Push_Recall)(nil),
@@ -13895,7 +14832,7 @@ func file_quern_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_quern_proto_rawDesc), len(file_quern_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   143,
+			NumMessages:   150,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -78,6 +78,8 @@ var spoken = map[string]struct {
 	"explain job":   {"explain a job", ""},
 	"get memo":      {"look for an earlier result", ""},
 	"list refusals": {},
+	"list accounts": {},
+	"list usage":    {},
 }
 
 // about is the beginning of an error's text: what was done, and to what.

@@ -36,6 +36,7 @@ func (s *State) Check() ([]Problem, error) {
 		c.checkSessions()
 		c.checkJobs()
 		c.checkRefusals()
+		c.checkAccounts()
 		c.checkCounters()
 	})
 	return c.problems, err
@@ -77,6 +78,7 @@ type jobTally struct {
 	dropped  bool
 	user     []uint32 // owners that the index has
 	due      []int64  // when it is to be removed, by the index
+	ended    [][]byte // keys in the index of jobs that have ended
 }
 
 type checker struct {
@@ -92,6 +94,7 @@ type checker struct {
 	names    map[string]uint64
 	nodes    uint64 // the highest id
 	refusals refusalTally
+	accounts accountTally
 	counts   counters
 }
 

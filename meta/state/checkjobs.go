@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -48,7 +49,10 @@ func (c *checker) seeJob(key, value []byte) {
 		if u := new(wire.UserJobs); c.v.decode(key, value, u) {
 			c.loads[num32(key[2:])] = u
 		}
-	case c.seeRefusal(key, value):
+	case len(key) == 22 && key[1] == jEnded:
+		t := c.job(num64(key[14:]))
+		t.ended = append(t.ended, bytes.Clone(key))
+	case c.seeRefusal(key, value), c.seeAccount(key, value):
 	default:
 		c.bad(fmt.Sprintf("key %q", key), "unknown kind")
 	}
@@ -76,13 +80,18 @@ func (c *checker) checkJobs() {
 			c.bad(object, "is staged, or to be removed, and exists")
 		}
 		jobs++
-		if add := load(j); add.Jobs > 0 {
+		if add := load(j); add.Jobs+add.Ended > 0 {
 			sum := loads[j.Cred.GetUid()]
 			if sum == nil {
 				sum = new(wire.UserJobs)
 				loads[j.Cred.GetUid()] = sum
 			}
-			sum.Jobs, sum.Tasks, sum.Size = sum.Jobs+add.Jobs, sum.Tasks+add.Tasks, sum.Size+add.Size
+			sum.Jobs, sum.Tasks, sum.Size, sum.Ended = sum.Jobs+add.Jobs, sum.Tasks+add.Tasks, sum.Size+add.Size, sum.Ended+add.Ended
+		}
+		if is := load(j).Ended > 0; is != (len(t.ended) == 1) || is && !bytes.Equal(t.ended[0], jobEndedKey(nil, j.Cred.GetUid(), j.EndedNs, id)) {
+			c.bad(object, "is %s, and %d times in the index of jobs that have ended", j.State, len(t.ended))
+		} else if u := c.loads[j.Cred.GetUid()]; is && j.EndedNs < u.GetFirstEndedNs() {
+			c.bad(object, "ended before the first of its user's")
 		}
 		if c.names[j.Name] != id {
 			c.bad(object, "its name %q leads to job %d", j.Name, c.names[j.Name])
@@ -104,14 +113,24 @@ func (c *checker) checkJobs() {
 	if len(c.names) != jobs {
 		c.bad("jobs", "%d names of %d jobs", len(c.names), jobs)
 	}
+	for uid, u := range c.accounts.users {
+		if loads[uid] == nil {
+			loads[uid] = new(wire.UserJobs)
+		}
+		loads[uid].Accounts = u.Accounts
+		if first := c.loads[uid].GetFirstAccountNs(); u.FirstAccountNs < first {
+			c.bad(fmt.Sprintf("uid %d", uid), "has an account of %d, before the first one at %d", u.FirstAccountNs, first)
+		}
+	}
 	for uid, u := range c.loads {
-		if !proto.Equal(u, loads[uid]) {
-			c.bad(fmt.Sprintf("uid %d", uid), "has open jobs that amount to %v, by the sum kept %v", loads[uid], u)
+		kept := &wire.UserJobs{Jobs: u.Jobs, Tasks: u.Tasks, Size: u.Size, Ended: u.Ended, Accounts: u.Accounts}
+		if !proto.Equal(kept, loads[uid]) {
+			c.bad(fmt.Sprintf("uid %d", uid), "has jobs and accounts that amount to %v, by the sum kept %v", loads[uid], u)
 		}
 	}
 	for uid := range loads {
 		if c.loads[uid] == nil {
-			c.bad(fmt.Sprintf("uid %d", uid), "has open jobs, and no sum of them is kept")
+			c.bad(fmt.Sprintf("uid %d", uid), "has jobs or accounts, and no sum of them is kept")
 		}
 	}
 }
@@ -125,7 +144,7 @@ func (c *checker) checkTasks(object string, t *jobTally) {
 	if j.Removing || j.Partial {
 		return
 	}
-	var done, failed, off, beyond uint32
+	var done, failed, off, beyond, under uint32
 	for _, stored := range t.tasks {
 		if stored.N >= j.Array {
 			beyond++
@@ -136,7 +155,9 @@ func (c *checker) checkTasks(object string, t *jobTally) {
 		if was := stored.State; stored.Round == j.Round && (was == stateCancelled || was == stateExpired) {
 			off++
 		}
-		switch current(j, stored).State {
+		now := current(j, stored)
+		under += attempts(now)
+		switch now.State {
 		case stateSucceeded:
 			done++
 		case stateFailed:
@@ -148,6 +169,9 @@ func (c *checker) checkTasks(object string, t *jobTally) {
 	}
 	if j.TasksDone != done || j.TasksFailed != failed || j.TasksOff != off {
 		c.bad(object, "counts %d done, %d failed, %d ended otherwise; has %d, %d, %d", j.TasksDone, j.TasksFailed, j.TasksOff, done, failed, off)
+	}
+	if j.Active != under {
+		c.bad(object, "counts %d attempts under way, has %d", j.Active, under)
 	}
 	if (j.Failure == "") != (failed == 0) {
 		c.bad(object, "%d tasks have failed, of which it says %q", failed, j.Failure)

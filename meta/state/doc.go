@@ -79,7 +79,11 @@
 //	j 8 job(8)                       Task           what the tasks of its array are like
 //	j 9 job(8)                       Staged         tasks under j 1 of a job that is being submitted
 //	j 10 job(8)                      -              such tasks, to be removed
-//	j 11 uid(4)                      UserJobs       sums over the jobs of j 5
+//	j 11 uid(4)                      UserJobs       sums over the jobs of j 5, numbers of those of j 12 and j 14
+//	j 12 uid(4) time(8) job(8)       -              has ended then, is kept
+//	j 13 time(8) job(8)              Account        of a job that ended then
+//	j 14 uid(4) time(8) job(8)       -              is an account of that user
+//	j 15 day(4) uid(4) kernel        UsageSum       over the accounts of that day
 //	j 20 number(8)                   Refusal
 //	j 21 name                        number(8)
 //	j 22 ino(8) number(8)            -              is about the inode
@@ -187,6 +191,29 @@
 // about the end goes into the file that the job names (notify), which lives in
 // its inode up to 16 KiB and is then renamed. Neither can fail the command: what is
 // in the way becomes an event of the job.
+//
+// # Accounts
+//
+// What the attempts of a job use is added up in the job's record by the commands that
+// begin and end them (JobUsage): their time is the sum, over all spans between two such
+// commands, of the span times the number of attempts that were under way, so none is
+// looked at when the job ends, however many that stops. The command that ends a job
+// writes an Account, and adds it to the sum of its day, user and kernel. So sums are
+// exact, whatever is repeated, lost or done by another leader. A job that is tried again
+// begins with no usage, and has another account when it ends again: accounts
+// never change, and sums only grow.
+//
+//	job's record (usage) ──its end──▶ Account   400 days, 100,000 of a user
+//	                             └──▶ UsageSum  5 years; of a user and day 64 kernels
+//
+// Each account that is added lets two of the oldest go that are too old, two of its user's,
+// if he has too many, and two sums. Where the oldest are is kept (first-account,
+// UserJobs), so that a scan does not pass over what was removed before.
+//
+// A job is forgotten ttl_ns after its end (j 6), which the leader gives a job that does
+// not say. The command that ends a job also says how many of its owner's that have
+// ended are kept; the two oldest of more are made due (overdue). What is due the leader
+// removes by RemoveJob, in small steps.
 //
 // # Refusals
 //

@@ -88,6 +88,8 @@ func FuzzQuery(f *testing.F) {
 		{Op: &wire.Query_GetBlocks{GetBlocks: &wire.GetBlocks{Ids: []uint64{1}}}},
 		{Op: &wire.Query_ListJobs{ListJobs: &wire.ListJobs{}}},
 		{Op: &wire.Query_ListRefusals{ListRefusals: &wire.ListRefusals{Ino: 1}}},
+		{Op: &wire.Query_ListAccounts{ListAccounts: &wire.ListAccounts{Uid: 1, SinceNs: 1}}},
+		{Op: &wire.Query_ListUsage{ListUsage: &wire.ListUsage{Uid: 1, Since: -1, After: make([]byte, 8)}}},
 		{Op: &wire.Query_Access{Access: &wire.Access{Ino: 1, Mask: 7}}},
 	} {
 		b, err := proto.Marshal(q)

@@ -1,6 +1,9 @@
 package state
 
 import (
+	"bytes"
+	"fmt"
+
 	"quernfs/internal/wire"
 )
 
@@ -37,38 +40,77 @@ func (v *view) userJobs(uid uint32) *wire.UserJobs {
 
 // load is what a job adds to that.
 func load(j *wire.Job) wire.UserJobs {
-	if j == nil || ended(j.State) {
-		return wire.UserJobs{}
+	switch {
+	case j == nil:
+	case !ended(j.State):
+		return wire.UserJobs{Jobs: 1, Tasks: uint64(j.Tasks), Size: j.Size}
+	case j.Counted && !j.Overdue && !j.Removing:
+		return wire.UserJobs{Ended: 1}
 	}
-	return wire.UserJobs{Jobs: 1, Tasks: uint64(j.Tasks), Size: j.Size}
+	return wire.UserJobs{}
 }
 
 // reload brings the sum up to date with a change of one job.
 func (t *tx) reload(old, j *wire.Job) {
-	type share struct {
-		job  *wire.Job
-		sign uint64
-	}
 	was, is := load(old), load(j)
-	if old != nil && j != nil && old.Cred.GetUid() == j.Cred.GetUid() && was.Jobs == is.Jobs && was.Tasks == is.Tasks && was.Size == is.Size {
+	same := was.Jobs == is.Jobs && was.Tasks == is.Tasks && was.Size == is.Size && was.Ended == is.Ended
+	if same && old != nil && j != nil && old.Cred.GetUid() == j.Cred.GetUid() {
 		return
 	}
-	for _, x := range []share{{old, ^uint64(0)}, {j, 1}} {
-		add := load(x.job)
-		if add.Jobs == 0 {
-			continue
+	change := func(job *wire.Job, by *wire.UserJobs, sign uint64) {
+		if by.Jobs+by.Ended == 0 {
+			return
 		}
-		uid := x.job.Cred.GetUid()
-		u := t.userJobs(uid)
-		u.Jobs += x.sign * add.Jobs
-		u.Tasks += x.sign * add.Tasks
-		u.Size += x.sign * add.Size
-		if u.Jobs == 0 || int64(u.Jobs) < 0 {
-			t.del(userJobsKey(nil, uid))
-		} else {
-			t.set(userJobsKey(nil, uid), u)
+		t.updateUser(job.Cred.GetUid(), func(u *wire.UserJobs) {
+			u.Jobs += sign * by.Jobs
+			u.Tasks += sign * by.Tasks
+			u.Size += sign * by.Size
+			u.Ended += sign * by.Ended
+			if by.Ended > 0 && sign == 1 && (u.Ended == 1 || job.EndedNs < u.FirstEndedNs) {
+				u.FirstEndedNs = job.EndedNs
+			}
+		})
+	}
+	change(old, &was, ^uint64(0))
+	change(j, &is, 1)
+}
+
+// updateUser changes what is kept of a user, and forgets it with the last job and
+// account of his.
+func (t *tx) updateUser(uid uint32, change func(*wire.UserJobs)) {
+	u := t.userJobs(uid)
+	change(u)
+	if int64(u.Jobs) <= 0 { // or submitted before there was this record
+		u.Jobs, u.Tasks, u.Size = 0, 0, 0
+	}
+	if u.Jobs+u.Ended+u.Accounts == 0 {
+		t.del(userJobsKey(nil, uid))
+	} else {
+		t.set(userJobsKey(nil, uid), u)
+	}
+}
+
+// dropEnded makes the oldest of a user's jobs that have ended due, if there are more
+// than most; 0: any number. With each job that ends two go at the most.
+func (t *tx) dropEnded(uid uint32, most uint64) {
+	u := t.userJobs(uid)
+	if most == 0 || u.Ended <= most {
+		return
+	}
+	var oldest []uint64
+	t.scan(jobEndedKey(nil, uid, u.FirstEndedNs, 0), after(be32([]byte{kJob, jEnded}, uid)), func(key, _ []byte) bool {
+		oldest = append(oldest, num64(key[14:]))
+		return len(oldest) < int(min(u.Ended-most, 2))
+	})
+	var last int64
+	for _, id := range oldest {
+		if j := t.job(id); j != nil {
+			j.Overdue, last = true, j.EndedNs
+			t.event(j, fmt.Sprintf("it will be forgotten: uid %d has more than %d later jobs that have ended", uid, most))
+			t.putJob(j)
 		}
 	}
+	t.updateUser(uid, func(u *wire.UserJobs) { u.FirstEndedNs = max(u.FirstEndedNs, last) })
 }
 
 // begin gives an edited job its first state.
@@ -93,7 +135,12 @@ func (t *tx) begin(j *wire.Job) {
 
 // due is when a job that has ended is to be removed; 0: never.
 func due(j *wire.Job) int64 {
-	if j.TtlNs <= 0 || !ended(j.State) {
+	switch {
+	case !ended(j.State):
+		return 0
+	case j.Overdue:
+		return j.EndedNs + 1
+	case j.TtlNs <= 0:
 		return 0
 	}
 	return j.EndedNs + j.TtlNs
@@ -122,6 +169,7 @@ func (t *tx) reindex(old, j *wire.Job) {
 		after = due(j)
 	}
 	t.reload(old, j)
+	t.reindexEnded(old, j)
 	if before == after {
 		return
 	}
@@ -130,6 +178,26 @@ func (t *tx) reindex(old, j *wire.Job) {
 	}
 	if after != 0 {
 		t.setRaw(jobDueKey(nil, after, j.Id), nil)
+	}
+}
+
+// reindexEnded does so with the index of jobs that have ended.
+func (t *tx) reindexEnded(old, j *wire.Job) {
+	var from, to []byte
+	if load(old).Ended > 0 {
+		from = jobEndedKey(nil, old.Cred.GetUid(), old.EndedNs, old.Id)
+	}
+	if load(j).Ended > 0 {
+		to = jobEndedKey(nil, j.Cred.GetUid(), j.EndedNs, j.Id)
+	}
+	if bytes.Equal(from, to) {
+		return
+	}
+	if from != nil {
+		t.del(from)
+	}
+	if to != nil {
+		t.setRaw(to, nil)
 	}
 }
 

@@ -88,6 +88,9 @@ func (t *tx) submitJob(op *wire.SubmitJob) *wire.Result {
 
 	j := newJob(op.Job)
 	j.Digest, j.Cred, j.Size, j.SubmittedNs = digest[:], owner, size, t.now
+	if j.TtlNs == 0 {
+		j.TtlNs = op.TtlNs
+	}
 	if j.Id = op.Staged; staged == nil {
 		j.Id = t.take(nextJob, 1)
 	} else {
@@ -118,6 +121,7 @@ func newJob(in *wire.Job) *wire.Job {
 	j.Tasks, j.TasksDone, j.TasksFailed, j.TasksOff, j.NextTask = 0, 0, 0, 0, 0
 	j.Partial, j.Array, j.Round, j.Removing, j.Failure, j.ReduceAttempt = false, 0, 0, false, "", 0
 	j.LeftBytes, j.LeftUnread, j.LeftPresent = 0, false, false
+	j.Usage, j.Active, j.ActiveNs, j.Counted, j.Overdue = nil, 0, 0, false, false
 	j.Events = nil
 	return j
 }
@@ -248,7 +252,10 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 		return failf(wire.Stale, "job %d has %s", j.Id, j.State)
 	}
 	if op.Second {
-		t.set(taskKey(nil, j.Id, old.N), withSecond(old, op.Task, t.now))
+		task := withSecond(old, op.Task, t.now)
+		t.set(taskKey(nil, j.Id, old.N), task)
+		t.used(j, old, task, op.Task)
+		t.putJob(j)
 		return &wire.Result{Value: j.Id}
 	}
 	if r := t.checkOutputs(j, old, op); r != nil {
@@ -292,9 +299,10 @@ func (t *tx) updateTask(op *wire.UpdateTask) *wire.Result {
 	task.Round = j.Round
 	t.set(taskKey(nil, j.Id, task.N), task)
 	was := j.State
+	t.used(j, old, task, op.Task)
 	t.derive(j, old, task)
 	t.finish(j, was, op.SourceSessions)
-	t.putJob(j)
+	t.close(j, was, op.MaxEnded)
 	return &wire.Result{Value: j.Id}
 }
 
@@ -483,7 +491,7 @@ func (t *tx) updateJob(op *wire.UpdateJob) *wire.Result {
 	if ended(j.State) && !ended(was) {
 		t.announce(j)
 	}
-	t.putJob(j)
+	t.close(j, was, op.MaxEnded)
 	return &wire.Result{Value: j.Id}
 }
 

@@ -39,6 +39,11 @@ const (
 	jStaged   = 9  // id → Staged
 	jDropped  = 10 // id → nothing: staged tasks that are to be removed
 	jLoad     = 11 // uid → UserJobs
+	jEnded    = 12 // uid time id → nothing: jobs that have ended then and are kept
+
+	jAccount     = 13 // time id → Account
+	jUserAccount = 14 // uid time id → nothing: accounts, by owner
+	jSum         = 15 // day uid kernel → UsageSum
 
 	jRefusal      = 20 // number → Refusal
 	jRefusalName  = 21 // name → number
@@ -111,6 +116,18 @@ func jobUserKey(b []byte, uid uint32, id uint64) []byte {
 func jobMemoKey(b, digest []byte) []byte { return append(append(b, kJob, jMemo), digest...) }
 func jobDueKey(b []byte, ns int64, id uint64) []byte {
 	return be64(be64(append(b, kJob, jDue), ordered(ns)), id)
+}
+func jobEndedKey(b []byte, uid uint32, ns int64, id uint64) []byte {
+	return be64(be64(be32(append(b, kJob, jEnded), uid), ordered(ns)), id)
+}
+func accountKey(b []byte, ns int64, id uint64) []byte {
+	return be64(be64(append(b, kJob, jAccount), ordered(ns)), id)
+}
+func userAccountKey(b []byte, uid uint32, ns int64, id uint64) []byte {
+	return be64(be64(be32(append(b, kJob, jUserAccount), uid), ordered(ns)), id)
+}
+func sumKey(b []byte, day int32, uid uint32, kernel string) []byte {
+	return append(be32(be32(append(b, kJob, jSum), uint32(day)^1<<31), uid), kernel...)
 }
 func refusalKey(b []byte, number uint64) []byte { return be64(append(b, kJob, jRefusal), number) }
 func refusalNameKey(b []byte, name string) []byte {

@@ -72,6 +72,10 @@ func (v *view) answer(q *wire.Query) *wire.Answer {
 		return v.getJob(op.GetJob)
 	case *wire.Query_ListRefusals:
 		return v.listRefusals(op.ListRefusals)
+	case *wire.Query_ListAccounts:
+		return v.listAccounts(op.ListAccounts)
+	case *wire.Query_ListUsage:
+		return v.listUsage(op.ListUsage)
 	}
 	return refuse(wire.Unsupported)
 }

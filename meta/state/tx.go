@@ -104,12 +104,13 @@ const (
 	nextRefusal
 	countRefusals
 	countDropped // of staged tasks
+	firstAccount // no account ended before this time (ordered)
 	lenCounters
 )
 
 var counterNames = [lenCounters]string{
 	"next-ino", "next-block", "next-session", "next-node", "next-job",
-	"inodes", "blocks", "live", "degraded", "freed", "trash", "ticket-floor", "next-refusal", "refusals", "dropped",
+	"inodes", "blocks", "live", "degraded", "freed", "trash", "ticket-floor", "next-refusal", "refusals", "dropped", "first-account",
 }
 
 type counters [lenCounters]uint64

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func (v *view) number(key []byte) (n uint64, ok bool) {
 // be read, and the batch behind it written, in the call: the scan does not see
 // such writes.
 func (v *view) scan(lo, hi []byte, each func(key, value []byte) bool) {
-	if v.err != nil {
+	if v.err != nil || hi != nil && bytes.Compare(lo, hi) >= 0 {
 		return
 	}
 	it, err := v.r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
