@@ -51,11 +51,14 @@ func (o *Overlay) Open(ctx context.Context, cred *wire.Cred, ino uint64, write b
 		}
 		return &ctlFile{o: o, cred: cred, job: job}, nil
 	}
-	if n.kind == kindAPI && n.task == 1 {
+	if n == apiNode {
 		return &requestFile{o: o, cred: cred}, nil
 	}
 	if write {
 		return nil, &wire.Error{Code: wire.Denied, Op: "open", Object: strconv.FormatUint(ino, 10)}
+	}
+	if n == accountingNode {
+		return newAccountingFile(o.meta, cred), nil
 	}
 	if err := o.mayOpen(ctx, cred, n); err != nil {
 		return nil, err

@@ -34,7 +34,8 @@ const (
 	kindHostFile0 = kindHost + 1 // + index in hostFiles (2)
 )
 
-// kindAPI is .compute/api; its number has task 1.
+// kindAPI is .compute/api; its number has task 1. That of .compute/accounting has
+// task 2.
 const kindAPI kind = 0
 
 const (
@@ -73,18 +74,18 @@ func parseNode(ino uint64) (node, bool) {
 	}, true
 }
 
-// topNode is the node of an entry of wire.ComputeIno.
-func topNode(i int) node {
-	if topKinds[i] == kindAPI {
-		return node{kind: kindAPI, task: 1}
-	}
-	return node{kind: topKinds[i]}
-}
+var (
+	apiNode        = node{kind: kindAPI, task: 1}
+	accountingNode = node{kind: kindAPI, task: 2}
+)
+
+// isDir says whether an entry of wire.ComputeIno is a directory.
+func (n node) isDir() bool { return n.kind != kindAPI && n.kind != kindReadme }
 
 var (
 	jobFiles  = []string{"ctl", "events", "failed", "plan", "provenance", "reason", "spec", "state", "usage", "wait"}
 	taskFiles = []string{"attempt", "device", "exit", "host", "state", "stderr", "stdout", "usage"}
 	hostFiles = []string{"devices", "load"}
-	topNames  = []string{"README", "api", "by-name", "errors", "hosts", "jobs"}
-	topKinds  = []kind{kindReadme, kindAPI, kindByName, kindErrors, kindHosts, kindJobs}
+	topNames  = []string{"README", "accounting", "api", "by-name", "errors", "hosts", "jobs"}
+	topNodes  = []node{{kind: kindReadme}, accountingNode, apiNode, {kind: kindByName}, {kind: kindErrors}, {kind: kindHosts}, {kind: kindJobs}}
 )

@@ -74,7 +74,7 @@ func gone(op, object string) error {
 func (o *Overlay) Lookup(ctx context.Context, cred *wire.Cred, dir uint64, name string) (*wire.Attr, error) {
 	if dir == wire.ComputeIno {
 		if i := slices.Index(topNames, name); i >= 0 {
-			return o.GetAttr(ctx, topNode(i).ino())
+			return o.GetAttr(ctx, topNodes[i].ino())
 		}
 		return nil, gone("lookup", name)
 	}
@@ -165,8 +165,10 @@ func (o *Overlay) GetAttr(ctx context.Context, ino uint64) (*wire.Attr, error) {
 	switch k := n.kind; {
 	case k == kindJobs, k == kindByName, k == kindErrors, k == kindHosts:
 		a.Mode, a.Nlink = typeDir|0o555, 2
-	case k == kindAPI && n.task == 1:
+	case n == apiNode:
 		a.Mode = typeReg | 0o666
+	case n == accountingNode: // what is in it depends on who reads
+		a.Mode = typeReg | 0o444
 	case k == kindReadme:
 		a.Mode, a.Size = typeReg|0o444, uint64(len(readme))
 	case k == kindHost:
@@ -223,10 +225,10 @@ func (o *Overlay) ReadDir(ctx context.Context, cred *wire.Cred, dir uint64) ([]*
 		var out []*wire.DirEntry
 		for i, name := range topNames {
 			t := uint32(typeDir)
-			if topKinds[i] == kindReadme || topKinds[i] == kindAPI {
+			if !topNodes[i].isDir() {
 				t = typeReg
 			}
-			out = append(out, entry(name, topNode(i), t))
+			out = append(out, entry(name, topNodes[i], t))
 		}
 		return out, nil
 	}

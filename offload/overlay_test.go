@@ -116,7 +116,7 @@ func TestOverlay(t *testing.T) {
 	for i := range 3 {
 		r.write(fmt.Sprintf("/in/%d.txt", i), strings.Repeat("x", 9<<20))
 	}
-	if got := s.ls(""); got != "README api by-name errors hosts jobs" {
+	if got := s.ls(""); got != "README accounting api by-name errors hosts jobs" {
 		t.Errorf("ls: %s", got)
 	}
 	if got, err := s.cat("README"); err != nil || !strings.Contains(got, "queue/NAME.yaml") || !strings.Contains(got, "\n  classify   the classes that a model") {

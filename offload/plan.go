@@ -140,7 +140,7 @@ func (s *Submitter) life(ctx context.Context, e *expander, spec *jobfile.Spec, j
 		job.After = append(job.After, &wire.After{Job: other.Id, Name: a.Name, When: a.When})
 	}
 	job.Priority = int32(spec.Priority)
-	job.DeadlineAfterNs, job.TtlNs = int64(spec.DeadlineAfter), int64(spec.TTL)
+	job.DeadlineAfterNs, job.TtlNs, job.Memory = int64(spec.DeadlineAfter), int64(spec.TTL), uint64(spec.Memory)
 	if !spec.Deadline.IsZero() {
 		job.DeadlineNs = nanoseconds(spec.Deadline)
 	}

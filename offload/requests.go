@@ -83,10 +83,20 @@ func (o *Overlay) answer(ctx context.Context, cred *wire.Cred, kind byte, body [
 			return refuse("the request cannot be read")
 		}
 		q.Cred = cred
-		switch q.Op.(type) {
+		// Of usage and accounts an ordinary user has his own.
+		everybody := cred.GetUid() == 0
+		switch op := q.Op.(type) {
 		case *wire.Query_ListNodes, *wire.Query_ListJobs, *wire.Query_GetJob, *wire.Query_ExplainJob:
+		case *wire.Query_ListAccounts:
+			if !everybody {
+				op.ListAccounts.Everybody, op.ListAccounts.Uid = false, cred.GetUid()
+			}
+		case *wire.Query_ListUsage:
+			if !everybody {
+				op.ListUsage.Everybody, op.ListUsage.Uid = false, cred.GetUid()
+			}
 		default:
-			return refuse("only jobs and hosts can be asked for here")
+			return refuse("only jobs, their usage, and hosts can be asked for here")
 		}
 		ans, err := ask(ctx, o.meta, q)
 		if err != nil {

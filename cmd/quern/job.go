@@ -26,7 +26,7 @@ func newJob() *cobra.Command {
 		Long: `Submit jobs and look at them. The mount itself does the same, by any program: see
 README in its directory .compute.`,
 	}
-	job.AddCommand(newJobSubmit(), newJobLs(), newJobShow(), newJobWait(), newJobLogs(), newJobTop(), newJobExplain(), newJobSimulate())
+	job.AddCommand(newJobSubmit(), newJobLs(), newJobShow(), newJobWait(), newJobLogs(), newJobTop(), newJobUsage(), newJobExplain(), newJobSimulate())
 	job.AddCommand(jobVerbs()...)
 	return job
 }

@@ -21,7 +21,7 @@
 //	visibility: group            # who may read it: owner, group, all
 //	priority: 0
 //	deadline: 12h
-//	ttl: 7d                      # after its end the job is forgotten
+//	ttl: 7d                      # so long after its end the job is forgotten; or never
 //	memoise: true                # results of the same work are taken over
 //	notify: /log/ends.json       # gets a line when the job has ended
 //	output_limit: 16GiB          # that one task may write

@@ -19,6 +19,7 @@ const (
 	MaxArray    = 100_000
 	MaxPriority = 1000
 	MaxTTL      = 10 * 366 * 24 * time.Hour
+	Forever     = time.Duration(-1) // as a TTL
 )
 
 // After is a job that has to end before this one begins.
@@ -54,7 +55,7 @@ type Life struct {
 	Priority      int
 	Deadline      time.Time     // zero: none
 	DeadlineAfter time.Duration // from submission; 0: none
-	TTL           time.Duration // after its end; 0: it is kept
+	TTL           time.Duration // after its end; 0: as the administrator says, Forever: it is kept
 	IfExists      IfExists
 	Visibility    Visibility
 	Memoise       bool // take over results of earlier tasks that were the same
@@ -76,7 +77,7 @@ func lifeFields(s *Spec) map[string]func(*yaml.Node) error {
 					s.Deadline = at
 					return nil
 				}
-				if d, ok := days(n.Value); ok && d >= time.Second && d <= MaxTTL {
+				if d, ok := Duration(n.Value); ok && d >= time.Second && d <= MaxTTL {
 					s.DeadlineAfter = d
 					return nil
 				}
@@ -85,12 +86,16 @@ func lifeFields(s *Spec) map[string]func(*yaml.Node) error {
 		},
 		"ttl": func(n *yaml.Node) error {
 			if n.Kind == yaml.ScalarNode {
-				if d, ok := days(n.Value); ok && d >= time.Second && d <= MaxTTL {
+				if n.Value == "never" {
+					s.TTL = Forever
+					return nil
+				}
+				if d, ok := Duration(n.Value); ok && d >= time.Second && d <= MaxTTL {
 					s.TTL = d
 					return nil
 				}
 			}
-			return Errorf(n.Line, "ttl must be a duration such as 90m, 12h or 7d, not %s", describe(n))
+			return Errorf(n.Line, "ttl must be a duration such as 90m, 12h or 7d, or never, not %s", describe(n))
 		},
 		"memoise": func(n *yaml.Node) (err error) {
 			s.Memoise, err = truth(n, "memoise")
@@ -356,8 +361,8 @@ func whole(n *yaml.Node, field string, least, most int) (int, error) {
 	return v, nil
 }
 
-// days reads a duration that may be in days.
-func days(s string) (time.Duration, bool) {
+// Duration reads a duration that may be in days: 90m, 12h, 7d.
+func Duration(s string) (time.Duration, bool) {
 	if n, ok := strings.CutSuffix(s, "d"); ok {
 		v, err := strconv.Atoi(n)
 		if err != nil || v < 0 || v > int(MaxTTL/(24*time.Hour)) {
