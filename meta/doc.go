@@ -60,7 +60,8 @@
 //
 // # Who may say what
 //
-// permits.go has a row for each method, command and query: which roles may send it. What
+// permits.go has a row for each method and query: which roles may send it. commands.go has
+// one for each command: that, and all else that the leader has to know of it. What
 // a peer says is of itself: of the session that its certificate opened, the node that it
 // registered, the attempt that was given to it. The leader stamps role and
 // name of the certificate into OpenSession and PutNode, so that the next leader knows
