@@ -14,23 +14,20 @@ import (
 
 // iocb and ioEvent are those of io_submit(2).
 type iocb struct {
-	data      uint64
-	key       uint32
-	rwFlags   uint32
-	opcode    uint16
-	prio      int16
-	fd        uint32
-	buf       uint64
-	bytes     uint64
-	offset    int64
-	reserved  uint64
-	flags     uint32
-	completed uint32
+	_      [2]uint64 // data, key, rwFlags
+	opcode uint16
+	_      int16 // prio
+	fd     uint32
+	buf    uint64
+	bytes  uint64
+	offset int64
+	_      [2]uint64 // reserved, flags, resfd
 }
 
 type ioEvent struct {
-	data, obj uint64
-	res, res2 int64
+	_   [2]uint64 // data, obj
+	res int64
+	_   int64 // res2
 }
 
 const iocbWrite = 1

@@ -155,12 +155,11 @@ func TestStagedTasks(t *testing.T) {
 
 // jobModel is what a job is to be, in the simplest way: every task by itself.
 type jobModel struct {
-	id       uint64
-	state    string
-	tasks    []taskModel
-	reduce   bool // it has a second kernel
-	keeps    bool // it goes on when a task fails
-	removing bool
+	id     uint64
+	state  string
+	tasks  []taskModel
+	reduce bool // it has a second kernel
+	keeps  bool // it goes on when a task fails
 }
 
 type taskModel struct {
