@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"quernfs/internal/traffic"
@@ -142,6 +143,7 @@ func (r *attemptRun) judgeProgram(exit sandbox.Exit, err error, timeout error) e
 	var stream *sandbox.StreamError
 	var limit *sandbox.LimitError
 	var start *sandbox.StartError
+	var moved *sandbox.MovedError
 	many := ""
 	if exit.Pids {
 		many = fmt.Sprintf("; it tried to have more than %d processes and threads at once", taskPids)
@@ -152,6 +154,10 @@ func (r *attemptRun) judgeProgram(exit sandbox.Exit, err error, timeout error) e
 		return err
 	case errors.Is(err, timeout):
 		return fmt.Errorf("%w%s%s", timeout, lastLine(r.stderr.Bytes()), many)
+	case errors.As(err, &moved):
+		err = &changedError{path: strings.TrimPrefix(moved.Path, "/in")}
+		r.fate = fateOf(err, fault)
+		return err
 	case errors.As(err, &stream):
 		r.fate = fateOf(stream.Err, fault)
 		return stream.Err

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"quernfs/internal/wire"
 	"quernfs/offload/jobfile"
@@ -39,17 +40,14 @@ func (r *attemptRun) show(ctx context.Context, dir sandbox.Dir, spec *jobfile.Sp
 		if paths := r.inPlace(spec, x); paths != nil {
 			s.files = append(slices.Clone(r.task.Inputs), r.job.Binds...)
 			err := s.check(ctx)
-			if err == nil {
-				for _, p := range paths {
-					s.binds = append(s.binds, sandbox.Bind{From: filepath.Join(mount, p), To: path.Join("/in", p)})
-				}
+			if err == nil && s.bind(mount, paths) {
 				return s, nil
 			}
 			var moved *movedError
-			if !errors.As(err, &moved) {
+			if err != nil && !errors.As(err, &moved) {
 				return nil, err
 			}
-			s.files = nil // a copy of what it was is made
+			s.files, s.binds = nil, nil // a copy of what it was is made
 		}
 	}
 	list := inputs.list
@@ -80,6 +78,35 @@ func (r *attemptRun) show(ctx context.Context, dir sandbox.Dir, spec *jobfile.Sp
 	}
 	s.binds = []sandbox.Bind{{From: dir.In(), To: "/in"}}
 	return s, nil
+}
+
+// bind shows paths of the mount in place. Until they are bound somebody may put links
+// in their way, which lead out of the mount, so the sandbox compares what it finds
+// there with what lies there without a link. ok: that could be told of all of them.
+func (s *shown) bind(mount string, paths []string) (ok bool) {
+	root, err := unix.Open(mount, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(root)
+	how := unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	for _, p := range paths {
+		fd, err := unix.Openat2(root, strings.TrimPrefix(p, "/"), &how)
+		if err != nil {
+			return false
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(fd, &st)
+		unix.Close(fd)
+		if err != nil || st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return false
+		}
+		s.binds = append(s.binds, sandbox.Bind{From: filepath.Join(mount, p), To: path.Join("/in", p), Dev: st.Dev, Ino: st.Ino})
+	}
+	return true
 }
 
 // inPlace are the paths of the mount to bind; nil if the files have to be

@@ -36,6 +36,14 @@
 // only, so that nothing of the host is shadowed, and variables that tell a program
 // to load or run something else are refused (Widens). TestHostileProgram tries.
 //
+// # What the job brings along
+//
+// bwrap binds files by their names, and follows links. Somebody may put a link in the
+// way between the moment when the agent looks and the moment when bwrap binds, and so
+// show a part of the host to the program. So each Bind says which file it is, and our
+// first process in the sandbox compares that with what lies there, before the program
+// begins (MovedError).
+//
 // # Limits
 //
 // Memory, processes and processor share are limited by control groups, v2 or v1,

@@ -16,6 +16,9 @@ const (
 	saidFD = 4 // write: "+" before the program is started; then, or instead, why it was not
 )
 
+// saidMoved is before a path of spec.Bound where another file lies.
+const saidMoved = "moved "
+
 // Main is `quern worker exec`, the first of our code inside a sandbox: it limits
 // itself, becomes the job's owner, and then the program. It returns only if
 // that fails.
@@ -34,6 +37,10 @@ func Main(args []string) int {
 	said := os.NewFile(saidFD, "said")
 	s, err := decodeSpec(os.NewFile(specFD, "spec"))
 	if err == nil {
+		if p := s.moved(); p != "" {
+			fmt.Fprint(said, saidMoved, p)
+			return 1
+		}
 		err = s.become()
 	}
 	if err == nil {

@@ -21,34 +21,34 @@ func TestHostileProgram(t *testing.T) {
 		want  string // of the output, or of the error
 	}{
 		"as it is":                     {[]string{"cat"}, []string{"cat"}, nil, nil, "input"},
-		"its own of that name":         {[]string{"cat"}, []string{"cat"}, nil, []Bind{{"bin", "/in/bin"}}, "input"},
-		"PATH":                         {[]string{"cat"}, []string{"cat"}, []string{"PATH=/in/bin"}, []Bind{{"bin", "/in/bin"}}, "its environment has PATH"},
-		"PATH behind the host's":       {[]string{"cat"}, []string{"cat"}, []string{"PATH=/usr/bin:/in/bin"}, []Bind{{"bin", "/in/bin"}}, "its environment has PATH"},
-		"PATH by way of ..":            {[]string{"cat"}, []string{"cat"}, []string{"PATH=/usr/../in/bin"}, []Bind{{"bin", "/in/bin"}}, "its environment has PATH"},
+		"its own of that name":         {[]string{"cat"}, []string{"cat"}, nil, []Bind{{From: "bin", To: "/in/bin"}}, "input"},
+		"PATH":                         {[]string{"cat"}, []string{"cat"}, []string{"PATH=/in/bin"}, []Bind{{From: "bin", To: "/in/bin"}}, "its environment has PATH"},
+		"PATH behind the host's":       {[]string{"cat"}, []string{"cat"}, []string{"PATH=/usr/bin:/in/bin"}, []Bind{{From: "bin", To: "/in/bin"}}, "its environment has PATH"},
+		"PATH by way of ..":            {[]string{"cat"}, []string{"cat"}, []string{"PATH=/usr/../in/bin"}, []Bind{{From: "bin", To: "/in/bin"}}, "its environment has PATH"},
 		"relative PATH":                {[]string{"cat"}, []string{"cat"}, []string{"PATH=."}, nil, "its environment has PATH"},
 		"empty PATH":                   {[]string{"cat"}, []string{"cat"}, []string{"PATH="}, nil, "its environment has PATH"},
 		"PATH in /proc":                {[]string{"cat"}, []string{"cat"}, []string{"PATH=/proc/self/cwd"}, nil, "its environment has PATH"},
 		"PATH of the host":             {[]string{"cat"}, []string{"cat"}, []string{"PATH=/bin"}, nil, "input"},
-		"over /usr/bin":                {[]string{"cat"}, []string{"cat"}, nil, []Bind{{"bin", "/usr/bin"}}, "cannot be shown at /usr/bin"},
-		"over /usr/bin, by way of ..":  {[]string{"cat"}, []string{"cat"}, nil, []Bind{{"bin", "/in/../usr/bin"}}, "cannot be shown at"},
-		"over the file":                {[]string{"cat"}, []string{"cat"}, nil, []Bind{{"bin/cat", "/usr/bin/cat"}}, "cannot be shown at"},
-		"over the libraries":           {[]string{"cat"}, []string{"cat"}, nil, []Bind{{"bin", "/lib"}}, "cannot be shown at"},
-		"LD_PRELOAD":                   {[]string{"cat"}, []string{"cat"}, []string{"LD_PRELOAD=/in/bin/x.so"}, []Bind{{"bin", "/in/bin"}}, "its environment has LD_PRELOAD"},
+		"over /usr/bin":                {[]string{"cat"}, []string{"cat"}, nil, []Bind{{From: "bin", To: "/usr/bin"}}, "cannot be shown at /usr/bin"},
+		"over /usr/bin, by way of ..":  {[]string{"cat"}, []string{"cat"}, nil, []Bind{{From: "bin", To: "/in/../usr/bin"}}, "cannot be shown at"},
+		"over the file":                {[]string{"cat"}, []string{"cat"}, nil, []Bind{{From: "bin/cat", To: "/usr/bin/cat"}}, "cannot be shown at"},
+		"over the libraries":           {[]string{"cat"}, []string{"cat"}, nil, []Bind{{From: "bin", To: "/lib"}}, "cannot be shown at"},
+		"LD_PRELOAD":                   {[]string{"cat"}, []string{"cat"}, []string{"LD_PRELOAD=/in/bin/x.so"}, []Bind{{From: "bin", To: "/in/bin"}}, "its environment has LD_PRELOAD"},
 		"LD_LIBRARY_PATH":              {[]string{"cat"}, []string{"cat"}, []string{"LD_LIBRARY_PATH=/in/bin"}, nil, "its environment has LD_LIBRARY_PATH"},
 		"LD_AUDIT":                     {[]string{"cat"}, []string{"cat"}, []string{"LD_AUDIT=/in/bin/x.so"}, nil, "its environment has LD_AUDIT"},
 		"tunables":                     {[]string{"cat"}, []string{"cat"}, []string{"GLIBC_TUNABLES=x"}, nil, "its environment has GLIBC_TUNABLES"},
 		"conversions":                  {[]string{"cat"}, []string{"cat"}, []string{"GCONV_PATH=/in"}, nil, "its environment has GCONV_PATH"},
 		"a module for another":         {[]string{"cat"}, []string{"cat"}, []string{"PYTHONPATH=/in"}, nil, "its environment has PYTHONPATH"},
-		"relative":                     {[]string{"cat"}, []string{"./cat"}, nil, []Bind{{"bin", "/in/bin"}}, "has not allowed it"},
+		"relative":                     {[]string{"cat"}, []string{"./cat"}, nil, []Bind{{From: "bin", To: "/in/bin"}}, "has not allowed it"},
 		"relative, allowed so":         {[]string{"bin/*"}, []string{"bin/cat"}, nil, nil, "has not allowed it"},
-		"by its path":                  {[]string{"cat"}, []string{"/in/bin/cat"}, nil, []Bind{{"bin", "/in/bin"}}, "has not allowed it"},
-		"a link to a shell":            {[]string{"cat"}, []string{"/in/bin/link"}, nil, []Bind{{"bin", "/in/bin"}}, "has not allowed it"},
-		"a script":                     {[]string{"cat", "sh"}, []string{"/in/bin/cat"}, nil, []Bind{{"bin", "/in/bin"}}, "has not allowed it"},
-		"out of an allowed directory":  {[]string{"/usr/bin/*"}, []string{"/usr/bin/../../in/bin/cat"}, nil, []Bind{{"bin", "/in/bin"}}, "has not allowed it"},
-		"an allowed directory":         {[]string{"/usr/bin/*"}, []string{"/usr/bin/cat"}, nil, []Bind{{"bin", "/in/bin"}}, "input"},
-		"what the list says is theirs": {[]string{"/in/bin/*"}, []string{"/in/bin/cat"}, nil, []Bind{{"bin", "/in/bin"}}, "EVIL"},
+		"by its path":                  {[]string{"cat"}, []string{"/in/bin/cat"}, nil, []Bind{{From: "bin", To: "/in/bin"}}, "has not allowed it"},
+		"a link to a shell":            {[]string{"cat"}, []string{"/in/bin/link"}, nil, []Bind{{From: "bin", To: "/in/bin"}}, "has not allowed it"},
+		"a script":                     {[]string{"cat", "sh"}, []string{"/in/bin/cat"}, nil, []Bind{{From: "bin", To: "/in/bin"}}, "has not allowed it"},
+		"out of an allowed directory":  {[]string{"/usr/bin/*"}, []string{"/usr/bin/../../in/bin/cat"}, nil, []Bind{{From: "bin", To: "/in/bin"}}, "has not allowed it"},
+		"an allowed directory":         {[]string{"/usr/bin/*"}, []string{"/usr/bin/cat"}, nil, []Bind{{From: "bin", To: "/in/bin"}}, "input"},
+		"what the list says is theirs": {[]string{"/in/bin/*"}, []string{"/in/bin/cat"}, nil, []Bind{{From: "bin", To: "/in/bin"}}, "EVIL"},
 		"not there":                    {[]string{"no-such-*"}, []string{"no-such-program"}, nil, nil, "no such file or directory"},
-		"all is allowed":               {[]string{"*"}, []string{"cat"}, []string{"PATH=/in/bin"}, []Bind{{"bin", "/in/bin"}}, "EVIL"},
+		"all is allowed":               {[]string{"*"}, []string{"cat"}, []string{"PATH=/in/bin"}, []Bind{{From: "bin", To: "/in/bin"}}, "EVIL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, out := shell(t, h, "")
@@ -68,7 +68,7 @@ func TestHostileProgram(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, b := range c.binds {
-				r.Binds = append(r.Binds, Bind{filepath.Join(r.Dir.In(), b.From), b.To})
+				r.Binds = append(r.Binds, Bind{From: filepath.Join(r.Dir.In(), b.From), To: b.To})
 			}
 			r.Allow, r.Argv, r.Env, r.Stdin = c.allow, c.argv, c.env, strings.NewReader("input")
 			exit, err := h.Run(t.Context(), r)

@@ -37,8 +37,18 @@ type Run struct {
 	Grace   time.Duration // between SIGTERM and SIGKILL; 0: 5 s
 }
 
-// Bind shows From, a file or directory of the host, at To.
-type Bind struct{ From, To string }
+// Bind shows From, a file or directory of the host, at To. bwrap follows the
+// symbolic links in From, which others may have put there since the caller looked;
+// so what came to lie at To is looked at in the sandbox, before the program begins.
+type Bind struct {
+	From, To string
+	Dev, Ino uint64 // what From is to be, as stat(2) has it; both 0: whatever it is
+}
+
+// MovedError is a Bind whose From was another file when it was bound.
+type MovedError struct{ Path string }
+
+func (e *MovedError) Error() string { return e.Path + " is not what it was" }
 
 // Exit is how a program ended.
 type Exit struct {
@@ -111,7 +121,7 @@ type box struct {
 
 // Run runs a program and returns how it ended, once all of its processes are
 // gone. When ctx ends first the error is the context's cause; others are
-// *StartError, *SetupError, *LimitError, *StreamError. With an error, too, the
+// *StartError, *SetupError, *MovedError, *LimitError, *StreamError. With an error, too, the
 // Exit has what is known.
 func (h *Host) Run(ctx context.Context, r *Run) (Exit, error) {
 	if !h.root && int(r.UID) != os.Geteuid() {
@@ -279,6 +289,9 @@ func (b *box) begin(ctx context.Context) error {
 		// bwrap, or our own program in it, has failed.
 		return &SetupError{errors.New("it ended before the program began")}
 	}
+	if p, ok := strings.CutPrefix(said, saidMoved); ok {
+		return &MovedError{p}
+	}
 	why := strings.TrimPrefix(said, "+")
 	if strings.HasPrefix(said, "+") {
 		return &StartError{b.run.Argv[0], why}
@@ -327,6 +340,11 @@ func (b *box) enter() (said string, err error) {
 		Argv: b.run.Argv, File: b.file, Env: environment(b.run.Env), UID: b.run.UID, GID: b.run.GID, Groups: b.run.Groups, SetIDs: b.h.root,
 		// A little more, so that it is seen that there is too much.
 		Size: uint64(max(b.run.Limits.Output, b.run.Limits.Scratch) + chunk),
+	}
+	for _, bind := range b.run.Binds {
+		if bind.Dev != 0 || bind.Ino != 0 {
+			s.Bound = append(s.Bound, bound{bind.To, bind.Dev, bind.Ino})
+		}
 	}
 	if b.h.limits.Memory == ByRlimit {
 		s.Memory = uint64(b.run.Limits.Memory)

@@ -78,7 +78,7 @@ func TestRun(t *testing.T) {
 	if err := os.WriteFile(file, []byte("bound\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r.Binds = []Bind{{file, "/in/a/b.txt"}}
+	r.Binds = []Bind{{From: file, To: "/in/a/b.txt"}}
 	r.Env, r.Stdin = []string{"X=1"}, strings.NewReader("in\n")
 	exit, err := h.Run(t.Context(), r)
 	want := fmt.Sprintf("in\nan arg|1|/scratch|/scratch|%d:%d\nbound\nt\n", r.UID, r.GID)
@@ -95,6 +95,58 @@ func TestRun(t *testing.T) {
 	}
 	if h.Limits().CPU != ByNobody && exit.CPU <= 0 {
 		t.Error("no processor time was counted")
+	}
+}
+
+// TestMovedBinds: a program does not begin where a link has been put in the way of a
+// file that it is shown, whichever part of the path it replaces.
+func TestMovedBinds(t *testing.T) {
+	h := open(t)
+	dir, host := t.TempDir(), t.TempDir()
+	for _, d := range []string{dir, host} {
+		if err := errors.Join(os.Mkdir(filepath.Join(d, "d"), 0o755), os.WriteFile(filepath.Join(d, "d", "f"), []byte(d), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bind := func(p string) Bind {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(dir, p), &st); err != nil {
+			t.Fatal(err)
+		}
+		return Bind{From: filepath.Join(dir, p), To: "/in/" + p, Dev: st.Dev, Ino: st.Ino}
+	}
+	run := func(b Bind) (string, error) {
+		r, out := shell(t, h, "cat /in/d/f")
+		r.Binds = []Bind{b}
+		_, err := h.Run(t.Context(), r)
+		return out.String(), err
+	}
+	for _, p := range []string{"d/f", "d"} {
+		if out, err := run(bind(p)); err != nil || out != dir {
+			t.Errorf("%s as it was: %q, %v", p, out, err)
+		}
+	}
+	for _, p := range []string{"d/f", "d"} {
+		for _, shown := range []string{"d/f", "d"} {
+			b := bind(shown)
+			aside := filepath.Join(dir, "aside")
+			err := errors.Join(os.Rename(filepath.Join(dir, p), aside), os.Symlink(filepath.Join(host, p), filepath.Join(dir, p)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := run(b)
+			var moved *MovedError
+			if inside := p == "d/f" && shown == "d"; inside { // the link leads nowhere in the sandbox
+				if err != nil || out != "" {
+					t.Errorf("a link in what is shown: %q, %v", out, err)
+				}
+			} else if !errors.As(err, &moved) || moved.Path != b.To || out != "" {
+				t.Errorf("%s shown, a link at %s: %q, %v", shown, p, out, err)
+			}
+			if err := errors.Join(os.Remove(filepath.Join(dir, p)), os.Rename(aside, filepath.Join(dir, p))); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
@@ -130,7 +182,7 @@ func TestFences(t *testing.T) {
 			if err := os.WriteFile(f, nil, 0o666); err != nil {
 				t.Fatal(err)
 			}
-			r.Binds = []Bind{{f, "/in/f"}}
+			r.Binds = []Bind{{From: f, To: "/in/f"}}
 			r.Stderr = io.Discard
 			exit, err := h.Run(t.Context(), r)
 			if err != nil || exit.Code == 0 {
@@ -182,7 +234,7 @@ func TestEnds(t *testing.T) {
 		if err := os.WriteFile(f, []byte("\x00garbage"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		r.Argv, r.Binds = []string{program}, []Bind{{f, "/in/not-a-program"}}
+		r.Argv, r.Binds = []string{program}, []Bind{{From: f, To: "/in/not-a-program"}}
 		_, err := h.Run(t.Context(), r)
 		var start *StartError
 		if !errors.As(err, &start) || err.Error() != want {
@@ -191,7 +243,7 @@ func TestEnds(t *testing.T) {
 	}
 	// A sandbox that cannot be made.
 	r, _ := shell(t, h, "true")
-	r.Binds = []Bind{{"/no/such/file", "/in/x"}}
+	r.Binds = []Bind{{From: "/no/such/file", To: "/in/x"}}
 	_, err := h.Run(t.Context(), r)
 	var setup *SetupError
 	if !errors.As(err, &setup) || !strings.Contains(err.Error(), "/no/such/file") {

@@ -9,6 +9,8 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"quernfs/internal/rawtext"
 )
 
@@ -26,11 +28,36 @@ type spec struct {
 	UID    uint32
 	GID    uint32
 	Groups []uint32
-	SetIDs bool // become UID, GID and Groups; else they are so already
+	Bound  []bound // what lies where the job's files were bound; another file: it does not begin
+	SetIDs bool    // become UID, GID and Groups; else they are so already
 	// Limits by rlimit; 0: as they are.
 	Memory uint64 // address space, bytes
 	Pids   uint64
 	Size   uint64 // of one file, bytes
+}
+
+// bound is a path of the sandbox, and the file that is to lie there.
+type bound struct {
+	Path     string
+	Dev, Ino uint64
+}
+
+// moved is the first path where another file lies; "": there is none.
+func (s *spec) moved() string {
+	for _, b := range s.Bound {
+		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+		fd, err := unix.Openat2(unix.AT_FDCWD, b.Path, &how)
+		if err != nil {
+			return b.Path
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(fd, &st)
+		unix.Close(fd)
+		if err != nil || st.Dev != b.Dev || st.Ino != b.Ino {
+			return b.Path
+		}
+	}
+	return ""
 }
 
 func (s *spec) encode() ([]byte, error) {
