@@ -12,10 +12,12 @@ import (
 	"quernfs/meta/client"
 )
 
-// below is what lies below a mount: a tmpfs at p/q/vol, and who works in p/q.
+// below is what lies below a mount: a tmpfs at p/q/vol, a directory of the host
+// bound to p/bound, and who works in p/q.
 type below struct {
 	t      *testing.T
 	vol    string
+	bound  string
 	thread chan func()
 	watch  int // an inotify instance that watches p/q
 	dir    *os.File
@@ -28,6 +30,12 @@ func newBelow(t *testing.T, mnt string) *below {
 	must(t, unix.Mount("tmpfs", b.vol, "tmpfs", 0, ""))
 	t.Cleanup(func() { _ = unix.Unmount(b.vol, unix.MNT_DETACH) })
 	write1(t, filepath.Join(b.vol, "mine"), "x")
+	host := t.TempDir()
+	write1(t, filepath.Join(host, "mine"), "x")
+	b.bound = filepath.Join(mnt, "p/bound")
+	must(t, os.Mkdir(b.bound, 0o755))
+	must(t, unix.Mount(host, b.bound, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(b.bound, unix.MNT_DETACH) })
 	go func() { // its own working directory
 		lockThread()
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
@@ -56,8 +64,10 @@ func newBelow(t *testing.T, mnt string) *below {
 // check: all is there by its name.
 func (b *below) check(after string) {
 	b.t.Helper()
-	if _, err := os.Stat(filepath.Join(b.vol, "mine")); err != nil {
-		b.t.Fatalf("after %s: what was mounted is gone: %v", after, err)
+	for _, d := range []string{b.vol, b.bound} {
+		if _, err := os.Stat(filepath.Join(d, "mine")); err != nil {
+			b.t.Fatalf("after %s: what was mounted is gone: %v", after, err)
+		}
 	}
 	said := make(chan error)
 	b.thread <- func() { _, err := unix.Getcwd(make([]byte, 4096)); said <- err }
