@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -131,33 +130,39 @@ func (o *Overlay) answer(ctx context.Context, cred *wire.Cred, kind byte, body [
 	return refuse("the request cannot be read")
 }
 
-// discreet leaves out what is nobody's business but a job's owner's: what it was
-// told, reads and prints.
+// discreet leaves of others' jobs what every queue shows: which there are, whose, and
+// how far they are. A field that is not named here is nobody's business.
 func (o *Overlay) discreet(cred *wire.Cred, ans *wire.Answer) *wire.Answer {
 	jobs := ans.GetJobs()
-	others := map[uint64]bool{}
 	if jobs == nil {
 		return ans
 	}
-	ans = proto.CloneOf(ans)
-	jobs = ans.GetJobs()
+	others := map[uint64]bool{}
+	out := &wire.JobsAnswer{Template: jobs.Template}
 	for _, j := range jobs.Jobs {
 		if !visible(cred, j) {
 			others[j.Id] = true
-			j.Spec, j.Kernels, j.Combine, j.Binds, j.Source, j.Notify = nil, nil, nil, nil, nil, nil
-			j.Events, j.Failure, j.Reason, jobs.Template = nil, "", "", nil // they name files, too
+			out.Template = nil // of a single job
+			j = &wire.Job{
+				Id: j.Id, Name: j.Name, Cred: &wire.Cred{Uid: j.Cred.GetUid(), Gid: j.Cred.GetGid()}, Kernel: j.Kernel, Rule: j.Rule, State: j.State,
+				Tasks: j.Tasks, TasksDone: j.TasksDone, TasksFailed: j.TasksFailed, TasksOff: j.TasksOff, Array: j.Array, Priority: j.Priority, Paused: j.Paused,
+				SubmittedNs: j.SubmittedNs, StartedNs: j.StartedNs, EndedNs: j.EndedNs, Visibility: j.Visibility,
+			}
 		}
+		out.Jobs = append(out.Jobs, j)
 	}
-	if len(jobs.Jobs) == 0 { // tasks without their job, as of the one that explains
-		return ans
-	}
-	jobs.Tasks = slices.Clone(jobs.Tasks)
-	for _, t := range jobs.Tasks {
+	for _, t := range jobs.Tasks { // those that the scheduler explains come without their job, and say no more than this
 		if others[t.Job] {
-			t.Inputs, t.StdoutTail, t.StderrTail, t.Reason, t.Memo = nil, nil, nil, "", nil
+			t = &wire.Task{
+				Job: t.Job, N: t.N, Phase: t.Phase, State: t.State, Attempt: t.Attempt, Host: t.Host, Device: t.Device, Runtime: t.Runtime,
+				StartedNs: t.StartedNs, EndedNs: t.EndedNs,
+			}
 		}
+		out.Tasks = append(out.Tasks, t)
 	}
-	return ans
+	quiet := wire.Shallow(ans)
+	quiet.Op = &wire.Answer_Jobs{Jobs: out}
+	return quiet
 }
 
 // MountMeta is Meta by the file .compute/api of a mount: what the command line needs

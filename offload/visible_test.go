@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"quernfs/internal/wire"
 )
 
@@ -139,6 +141,40 @@ func TestOthersSeeNothing(t *testing.T) {
 		} {
 			if got := seen(c.cred, asKernel); got != c.want {
 				t.Errorf("as the kernel: %v: uid %d gid %d %v sees %q, may see %q", asKernel, c.cred.Uid, c.cred.Gid, c.cred.Groups, got, c.want)
+			}
+		}
+	}
+
+	// Nor does what the command line asks for.
+	stranger := &wire.Cred{Uid: 2000, Gid: 2000}
+	for name, id := range jobs {
+		for what, q := range map[string]*wire.Query{
+			"list": {Op: &wire.Query_ListJobs{ListJobs: &wire.ListJobs{}}},
+			"get":  {Op: &wire.Query_GetJob{GetJob: &wire.GetJob{Id: id, Tasks: true}}},
+			"raw":  {Op: &wire.Query_GetJob{GetJob: &wire.GetJob{Id: id, Tasks: true, Recorded: true}}},
+		} {
+			body, err := proto.Marshal(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range []*wire.Cred{stranger, owner.cred} {
+				m, err := owner.o.answer(t.Context(), c, askQuery, body)
+				if err != nil {
+					t.Fatal(what, err)
+				}
+				for _, j := range m.(*wire.Answer).GetJobs().GetJobs() {
+					open := c != stranger || j.Name == "all"
+					text, _ := proto.Marshal(j)
+					if got := strings.Contains(string(text), secret) || len(j.Digest) > 0; got != open {
+						t.Errorf("%s %s: uid %d is told %v", what, name, c.Uid, j)
+					}
+				}
+				for _, x := range m.(*wire.Answer).GetJobs().GetTasks() {
+					open := c != stranger || name == "all"
+					if text, _ := proto.Marshal(x); strings.Contains(string(text), "/in/a") != open {
+						t.Errorf("%s %s: uid %d is told %v", what, name, c.Uid, x)
+					}
+				}
 			}
 		}
 	}
