@@ -278,7 +278,13 @@ func (fs *FS) raiseSize(in *inode) {
 	k.raiseSize(in.ino, int64(size))
 	in.mu.Lock()
 	in.raised = max(in.raised, min(size, in.grown))
+	shrunk := in.attrs().size < size
 	in.mu.Unlock()
+	if shrunk {
+		// Meanwhile the file has become smaller, and the kernel may have been told so
+		// before the store: it is to ask again. If it is told only now, that comes last.
+		k.forgetAttrs(in.ino)
+	}
 }
 
 // awaitDrop waits for a drop of valid pages. A read that waits for a recall, or
