@@ -158,7 +158,7 @@ func (o *Overlay) SetAttribute(ctx context.Context, cred *wire.Cred, t *Target, 
 		if err != nil {
 			return nil, o.refuseAt(ctx, cred, t, problem(wire.Invalid, t.Path, 0, "%v", err))
 		}
-		o.accept(ctx, "", t.Ino)
+		o.accept(ctx, cred, "", t.Ino)
 		return map[string][]byte{name: value}, nil
 	case attrCancel:
 		job, err := o.jobOf(ctx, t)
@@ -176,7 +176,7 @@ func (o *Overlay) run(ctx context.Context, cred *wire.Cred, t *Target, value []b
 	if err != nil {
 		return nil, o.refuseAt(ctx, cred, t, err)
 	}
-	o.accept(ctx, "", t.Ino)
+	o.accept(ctx, cred, "", t.Ino)
 	return map[string][]byte{attrRun: value, attrJob: strconv.AppendUint(nil, id, 10)}, nil
 }
 

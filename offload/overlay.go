@@ -100,11 +100,14 @@ func (o *Overlay) Lookup(ctx context.Context, cred *wire.Cred, dir uint64, name 
 		o.learn(job)
 		return o.GetAttr(ctx, node{kind: kindLink, job: job.Id}.ino())
 	case kindErrors:
-		r, err := o.refusal(ctx, &wire.ListRefusals{Name: name})
+		all, err := o.refusals(ctx, refusalsOf(cred, name))
 		if err != nil {
 			return nil, err
 		}
-		return o.GetAttr(ctx, low(kindError, r.Number).ino())
+		if len(all) == 0 {
+			return nil, gone("lookup", name)
+		}
+		return o.GetAttr(ctx, low(kindError, all[len(all)-1].Number).ino())
 	case kindHosts:
 		nodes, err := o.agents(ctx)
 		if err != nil {
@@ -250,13 +253,18 @@ func (o *Overlay) ReadDir(ctx context.Context, cred *wire.Cred, dir uint64) ([]*
 			return nil, err
 		}
 	case kindErrors:
-		all, err := o.refusals(ctx, &wire.ListRefusals{})
+		all, err := o.refusals(ctx, refusalsOf(cred, ""))
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range all {
-			out = append(out, entry(r.Name, low(kindError, r.Number), typeReg))
+		seen := map[string]bool{} // root sees the last of each name
+		for _, r := range slices.Backward(all) {
+			if !seen[r.Name] {
+				seen[r.Name] = true
+				out = append(out, entry(r.Name, low(kindError, r.Number), typeReg))
+			}
 		}
+		slices.Reverse(out)
 	case kindHosts:
 		nodes, err := o.agents(ctx)
 		if err != nil {
@@ -333,7 +341,7 @@ func (o *Overlay) Enqueue(ctx context.Context, cred *wire.Cred, name string, ino
 		return err
 	}
 	if !created {
-		o.accept(ctx, key, ino)
+		o.accept(ctx, cred, key, ino)
 	}
 	o.log.Info("job submitted", "job", id, "name", key)
 	return nil
@@ -357,7 +365,7 @@ func (o *Overlay) Dequeue(ctx context.Context, cred *wire.Cred, name string) err
 	if !ok {
 		return nil
 	}
-	o.accept(ctx, key, 0)
+	o.accept(ctx, cred, key, 0)
 	job, err := findJob(ctx, o.meta, key)
 	if err != nil || job == nil || Ended(job.State) {
 		return err

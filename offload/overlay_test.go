@@ -265,8 +265,24 @@ func TestSubmission(t *testing.T) {
 	if text, err := other.cat("errors/bad1"); err != nil || text != "a job file is empty\n" {
 		t.Errorf("errors/bad1: %q, %v", text, err)
 	}
-	if text, err := stranger.cat("errors/bad1"); !errors.Is(err, wire.Denied) {
+	// Of others nobody learns, nor loses: a name is each user's own.
+	if text, err := stranger.cat("errors/bad1"); !errors.Is(err, wire.NotFound) {
 		t.Errorf("errors/bad1 of somebody else: %q, %v", text, err)
+	}
+	_ = stranger.queue("bad1.yaml", "nonsense")
+	if err := stranger.queue("bad2.yaml", good+"priority: -2\n"); err != nil {
+		t.Error(err)
+	}
+	for i := range 200 {
+		_ = stranger.queue(fmt.Sprintf("flood%d.yaml", i), "")
+	}
+	for name, want := range map[string]string{"bad1": "a job file is empty\n", "bad2": "a job file is empty\n"} {
+		if text, err := other.cat("errors/" + name); err != nil || text != want {
+			t.Errorf("errors/%s, after a stranger's: %q, %v", name, text, err)
+		}
+	}
+	if got := len(strings.Fields(stranger.ls("errors"))); got != 128 {
+		t.Errorf("a stranger has %d refusals", got)
 	}
 	if err := other.queue("bad1.yaml", good+"priority: 1\n"); err != nil {
 		t.Error(err)

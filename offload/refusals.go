@@ -69,11 +69,16 @@ func (o *Overlay) refusalAt(ctx context.Context, cred *wire.Cred, t *Target) (st
 	return last.Text, nil
 }
 
-// accept forgets what was refused of a name ("": of none) and about a file (0:
-// about none).
-func (o *Overlay) accept(ctx context.Context, name string, ino uint64) {
+// refusalsOf are those of a name ("": of any) that cred may know of: his own, or all.
+func refusalsOf(cred *wire.Cred, name string) *wire.ListRefusals {
+	return &wire.ListRefusals{Name: name, Own: cred.GetUid() != 0, Uid: cred.GetUid()}
+}
+
+// accept forgets what was refused of a name of cred's ("": of none) and about a file
+// (0: about none).
+func (o *Overlay) accept(ctx context.Context, cred *wire.Cred, name string, ino uint64) {
 	var old bool
-	for _, q := range []*wire.ListRefusals{{Name: name}, {Ino: ino}} {
+	for _, q := range []*wire.ListRefusals{{Name: name, Own: true, Uid: cred.GetUid()}, {Ino: ino}} {
 		if q.Name == "" && q.Ino == 0 {
 			continue
 		}
@@ -83,7 +88,7 @@ func (o *Overlay) accept(ctx context.Context, name string, ino uint64) {
 	if !old {
 		return
 	}
-	_, err := o.meta.Do(ctx, &wire.Command{Cred: rootCred, Op: &wire.Command_ClearRefusal{ClearRefusal: &wire.ClearRefusal{Name: name, Ino: ino}}})
+	_, err := o.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_ClearRefusal{ClearRefusal: &wire.ClearRefusal{Name: name, Ino: ino}}})
 	if err != nil {
 		o.log.Warn("an old refusal could not be forgotten", "name", name, "err", err)
 	}

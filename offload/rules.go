@@ -148,7 +148,7 @@ func (o *Overlay) CheckRule(ctx context.Context, cred *wire.Cred, name string, i
 		o.refuse(ctx, cred, key, ino, err)
 		return err
 	}
-	o.accept(ctx, key, ino)
+	o.accept(ctx, cred, key, ino)
 	o.log.Info("a rule was taken", "rule", key)
 	return nil
 }
@@ -176,9 +176,9 @@ func (o *Overlay) checkRule(ctx context.Context, cred *wire.Cred, key string, in
 const maxRuleName = 80
 
 // RuleGone implements fs.Rules.
-func (o *Overlay) RuleGone(ctx context.Context, _ *wire.Cred, name string) {
+func (o *Overlay) RuleGone(ctx context.Context, cred *wire.Cred, name string) {
 	if key, ok := JobName(name); ok {
-		o.accept(ctx, key, 0)
+		o.accept(ctx, cred, key, 0)
 	}
 }
 
@@ -298,7 +298,7 @@ func (o *Overlay) fire(ctx context.Context, cred *wire.Cred, t *Target, f firing
 		return "", err
 	}
 	if !created {
-		o.accept(ctx, "", t.Ino)
+		o.accept(ctx, cred, "", t.Ino)
 	}
 	o.log.Info("a rule has fired", "rule", f.rule, "file", t.Path, "job", id)
 	return name, nil

@@ -11123,8 +11123,8 @@ func (x *UserJobs) GetFirstAccountNs() int64 {
 	return 0
 }
 
-// PutRefusal remembers why a job file, a rule or an attribute was refused. A
-// newer one of the name takes its place; the oldest of many are forgotten.
+// PutRefusal remembers why a job file, a rule or an attribute of its sender was
+// refused. A newer one of the name takes its place; the oldest of many are forgotten.
 type PutRefusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
@@ -11185,7 +11185,7 @@ func (x *PutRefusal) GetText() string {
 	return ""
 }
 
-// ClearRefusal forgets those of a name, and those about a file.
+// ClearRefusal forgets that of a name of its sender's, and all about a file.
 type ClearRefusal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"` // "": of none
@@ -11337,6 +11337,8 @@ type ListRefusals struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name" json:"name,omitempty"`
 	Ino           uint64                 `protobuf:"varint,2,opt,name=ino" json:"ino,omitempty"`
 	Number        uint64                 `protobuf:"varint,3,opt,name=number" json:"number,omitempty"`
+	Own           bool                   `protobuf:"varint,4,opt,name=own" json:"own,omitempty"` // those of uid only
+	Uid           uint32                 `protobuf:"varint,5,opt,name=uid" json:"uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -11388,6 +11390,20 @@ func (x *ListRefusals) GetIno() uint64 {
 func (x *ListRefusals) GetNumber() uint64 {
 	if x != nil {
 		return x.Number
+	}
+	return 0
+}
+
+func (x *ListRefusals) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+func (x *ListRefusals) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
 	}
 	return 0
 }
@@ -14170,11 +14186,13 @@ const file_quern_proto_rawDesc = "" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x10\n" +
 	"\x03uid\x18\x05 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\x06 \x01(\rR\x03gid\x12\x17\n" +
-	"\atime_ns\x18\a \x01(\x10R\x06timeNs\"L\n" +
+	"\atime_ns\x18\a \x01(\x10R\x06timeNs\"p\n" +
 	"\fListRefusals\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03ino\x18\x02 \x01(\x04R\x03ino\x12\x16\n" +
-	"\x06number\x18\x03 \x01(\x04R\x06number\"<\n" +
+	"\x06number\x18\x03 \x01(\x04R\x06number\x12\x10\n" +
+	"\x03own\x18\x04 \x01(\bR\x03own\x12\x10\n" +
+	"\x03uid\x18\x05 \x01(\rR\x03uid\"<\n" +
 	"\x0eRefusalsAnswer\x12*\n" +
 	"\brefusals\x18\x01 \x03(\v2\x0e.quern.RefusalR\brefusals\"\x1b\n" +
 	"\aGetMemo\x12\x10\n" +

@@ -85,7 +85,7 @@
 //	j 14 uid(4) time(8) job(8)       -              is an account of that user
 //	j 15 day(4) uid(4) kernel        UsageSum       over the accounts of that day
 //	j 20 number(8)                   Refusal
-//	j 21 name                        number(8)
+//	j 21 uid(4) name                 number(8)      of who was refused
 //	j 22 ino(8) number(8)            -              is about the inode
 //	z ino(8)                         -              deleted, but has extents left
 //	p applied                        index(8) term(8)

@@ -108,7 +108,7 @@ func (t *tx) submitJob(op *wire.SubmitJob) *wire.Result {
 	t.addTasks(j, op.Tasks)
 	t.putJob(j)
 	t.setRaw(jobNameKey(nil, j.Name), be64(nil, j.Id))
-	t.forgetRefusal(j.Name)
+	t.forgetRefusal(j.Cred.GetUid(), j.Name)
 	t.forgetRefusalsAbout(op.About)
 	return &wire.Result{Value: j.Id, Created: true, Inode: t.inode(j.OutDir)}
 }

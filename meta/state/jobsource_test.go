@@ -294,16 +294,35 @@ func TestRefusals(t *testing.T) {
 		at          int64
 		text        string
 	}
-	model := map[string]entry{}
-	trim := func() {
-		for len(model) > maxRefusals {
-			oldest := ""
-			for n, e := range model {
-				if oldest == "" || e.number < model[oldest].number {
-					oldest = n
+	type owned struct {
+		uid  uint32
+		name string
+	}
+	model := map[owned]entry{}
+	// most keeps the newest of those that fits picks.
+	most := func(max int, fits func(owned) bool) {
+		for {
+			n, oldest := 0, owned{}
+			for k, e := range model {
+				if !fits(k) {
+					continue
+				}
+				if n++; oldest.name == "" || e.number < model[oldest].number {
+					oldest = k
 				}
 			}
+			if n <= max {
+				return
+			}
 			delete(model, oldest)
+		}
+	}
+	trim := func(uid uint32) {
+		if uid != 0 {
+			most(maxOwnRefusals, func(k owned) bool { return k.uid == uid })
+		}
+		if len(model) > maxRefusals {
+			most(maxRefusals, func(owned) bool { return true })
 		}
 		for n, e := range model {
 			if r.now-10-e.at > refusalAge {
@@ -311,14 +330,16 @@ func TestRefusals(t *testing.T) {
 			}
 		}
 	}
-	for range 3000 {
+	for range 8000 {
 		name, ino := fmt.Sprint("n", rng.IntN(1500)), uint64(rng.IntN(400))
+		k := owned{uint32(rng.IntN(45)), name}
+		cred := &wire.Cred{Uid: k.uid}
 		switch rng.IntN(20) {
 		case 0:
 			r.now += rng.Int64N(refusalAge / 50)
 		case 1:
-			r.must(&wire.Command{Op: &wire.Command_ClearRefusal{ClearRefusal: &wire.ClearRefusal{Name: name}}})
-			delete(model, name)
+			r.must(&wire.Command{Cred: cred, Op: &wire.Command_ClearRefusal{ClearRefusal: &wire.ClearRefusal{Name: name}}})
+			delete(model, k)
 		case 2:
 			r.must(&wire.Command{Op: &wire.Command_ClearRefusal{ClearRefusal: &wire.ClearRefusal{Ino: ino}}})
 			for n, e := range model {
@@ -329,21 +350,33 @@ func TestRefusals(t *testing.T) {
 		default:
 			text := fmt.Sprint("line ", rng.Uint32())
 			at := r.now
-			res := r.must(&wire.Command{Op: &wire.Command_PutRefusal{PutRefusal: &wire.PutRefusal{Name: name, Ino: ino, Text: text}}})
-			model[name] = entry{ino, res.Value, at, text}
-			trim()
+			res := r.must(&wire.Command{Cred: cred, Op: &wire.Command_PutRefusal{PutRefusal: &wire.PutRefusal{Name: name, Ino: ino, Text: text}}})
+			model[k] = entry{ino, res.Value, at, text}
+			trim(k.uid)
 		}
 	}
 	all := r.ask(&wire.Query{Op: &wire.Query_ListRefusals{ListRefusals: &wire.ListRefusals{}}}).GetRefusals().GetRefusals()
 	if len(all) != len(model) {
 		t.Errorf("%d refusals, want %d", len(all), len(model))
 	}
-	about := map[uint64]int{}
+	about, of := map[uint64]int{}, map[uint32]int{}
 	for i, x := range all {
-		if e := model[x.Name]; e.text != x.Text || e.ino != x.Ino || e.number != x.Number || i > 0 && all[i-1].Number >= x.Number {
+		of[x.Uid]++
+		if e := model[owned{x.Uid, x.Name}]; e.text != x.Text || e.ino != x.Ino || e.number != x.Number || i > 0 && all[i-1].Number >= x.Number {
 			t.Errorf("%v, want %v", x, e)
 		}
 		about[x.Ino]++
+	}
+	for uid, n := range of {
+		got := r.ask(&wire.Query{Op: &wire.Query_ListRefusals{ListRefusals: &wire.ListRefusals{Own: true, Uid: uid}}}).GetRefusals().GetRefusals()
+		if len(got) != n {
+			t.Errorf("uid %d: %d, want %d", uid, len(got), n)
+		}
+		for i, x := range got {
+			if x.Uid != uid || i > 0 && got[i-1].Number >= x.Number {
+				t.Errorf("uid %d: %v", uid, x)
+			}
+		}
 	}
 	for ino, n := range about {
 		if got := r.ask(&wire.Query{Op: &wire.Query_ListRefusals{ListRefusals: &wire.ListRefusals{Ino: ino}}}).GetRefusals().GetRefusals(); ino != 0 && len(got) != n {

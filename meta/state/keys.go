@@ -130,8 +130,8 @@ func sumKey(b []byte, day int32, uid uint32, kernel string) []byte {
 	return append(be32(be32(append(b, kJob, jSum), uint32(day)^1<<31), uid), kernel...)
 }
 func refusalKey(b []byte, number uint64) []byte { return be64(append(b, kJob, jRefusal), number) }
-func refusalNameKey(b []byte, name string) []byte {
-	return append(append(b, kJob, jRefusalName), name...)
+func refusalNameKey(b []byte, uid uint32, name string) []byte {
+	return append(be32(append(b, kJob, jRefusalName), uid), name...)
 }
 func refusalAboutKey(b []byte, ino, number uint64) []byte {
 	return be64(be64(append(b, kJob, jRefusalAbout), ino), number)

@@ -1,17 +1,21 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"quernfs/internal/wire"
 )
 
 // Why job files, rules and attributes were refused is kept here, so that every
-// mount tells the same, after any restart. There is one refusal of a name; the
-// number bounds them, and so does their age.
+// mount tells the same, after any restart. There is one refusal of a user's name; the
+// number of all and of a user's bounds them, and so does their age.
 const (
-	maxRefusals    = 1024
+	maxRefusals    = 4096
+	maxOwnRefusals = 128 // of a user other than root
 	maxRefusalText = 4 << 10
 	refusalAge     = int64(30 * 24 * time.Hour)
 )
@@ -50,19 +54,37 @@ func (t *tx) putRefusal(op *wire.PutRefusal) *wire.Result {
 	if n := len(op.Text); n == 0 || n > maxRefusalText {
 		return failf(wire.Invalid, "a refusal of %d bytes, not 1 to %d", n, maxRefusalText)
 	}
-	t.forgetRefusal(op.Name)
+	uid := t.cred.GetUid()
+	t.forgetRefusal(uid, op.Name)
+	t.makeRoom(uid)
 	r := &wire.Refusal{
 		Number: t.take(nextRefusal, 1), Name: op.Name, Ino: op.Ino, Text: op.Text,
-		Uid: t.cred.GetUid(), Gid: t.cred.GetGid(), TimeNs: t.now,
+		Uid: uid, Gid: t.cred.GetGid(), TimeNs: t.now,
 	}
 	t.counts[countRefusals]++
 	t.set(refusalKey(nil, r.Number), r)
-	t.setRaw(refusalNameKey(nil, r.Name), be64(nil, r.Number))
+	t.setRaw(refusalNameKey(nil, uid, r.Name), be64(nil, r.Number))
 	if r.Ino != 0 {
 		t.setRaw(refusalAboutKey(nil, r.Ino, r.Number), nil)
 	}
 	t.trimRefusals()
 	return &wire.Result{Value: r.Number}
+}
+
+// makeRoom forgets the oldest refusal of a user who may have no more.
+func (t *tx) makeRoom(uid uint32) {
+	n, oldest := 0, uint64(math.MaxUint64)
+	t.prefix(refusalNameKey(nil, uid, ""), func(_, value []byte) bool {
+		n++
+		oldest = min(oldest, num64(value))
+		return true
+	})
+	if uid == 0 || n < maxOwnRefusals {
+		return
+	}
+	if r := t.refusal(oldest); r != nil {
+		t.dropRefusal(r)
+	}
 }
 
 // trimRefusals forgets the oldest of too many, and those that are too old.
@@ -83,15 +105,15 @@ func (t *tx) trimRefusals() {
 func (t *tx) dropRefusal(r *wire.Refusal) {
 	t.counts[countRefusals]--
 	t.del(refusalKey(nil, r.Number))
-	t.del(refusalNameKey(nil, r.Name))
+	t.del(refusalNameKey(nil, r.Uid, r.Name))
 	if r.Ino != 0 {
 		t.del(refusalAboutKey(nil, r.Ino, r.Number))
 	}
 }
 
-// forgetRefusal forgets the refusal of a name, if there is one.
-func (t *tx) forgetRefusal(name string) {
-	if n, ok := t.number(refusalNameKey(nil, name)); ok {
+// forgetRefusal forgets the refusal of a user's name, if there is one.
+func (t *tx) forgetRefusal(uid uint32, name string) {
+	if n, ok := t.number(refusalNameKey(nil, uid, name)); ok {
 		if r := t.refusal(n); r != nil {
 			t.dropRefusal(r)
 		}
@@ -111,7 +133,7 @@ func (t *tx) forgetRefusalsAbout(inos []uint64) {
 
 func (t *tx) clearRefusal(op *wire.ClearRefusal) *wire.Result {
 	if op.Name != "" {
-		t.forgetRefusal(op.Name)
+		t.forgetRefusal(t.cred.GetUid(), op.Name)
 	}
 	if op.Ino != 0 {
 		t.forgetRefusalsAbout([]uint64{op.Ino})
@@ -122,7 +144,7 @@ func (t *tx) clearRefusal(op *wire.ClearRefusal) *wire.Result {
 func (v *view) listRefusals(op *wire.ListRefusals) *wire.Answer {
 	var all []*wire.Refusal
 	add := func(r *wire.Refusal) {
-		fits := r != nil && (op.Name == "" || r.Name == op.Name) && (op.Ino == 0 || r.Ino == op.Ino) && (op.Number == 0 || r.Number == op.Number)
+		fits := r != nil && (op.Name == "" || r.Name == op.Name) && (op.Ino == 0 || r.Ino == op.Ino) && (op.Number == 0 || r.Number == op.Number) && (!op.Own || r.Uid == op.Uid)
 		if fits {
 			all = append(all, r)
 		}
@@ -130,17 +152,23 @@ func (v *view) listRefusals(op *wire.ListRefusals) *wire.Answer {
 	switch {
 	case op.GetNumber() != 0:
 		add(v.refusal(op.Number))
-	case op.GetName() != "":
-		if n, ok := v.number(refusalNameKey(nil, op.Name)); ok {
+	case op.GetOwn() && op.GetName() != "":
+		if n, ok := v.number(refusalNameKey(nil, op.Uid, op.Name)); ok {
 			add(v.refusal(n))
 		}
+	case op.GetOwn() && op.GetIno() == 0:
+		v.prefix(refusalNameKey(nil, op.Uid, ""), func(_, value []byte) bool {
+			add(v.refusal(num64(value)))
+			return true
+		})
+		slices.SortFunc(all, func(a, b *wire.Refusal) int { return cmp.Compare(a.Number, b.Number) })
 	case op.GetIno() != 0:
 		for _, n := range v.refusalsAbout(op.Ino) {
 			add(v.refusal(n))
 		}
 	default:
 		v.refusals(func(r *wire.Refusal) bool {
-			all = append(all, r)
+			add(r)
 			return true
 		})
 	}
@@ -155,14 +183,14 @@ func (c *checker) seeRefusal(key, value []byte) bool {
 		if c.v.decode(key, value, r) {
 			c.refusals.count++
 			c.refusals.last = max(c.refusals.last, r.Number)
-			if n, ok := c.v.number(refusalNameKey(nil, r.Name)); !ok || n != r.Number || num64(key[2:]) != n {
+			if n, ok := c.v.number(refusalNameKey(nil, r.Uid, r.Name)); !ok || n != r.Number || num64(key[2:]) != n {
 				c.bad(fmt.Sprintf("refusal %d", r.Number), "its name %q leads to %d", r.Name, n)
 			}
 			if r.Ino != 0 {
 				c.refusals.about++
 			}
 		}
-	case len(key) > 2 && key[1] == jRefusalName && len(value) == 8:
+	case len(key) > 6 && key[1] == jRefusalName && len(value) == 8:
 		c.refusals.names++
 	case len(key) == 18 && key[1] == jRefusalAbout:
 		c.refusals.index++
