@@ -462,3 +462,18 @@ func TestStopOrder(t *testing.T) {
 		t.Errorf("a second stop: %v, %v", err, order)
 	}
 }
+
+func TestNobodyReads(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if nobodyReads(w) || nobodyReads(new(strings.Builder)) {
+		t.Error("somebody reads")
+	}
+	r.Close()
+	if !nobodyReads(w) {
+		t.Error("the reader has gone")
+	}
+}

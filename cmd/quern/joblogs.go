@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"quernfs/internal/wire"
 	"quernfs/offload"
@@ -157,12 +158,27 @@ func followLogs(ctx context.Context, c offload.Meta, out io.Writer, id uint64, o
 			fmt.Fprintf(out, "==> job %d is %s: %s <==\n", id, job.GetState(), job.GetReason())
 			return nil
 		}
+		if nobodyReads(out) {
+			return nil
+		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return nil
 		}
 	}
+}
+
+// nobodyReads: out is a pipe whose reader has gone, as head does when it has seen
+// enough. A task that prints nothing more would not let us notice by writing.
+func nobodyReads(out io.Writer) bool {
+	f, ok := out.(interface{ Fd() uintptr })
+	if !ok {
+		return false
+	}
+	fds := []unix.PollFd{{Fd: int32(f.Fd())}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n == 1 && fds[0].Revents&unix.POLLERR != 0
 }
 
 // readFrom reads a file from an offset on.
