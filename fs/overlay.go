@@ -33,13 +33,16 @@ type Overlay interface {
 	Dequeue(ctx context.Context, cred *wire.Cred, name string) error
 }
 
-// Rules is an Overlay with standing rules: files of wire.RulesIno that are about
-// other files.
+// Rules is an Overlay with standing rules: files of wire.RulesIno, and of a directory
+// of each user's own, that are about other files.
 type Rules interface {
-	// CheckRule is Enqueue for the entry name of wire.RulesIno.
-	CheckRule(ctx context.Context, cred *wire.Cred, name string, ino uint64) error
-	// RuleGone is told that the entry name of wire.RulesIno has been removed.
-	RuleGone(ctx context.Context, cred *wire.Cred, name string)
+	// OwnRules says whether dir is where cred keeps rules of his own.
+	OwnRules(ctx context.Context, cred *wire.Cred, dir uint64) bool
+	// CheckRule is Enqueue for the entry name of such a directory. (What is written in
+	// place in a user's own is seen by Standing.)
+	CheckRule(ctx context.Context, cred *wire.Cred, dir uint64, name string, ino uint64) error
+	// RuleGone is told that the entry name of such a directory has been removed.
+	RuleGone(ctx context.Context, cred *wire.Cred, dir uint64, name string)
 	// Standing says whether a rule is for a file that cred has written and closed,
 	// or (moved) given a name. at tells its path, "" if that is not known, and its
 	// size; it is called only if there are rules at all. nil: whether there are any.

@@ -137,7 +137,7 @@ func TestOverlay(t *testing.T) {
 		}
 		return names
 	}
-	if l := list(compute); !slices.Equal(l, []string{"jobs", "kernels", "queue", "rules"}) {
+	if l := list(compute); !slices.Equal(l, []string{"jobs", "kernels", "queue", "rules", "users"}) {
 		t.Errorf("%v", l)
 	}
 	// What walks a mount does not come here, unless it is asked for.

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"strings"
 	"sync"
 
 	"quernfs/internal/wire"
@@ -14,13 +15,22 @@ func isVirtual(ino uint64) bool { return wire.PartitionOf(ino) == wire.VirtualPa
 // directory, the job queue or that of the rules.
 func checked(dir uint64) bool { return dir == wire.QueueIno || dir == wire.RulesIno }
 
+// checkedFor is checked, and true for where cred keeps rules of his own.
+func (fs *FS) checkedFor(ctx context.Context, cred *wire.Cred, dir uint64, name string) bool {
+	if checked(dir) || !strings.HasSuffix(name, ".yaml") && !strings.HasSuffix(name, ".yml") {
+		return checked(dir)
+	}
+	r, ok := fs.over().(Rules)
+	return ok && r.OwnRules(ctx, cred, dir)
+}
+
 // enqueue asks the overlay about an entry of such a directory.
 func enqueue(ctx context.Context, o Overlay, cred *wire.Cred, dir uint64, name string, ino uint64) error {
 	if dir == wire.QueueIno {
 		return o.Enqueue(ctx, cred, name, ino)
 	}
 	if r, ok := o.(Rules); ok {
-		return r.CheckRule(ctx, cred, name, ino)
+		return r.CheckRule(ctx, cred, dir, name, ino)
 	}
 	return nil
 }
@@ -31,7 +41,7 @@ func dequeue(ctx context.Context, o Overlay, cred *wire.Cred, dir uint64, name s
 		return o.Dequeue(ctx, cred, name)
 	}
 	if r, ok := o.(Rules); ok {
-		r.RuleGone(ctx, cred, name)
+		r.RuleGone(ctx, cred, dir, name)
 	}
 	return nil
 }
@@ -82,7 +92,7 @@ func (fs *FS) enqueueWritten(ctx context.Context, cred *wire.Cred, in *inode) er
 // before a file becomes one of its entries, and told when one is no more.
 func (fs *FS) renameQueued(ctx context.Context, cred *wire.Cred, q *wire.Rename) error {
 	o := fs.over()
-	into, outOf := checked(q.NewParent), checked(q.Parent)
+	into, outOf := fs.checkedFor(ctx, cred, q.NewParent, q.NewName), fs.checkedFor(ctx, cred, q.Parent, q.Name)
 	if o == nil || !into && !outOf {
 		return fs.rename(ctx, cred, q)
 	}
@@ -120,7 +130,7 @@ func (fs *FS) unlinkQueued(ctx context.Context, cred *wire.Cred, dir uint64, nam
 	if err := fs.unlink(ctx, cred, dir, name, false); err != nil {
 		return err
 	}
-	if o := fs.over(); o != nil && checked(dir) {
+	if o := fs.over(); o != nil && fs.checkedFor(ctx, cred, dir, name) {
 		return dequeue(ctx, o, cred, dir, name)
 	}
 	return nil
@@ -128,7 +138,7 @@ func (fs *FS) unlinkQueued(ctx context.Context, cred *wire.Cred, dir uint64, nam
 
 // linkQueued is link where the queue may be involved.
 func (fs *FS) linkQueued(ctx context.Context, cred *wire.Cred, ino, dir uint64, name string) (found, error) {
-	if o := fs.over(); o != nil && checked(dir) {
+	if o := fs.over(); o != nil && fs.checkedFor(ctx, cred, dir, name) {
 		if err := fs.flush(ctx, fs.inode(ino)); err != nil {
 			return found{}, err
 		}

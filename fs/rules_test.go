@@ -21,9 +21,16 @@ type ruleOverlay struct {
 	rules, lands []string // guarded by mu
 	asked        int      // guarded by mu: how often about a path
 	err          error    // guarded by mu: of Standing
+	own          uint64   // guarded by mu: a directory of rules of the caller's own
 }
 
-func (o *ruleOverlay) CheckRule(_ context.Context, _ *wire.Cred, name string, _ uint64) error {
+func (o *ruleOverlay) OwnRules(_ context.Context, _ *wire.Cred, dir uint64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return dir == o.own
+}
+
+func (o *ruleOverlay) CheckRule(_ context.Context, _ *wire.Cred, _ uint64, name string, _ uint64) error {
 	if name == "bad.yaml" {
 		return wire.Errorf(wire.Invalid, "rule", name, "a typo")
 	}
@@ -33,7 +40,7 @@ func (o *ruleOverlay) CheckRule(_ context.Context, _ *wire.Cred, name string, _ 
 	return nil
 }
 
-func (o *ruleOverlay) RuleGone(_ context.Context, _ *wire.Cred, name string) {
+func (o *ruleOverlay) RuleGone(_ context.Context, _ *wire.Cred, _ uint64, name string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.rules = slices.DeleteFunc(o.rules, func(n string) bool { return n == name })
@@ -110,6 +117,29 @@ func TestRuleEntries(t *testing.T) {
 		t.Errorf("rules %q", got)
 	}
 	lands() // a rule is no file of the tree
+
+	// A directory of the caller's own rules.
+	must(t, os.Mkdir(filepath.Join(mnt, "own"), 0o755))
+	var st syscall.Stat_t
+	must(t, syscall.Stat(filepath.Join(mnt, "own"), &st))
+	o.mu.Lock()
+	o.own = st.Ino
+	o.mu.Unlock()
+	write1(t, filepath.Join(mnt, "r2"), "moved in")
+	if err := os.Rename(filepath.Join(mnt, "r2"), filepath.Join(mnt, "own", "bad.yaml")); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a bad rule of one's own: %v", err)
+	}
+	if err := os.Link(filepath.Join(mnt, "r2"), filepath.Join(mnt, "own", "bad.yaml")); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a bad rule of one's own: %v", err)
+	}
+	must(t, os.Rename(filepath.Join(mnt, "r2"), filepath.Join(mnt, "own", "good.yaml")))
+	if got := o.seen(&o.rules); !slices.Equal(got, []string{"placed.yaml", "good.yaml"}) {
+		t.Errorf("rules %q", got)
+	}
+	must(t, os.Remove(filepath.Join(mnt, "own", "good.yaml")))
+	if got := o.seen(&o.rules); !slices.Equal(got, []string{"placed.yaml"}) {
+		t.Errorf("rules %q", got)
+	}
 
 	write1(t, in("a"), "one")
 	lands(`/in/a 3 "" false`)

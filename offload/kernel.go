@@ -19,9 +19,9 @@ import (
 
 const kernelsPath = "/.compute/kernels"
 
-// resolve finds the module of a step: one at a path of the mount, one that was
-// registered below /.compute/kernels, or one of those in the binary; in this
-// order.
+// resolve finds the module of a step: one at a path of the mount, one of a user's
+// own, one that was registered below /.compute/kernels, or one of those in the binary;
+// in this order.
 func (e *expander) resolve(ctx context.Context, s jobfile.Step) (*wire.KernelRef, error) {
 	if s.Exec != nil {
 		return program(s.Exec), nil
@@ -32,6 +32,9 @@ func (e *expander) resolve(ctx context.Context, s jobfile.Step) (*wire.KernelRef
 			return nil, err
 		}
 		return e.pin(ctx, s.Wasm, s.Wasm, inode, nil, s.KernelLine)
+	}
+	if own, ok := strings.CutPrefix(s.Kernel, "~"); ok {
+		return e.own(ctx, own, s.KernelLine)
 	}
 	name, version, _ := strings.Cut(s.Kernel, "@")
 	ref, err := e.registered(ctx, name, version, s.KernelLine)
@@ -142,7 +145,14 @@ func (e *expander) kernelHint(ctx context.Context, name string) string {
 // registered finds NAME/VERSION/ below /.compute/kernels; nil if there is no
 // such name there. Without a version it takes the highest.
 func (e *expander) registered(ctx context.Context, name, version string, line int) (*wire.KernelRef, error) {
-	dir := path.Join(kernelsPath, name)
+	return e.kernelIn(ctx, path.Join(kernelsPath, name), name, version, e.pinRegistered, line)
+}
+
+// pinner pins the files of a kernel in a directory.
+type pinner func(ctx context.Context, full, dir string, k *jobfile.Kernel, manifest []byte, line int) (*wire.KernelRef, error)
+
+// kernelIn finds VERSION/ in the directory of a kernel.
+func (e *expander) kernelIn(ctx context.Context, dir, name, version string, pin pinner, line int) (*wire.KernelRef, error) {
 	entries, err := e.files.ReadDir(ctx, dir)
 	if errors.Is(err, wire.NotFound) || errors.Is(err, wire.NotDir) {
 		return nil, nil
@@ -182,11 +192,14 @@ func (e *expander) registered(ctx context.Context, name, version string, line in
 	if err != nil {
 		return nil, problem(wire.Invalid, e.job, line, "%s: %v", manifest, err)
 	}
-	full := name + "@" + version
+	return pin(ctx, name+"@"+version, dir, k, data, line)
+}
+
+func (e *expander) pinRegistered(ctx context.Context, full, dir string, k *jobfile.Kernel, manifest []byte, line int) (*wire.KernelRef, error) {
 	if k.Wasm != "" && len(k.Runtimes()) == 1 && k.Test == nil && k.Header == 0 && k.Splits == nil {
 		return e.pinned(ctx, full, dir, k, line)
 	}
-	return e.pinBundle(ctx, full, dir, k, data, line)
+	return e.pinBundle(ctx, full, dir, k, manifest, line)
 }
 
 // pinned is the wasm variant of a kernel.

@@ -14,15 +14,24 @@ import (
 	"quernfs/offload/jobfile"
 )
 
-// A standing rule is a file of /.compute/rules: an ordinary one, which this
-// mount reads through its own leases, so that a change on another mount counts
-// from the next file on. A rule of root's is for what everybody writes, one of
-// another user's for what that user writes.
+// A standing rule is a file of /.compute/rules, or of a directory of a user's own
+// (own.go): an ordinary one, which this mount reads through its own leases, so that
+// a change on another mount counts from the next file on. A rule of root's in
+// /.compute/rules is for what everybody writes, every other one for what its owner
+// writes. So a job of a rule never has other rights than its owner.
 
 const rulesPath = "/.compute/rules"
 
-// maxRules bounds the rules that are looked at.
-const maxRules = 256
+// Bounds of the rules that are looked at: shared ones, those of a user's own, and how
+// many are remembered.
+const (
+	maxRules    = 256
+	maxOwnRules = 64
+	keptRules   = 4096
+)
+
+// OwnMark is what the name of a rule of a user's own begins with, as in jobs and errors.
+const OwnMark = "~"
 
 // ruleFile is a rule as it was last read.
 type ruleFile struct {
@@ -37,12 +46,34 @@ type ruleFile struct {
 // rules remembers the rule files of a mount.
 type rules struct {
 	mu   sync.Mutex
-	read map[string]*ruleFile // by name; guarded by mu
+	read map[string]*ruleFile // by path; guarded by mu
 }
 
-// all are the rules that can be read, by name.
-func (o *Overlay) allRules(ctx context.Context) ([]*ruleFile, error) {
-	entries, err := o.submit.Files.ReadDirInode(ctx, wire.RulesIno)
+// allRules are the rules that can be read and may be for a user: the shared ones by
+// name, then those of his own.
+func (o *Overlay) allRules(ctx context.Context, uid uint32) ([]*ruleFile, error) {
+	all, err := o.rulesIn(ctx, wire.RulesIno, rulesPath, "", maxRules)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := ownDir(ctx, o.submit.Files, uid, "rules")
+	if err != nil || dir == nil {
+		return all, err
+	}
+	own, err := o.rulesIn(ctx, dir.GetAttr().GetIno(), ownRulesPath(uid), OwnMark, maxOwnRules)
+	for _, f := range own {
+		if f.uid == uid {
+			all = append(all, f)
+		}
+	}
+	return all, err
+}
+
+func ownRulesPath(uid uint32) string { return path.Join(userDir(uid), "rules") }
+
+// rulesIn are the rules of a directory, by name, with a mark before each.
+func (o *Overlay) rulesIn(ctx context.Context, dir uint64, at, mark string, most int) ([]*ruleFile, error) {
+	entries, err := o.submit.Files.ReadDirInode(ctx, dir)
 	if err != nil {
 		if errors.Is(err, wire.NotFound) {
 			err = nil // a cluster of before
@@ -58,7 +89,7 @@ func (o *Overlay) allRules(ctx context.Context) ([]*ruleFile, error) {
 		if !ok || !isFile(d.Type) {
 			continue
 		}
-		f, err := o.ruleFile(ctx, name, d.Name)
+		f, err := o.ruleFile(ctx, mark+name, path.Join(at, d.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -67,13 +98,13 @@ func (o *Overlay) allRules(ctx context.Context) ([]*ruleFile, error) {
 		}
 	}
 	slices.SortFunc(all, func(a, b *ruleFile) int { return cmp.Compare(a.name, b.name) })
-	return all[:min(len(all), maxRules)], nil
+	return all[:min(len(all), most)], nil
 }
 
 // ruleFile reads a rule, unless it is known; nil: it is gone.
 func (o *Overlay) ruleFile(ctx context.Context, name, file string) (*ruleFile, error) {
-	in, err := o.submit.Files.Stat(ctx, path.Join(rulesPath, file))
-	if errors.Is(err, wire.NotFound) {
+	in, err := o.submit.Files.Stat(ctx, file)
+	if errors.Is(err, wire.NotFound) || err == nil && !isFile(in.GetAttr().GetMode()) {
 		return nil, nil
 	}
 	if err != nil {
@@ -101,7 +132,7 @@ func (o *Overlay) ruleFile(ctx context.Context, name, file string) (*ruleFile, e
 	}
 	o.rules.mu.Lock()
 	defer o.rules.mu.Unlock()
-	if o.rules.read == nil || len(o.rules.read) > 2*maxRules {
+	if o.rules.read == nil || len(o.rules.read) > keptRules {
 		o.rules.read = map[string]*ruleFile{}
 	}
 	o.rules.read[file] = f
@@ -110,7 +141,7 @@ func (o *Overlay) ruleFile(ctx context.Context, name, file string) (*ruleFile, e
 
 // rulesFor are the rules for what uid has written to, or moved to, a path.
 func (o *Overlay) rulesFor(ctx context.Context, uid uint32, moved bool, p string, size uint64) ([]*ruleFile, error) {
-	all, err := o.allRules(ctx)
+	all, err := o.allRules(ctx, uid)
 	return slices.DeleteFunc(all, func(f *ruleFile) bool {
 		return f.uid != 0 && f.uid != uid || moved && !f.rule.Rename || !moved && !f.rule.Close || !f.rule.Applies(p, int64(size))
 	}), err
@@ -118,27 +149,60 @@ func (o *Overlay) rulesFor(ctx context.Context, uid uint32, moved bool, p string
 
 // Standing implements fs.Rules.
 func (o *Overlay) Standing(ctx context.Context, cred *wire.Cred, moved bool, at func() (p string, size uint64)) (bool, error) {
-	all, err := o.allRules(ctx)
-	if err != nil || len(all) == 0 {
-		return false, err
+	all, err := o.allRules(ctx, cred.GetUid())
+	if err != nil || at == nil {
+		return len(all) > 0, err
 	}
-	if at == nil {
-		return true, nil
+	if len(all) == 0 { // he may be writing the first one of his own
+		if dir, err := ownDir(ctx, o.submit.Files, cred.GetUid(), "rules"); err != nil || dir == nil {
+			return false, err
+		}
 	}
 	p, size := at()
 	if p == "" || strings.HasPrefix(p, "/.compute/") {
-		return false, nil
+		return false, o.writtenRule(ctx, cred, moved, p)
 	}
 	all, err = o.rulesFor(ctx, cred.GetUid(), moved, p, size)
 	return len(all) > 0, err
 }
 
+// writtenRule checks a rule of a user's own that was written in place.
+func (o *Overlay) writtenRule(ctx context.Context, cred *wire.Cred, moved bool, p string) error {
+	if _, ok := JobName(path.Base(p)); moved || !ok || path.Dir(p) != ownRulesPath(cred.GetUid()) {
+		return nil
+	}
+	dir, err := ownDir(ctx, o.submit.Files, cred.GetUid(), "rules")
+	if err != nil || dir == nil {
+		return err
+	}
+	in, err := o.submit.Files.Stat(ctx, p)
+	if err != nil {
+		return err
+	}
+	return o.CheckRule(ctx, cred, dir.GetAttr().GetIno(), path.Base(p), in.GetAttr().GetIno())
+}
+
+// OwnRules implements fs.Rules.
+func (o *Overlay) OwnRules(ctx context.Context, cred *wire.Cred, dir uint64) bool {
+	in, err := ownDir(ctx, o.submit.Files, cred.GetUid(), "rules")
+	return err == nil && in.GetAttr().GetIno() == dir && dir != 0
+}
+
+// ruleKey is what a rule of a directory is called in errors/, and in its jobs.
+func ruleKey(dir uint64, name string) (string, bool) {
+	key, ok := JobName(name)
+	if dir != wire.RulesIno {
+		key = OwnMark + key
+	}
+	return key, ok
+}
+
 // CheckRule implements fs.Rules: like Enqueue, for rules.
-func (o *Overlay) CheckRule(ctx context.Context, cred *wire.Cred, name string, ino uint64) error {
+func (o *Overlay) CheckRule(ctx context.Context, cred *wire.Cred, dir uint64, name string, ino uint64) error {
 	if strings.HasPrefix(name, ".") {
 		return nil
 	}
-	key, ok := JobName(name)
+	key, ok := ruleKey(dir, name)
 	if !ok {
 		err := problem(wire.Invalid, name, 0, "a rule's name ends in .yaml; %q does not", name)
 		o.refuse(ctx, cred, name, ino, err)
@@ -176,8 +240,8 @@ func (o *Overlay) checkRule(ctx context.Context, cred *wire.Cred, key string, in
 const maxRuleName = 80
 
 // RuleGone implements fs.Rules.
-func (o *Overlay) RuleGone(ctx context.Context, cred *wire.Cred, name string) {
-	if key, ok := JobName(name); ok {
+func (o *Overlay) RuleGone(ctx context.Context, cred *wire.Cred, dir uint64, name string) {
+	if key, ok := ruleKey(dir, name); ok {
 		o.accept(ctx, cred, key, 0)
 	}
 }

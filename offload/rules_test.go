@@ -16,7 +16,7 @@ import (
 func (s *shell) rule(name, text string) error {
 	s.t.Helper()
 	ino := s.r.write(rulesPath+"/"+name, text)
-	err := s.o.CheckRule(s.t.Context(), s.cred, name, ino)
+	err := s.o.CheckRule(s.t.Context(), s.cred, wire.RulesIno, name, ino)
 	if err != nil {
 		_ = s.r.Remove(s.t.Context(), wire.RulesIno, name, false)
 	}
@@ -112,7 +112,7 @@ func TestRules(t *testing.T) {
 	if err := r.Remove(t.Context(), wire.RulesIno, "count.yaml", false); err != nil {
 		t.Fatal(err)
 	}
-	s.o.RuleGone(t.Context(), rootCred, "count.yaml")
+	s.o.RuleGone(t.Context(), rootCred, wire.RulesIno, "count.yaml")
 	if s.landed("/in/e.txt", true) {
 		t.Error("a rule that was removed counts")
 	}

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -23,7 +24,8 @@ func newRule() *cobra.Command {
 		Use:   "rule",
 		Short: "Look at the standing rules of a mount, and try them",
 		Long: `Look at the standing rules of a mount, and try them. A rule is a file NAME.yaml in
-.compute/rules of the mount: cp and mv make and replace it, rm removes it.`,
+.compute/rules of the mount: cp and mv make and replace it, rm removes it. Rules of your
+own are in .compute/users/UID/rules, and are called ~NAME here.`,
 	}
 	rule.AddCommand(newRuleLs(), newRuleShow(), newRuleRm(), newRuleTest())
 	return rule
@@ -53,12 +55,27 @@ func (f *ruleFlags) dir() (string, error) {
 	return dir, nil
 }
 
-// file is where the rule of a name is.
+// own is where the caller keeps rules of his own. It need not be there.
+func (f *ruleFlags) own() (string, error) {
+	dir, err := f.dir()
+	return filepath.Join(filepath.Dir(dir), "users", strconv.Itoa(os.Geteuid()), "rules"), err
+}
+
+// file is where the rule of a name is; one of the caller's own is called ~NAME.
 func (f *ruleFlags) file(name string) (string, error) {
 	dir, err := f.dir()
+	if name, own := strings.CutPrefix(name, offload.OwnMark); own && err == nil {
+		if dir, err = f.own(); err == nil {
+			return ruleIn(dir, name)
+		}
+	}
 	if err != nil {
 		return "", err
 	}
+	return ruleIn(dir, name)
+}
+
+func ruleIn(dir, name string) (string, error) {
 	if name == "" || strings.Contains(name, "/") || strings.HasPrefix(name, ".") {
 		return "", usagef("%q cannot be the name of a rule", name)
 	}
@@ -116,6 +133,27 @@ func owner(fi fs.FileInfo) uint32 {
 	return 0
 }
 
+// rulesOf adds the rules of a directory, with a mark before their names.
+func rulesOf(all []ruleInfo, dir, mark string) ([]ruleInfo, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return all, err
+	}
+	for _, d := range entries {
+		name, ok := offload.JobName(d.Name())
+		fi, err := d.Info()
+		if !ok || err != nil || !fi.Mode().IsRegular() {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(dir, d.Name()))
+		if err != nil {
+			return all, err
+		}
+		all = append(all, ruleInfoOf(mark+name, text, owner(fi)))
+	}
+	return all, nil
+}
+
 func newRuleLs() *cobra.Command {
 	var f ruleFlags
 	return f.add(&cobra.Command{
@@ -125,22 +163,16 @@ func newRuleLs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			entries, err := os.ReadDir(dir)
+			own, err := f.own()
 			if err != nil {
 				return err
 			}
-			all := []ruleInfo{}
-			for _, d := range entries {
-				name, ok := offload.JobName(d.Name())
-				fi, err := d.Info()
-				if !ok || err != nil || !fi.Mode().IsRegular() {
-					continue
-				}
-				text, err := os.ReadFile(filepath.Join(dir, d.Name()))
-				if err != nil {
-					return err
-				}
-				all = append(all, ruleInfoOf(name, text, owner(fi)))
+			all, err := rulesOf([]ruleInfo{}, dir, "")
+			if err != nil {
+				return err
+			}
+			if all, err = rulesOf(all, own, offload.OwnMark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
 			}
 			if f.json {
 				return printJSON(cmd.OutOrStdout(), all)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,18 +15,19 @@ import (
 func TestRuleCommands(t *testing.T) {
 	mnt := t.TempDir()
 	for name, text := range map[string]string{
-		".compute/rules/cameras.yaml": "version: 1\nabout: what the cameras see\nmatch: {path: /camera, except: /camera/test, min_size: 3}\nwhen: close\njob: {kernel: digits}\nthen: {keep_if: {matches: '^7'}}\n",
-		".compute/rules/broken.yaml":  "version: 1\nmatches: {}\n",
-		".compute/rules/.tmp.yaml":    "half",
-		".compute/queue/x.raw":        "12345",
-		"camera/a.raw":                "12345",
-		"camera/b/c.raw":              "12345",
-		"camera/.part":                "12345",
-		"camera/.tmp/d.raw":           "12345",
-		"camera/test/e.raw":           "12345",
-		"camera/small":                "1",
-		"other/f.raw":                 "12345",
-		"new.yaml":                    "version: 1\nmatch: {path: ['/**/*.raw', /camera]}\njob: {exec: {argv: [sh]}}\n",
+		".compute/rules/cameras.yaml":                                   "version: 1\nabout: what the cameras see\nmatch: {path: /camera, except: /camera/test, min_size: 3}\nwhen: close\njob: {kernel: digits}\nthen: {keep_if: {matches: '^7'}}\n",
+		".compute/rules/broken.yaml":                                    "version: 1\nmatches: {}\n",
+		".compute/rules/.tmp.yaml":                                      "half",
+		fmt.Sprint(".compute/users/", os.Geteuid(), "/rules/mine.yaml"): "version: 1\nmatch: {path: /mine}\njob: {kernel: ~/own}\n",
+		".compute/queue/x.raw":                                          "12345",
+		"camera/a.raw":                                                  "12345",
+		"camera/b/c.raw":                                                "12345",
+		"camera/.part":                                                  "12345",
+		"camera/.tmp/d.raw":                                             "12345",
+		"camera/test/e.raw":                                             "12345",
+		"camera/small":                                                  "1",
+		"other/f.raw":                                                   "12345",
+		"new.yaml":                                                      "version: 1\nmatch: {path: ['/**/*.raw', /camera]}\njob: {exec: {argv: [sh]}}\n",
 	} {
 		p := filepath.Join(mnt, name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -53,8 +55,14 @@ func TestRuleCommands(t *testing.T) {
 		t.Errorf("ls:\n%s", ls)
 	}
 	var all []ruleInfo
-	if err := json.Unmarshal([]byte(quern(0, "ls", "--json", "--mount", mnt)), &all); err != nil || len(all) != 2 || all[0].Error == "" || all[1].Then == "" {
+	if err := json.Unmarshal([]byte(quern(0, "ls", "--json", "--mount", mnt)), &all); err != nil || len(all) != 3 || all[0].Error == "" || all[1].Then == "" || all[2].Name != "~mine" || all[2].Runs != "~/own" {
 		t.Errorf("%v %+v", err, all)
+	}
+	if got := quern(0, "show", "~mine", "--mount", mnt); !strings.Contains(got, "match: {path: /mine}") {
+		t.Errorf("show: %s", got)
+	}
+	if got := quern(1, "show", "~cameras", "--mount", mnt) + quern(1, "show", "mine", "--mount", mnt); strings.Count(got, "there is no rule") != 2 {
+		t.Errorf("show: %s", got)
 	}
 	if got := quern(0, "show", "cameras", "--mount", mnt); !strings.HasPrefix(got, "version: 1\nabout: ") {
 		t.Errorf("show: %s", got)

@@ -11,6 +11,7 @@ const (
 	KernelsIno uint64 = 4 // /.compute/kernels
 	OutputsIno uint64 = 5 // has no name: holds the jobs' output directories
 	RulesIno   uint64 = 6 // /.compute/rules
+	UsersIno   uint64 = 7 // /.compute/users
 	FirstIno   uint64 = 1024
 )
 

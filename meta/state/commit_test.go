@@ -82,7 +82,7 @@ func TestCommitRefused(t *testing.T) {
 		r.log = append(r.log, Entry{Index: uint64(len(r.log) + 1), Term: 1, Command: new(wire.Command)})
 	}
 	r.check()
-	expect(t, "nothing has changed", x.line([]string{"counts"}), "inodes=9 blocks=2 live=100 degraded=0 freed=1")
+	expect(t, "nothing has changed", x.line([]string{"counts"}), "inodes=10 blocks=2 live=100 degraded=0 freed=1")
 	expect(t, "nothing has changed", x.line([]string{"extents", "/f"}), "0-100=1+0")
 	expect(t, "nothing has changed", x.line([]string{"extents", "/i"}), `"text"`)
 }

@@ -68,6 +68,10 @@ func (t *tx) create(op *wire.Create) *wire.Result {
 	if code != wire.OK {
 		return fail(code)
 	}
+	if code := t.mayBeUser(dir, op.Name, kind); code != wire.OK {
+		return fail(code)
+	}
+	t.asUser(op, in, dir)
 
 	t.addInode(op, in, acls)
 	t.putDentry(op.Parent, op.Name, in.Attr.Ino, kind)
@@ -158,12 +162,14 @@ func (t *tx) newInode(op *wire.Create, dir *wire.Inode, kind uint32) (in *wire.I
 	return in, a, wire.OK
 }
 
-// addInode numbers in and puts it and its ACLs.
+// addInode numbers in, if it has no number yet, and puts it and its ACLs.
 func (t *tx) addInode(op *wire.Create, in *wire.Inode, a acls) {
-	if in.Attr.Ino = op.Ino; op.Ino == 0 {
-		in.Attr.Ino = t.take(nextIno, 1)
-	} else {
+	switch {
+	case op.Ino != 0:
+		in.Attr.Ino = op.Ino
 		t.spend(op.Ino)
+	case in.Attr.Ino == 0:
+		in.Attr.Ino = t.take(nextIno, 1)
 	}
 	if a.access != nil {
 		t.putXattr(in.Attr.Ino, acl.Access, a.access)

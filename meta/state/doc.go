@@ -42,6 +42,9 @@
 //
 // # Permissions
 //
+// An entry of /.compute/users that a user makes is a directory whose name is his number
+// (users.go); the rest is as in any directory.
+//
 // Every command that names entries or attributes is checked with its
 // credentials, by the rules and in the order of Linux's VFS, so that the errno is the
 // one that a local filesystem gives; uid 0, or no credentials at all (the

@@ -86,6 +86,9 @@ func (m *model) at(c *wire.Cred, dir *node, name string) (*node, wire.Code) {
 	return dir.children[name], wire.OK
 }
 
+// mayHold: of /.compute/users an ordinary user makes no entry whose name is a letter.
+func (n *node) mayHold(c *wire.Cred) bool { return n.ino != wire.UsersIno || c.Uid == 0 }
+
 func (m *model) create(c *wire.Cred, now int64, op *wire.Create, ino uint64) wire.Code {
 	dir := m.nodes[op.Parent]
 	old, code := m.at(c, dir, op.Name)
@@ -104,6 +107,9 @@ func (m *model) create(c *wire.Cred, now int64, op *wire.Create, ino uint64) wir
 	}
 	if !dir.may(c, MayWrite|MayExec) {
 		return wire.Denied
+	}
+	if !dir.mayHold(c) {
+		return wire.Perm
 	}
 	mode, gid := op.Mode&permBits, c.Gid
 	if kind == sIFDIR {
@@ -240,6 +246,9 @@ func (m *model) rename(c *wire.Cred, now int64, op *wire.Rename) wire.Code {
 	if code != wire.OK {
 		return code
 	}
+	if !to.mayHold(c) || exchange && !from.mayHold(c) {
+		return wire.Perm
+	}
 	if from != to && (n.dir() && !n.may(c, MayWrite) || exchange && victim.dir() && !victim.may(c, MayWrite)) {
 		return wire.Denied
 	}
@@ -283,7 +292,7 @@ func (m *model) link(c *wire.Cred, now int64, op *wire.Link) wire.Code {
 		return wire.Exists
 	case !dir.may(c, MayWrite|MayExec):
 		return wire.Denied
-	case n.dir():
+	case n.dir() || !dir.mayHold(c):
 		return wire.Perm
 	case n.nlink == 0:
 		return wire.NotFound

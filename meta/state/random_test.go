@@ -33,7 +33,7 @@ func TestModel(t *testing.T) {
 				name string
 				ino  uint64
 				mode uint32
-			}{{"queue", wire.QueueIno, 0o1777}, {"kernels", wire.KernelsIno, 0o755}, {"rules", wire.RulesIno, 0o755}} {
+			}{{"queue", wire.QueueIno, 0o1777}, {"kernels", wire.KernelsIno, 0o755}, {"rules", wire.RulesIno, 0o755}, {"users", wire.UsersIno, usersMode}} {
 				compute.children[d.name] = x.m.add(d.ino, sIFDIR|d.mode, 0, 0, compute)
 				compute.nlink++
 			}

@@ -74,6 +74,19 @@ func (t *tx) mayMove(m *move) wire.Code {
 	} else if code := t.mayRemove(m.to, m.victim, isDir(m.in) && !m.exchange || m.exchange && isDir(m.victim)); code != wire.OK {
 		return code
 	}
+	if code := t.mayBeUser(m.to, m.op.NewName, m.in.Attr.Mode&sIFMT); code != wire.OK {
+		return code
+	}
+	if m.op.Flags&renameWhiteout != 0 {
+		if code := t.mayBeUser(m.from, m.op.Name, sIFCHR); code != wire.OK {
+			return code
+		}
+	}
+	if m.exchange {
+		if code := t.mayBeUser(m.from, m.op.Name, m.victim.Attr.Mode&sIFMT); code != wire.OK {
+			return code
+		}
+	}
 	// Moving a directory to another parent changes its "..".
 	if m.op.Parent != m.op.NewParent {
 		if isDir(m.in) && !t.allowed(m.in, t.cred, MayWrite) ||

@@ -76,7 +76,7 @@ func (t *tx) link(op *wire.Link) *wire.Result {
 		return fail(wire.Exists)
 	case !t.allowed(dir, t.cred, MayWrite|MayExec):
 		return fail(wire.Denied)
-	case isDir(in):
+	case isDir(in), t.mayBeUser(dir, op.NewName, in.Attr.Mode&sIFMT) != wire.OK:
 		return fail(wire.Perm)
 	case in.Attr.Nlink >= wire.MaxLinks:
 		return fail(wire.TooManyLinks)

@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	kernelName    = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+	kernelName    = regexp.MustCompile(`^(~([a-z0-9_][A-Za-z0-9._-]{0,31})?/)?[a-z0-9][a-z0-9._-]{0,63}$`)
 	kernelVersion = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 	paramName     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
 	byteSize      = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?$`)
@@ -155,7 +155,7 @@ func stepFields(s *Step, prefix string) map[string]func(*yaml.Node) error {
 			s.KernelLine = max(s.KernelLine, n.Line)
 			name, version, pinned := strings.Cut(s.Kernel, "@")
 			if !kernelName.MatchString(name) || pinned && !kernelVersion.MatchString(version) {
-				return Errorf(n.Line, "%skernel must be NAME or NAME@VERSION, not %q", prefix, shorten(s.Kernel))
+				return Errorf(n.Line, "%skernel must be NAME or NAME@VERSION, or ~/NAME, one of your own, not %q", prefix, shorten(s.Kernel))
 			}
 			return nil
 		},

@@ -239,7 +239,7 @@ func TestEndFields(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"combine: wordcount\nreduce: {}\n":   `line 4: combine must be a mapping such as {kernel: wordcount}, not "wordcount"`,
-		"combine: {kernel: K}\nreduce: {}\n": `line 4: combine.kernel must be NAME or NAME@VERSION, not "K"`,
+		"combine: {kernel: K}\nreduce: {}\n": `line 4: combine.kernel must be NAME or NAME@VERSION, or ~/NAME, one of your own, not "K"`,
 		"combine: {kernel: k, wasm: /x}\n":   `line 4: combine kernel and wasm are both given; keep one`,
 		"combine: {exec: {argv: [sh]}}\n":    `line 4: combine runs a kernel or a module, not a program: give combine.kernel or combine.wasm`,
 		"combine: {params: x}\n":             `line 4: combine.params must be a mapping such as {top: 20}, not "x"`,
