@@ -42,6 +42,18 @@
 // kept it from being given. A directory whose entries another session is
 // changing may be leased, but its own record is then left out of the reply.
 //
+// # Look-ups, and who changed a name last
+//
+// A look-up of a name that is being changed waits for the change, unless somebody
+// waits for its session to forget a name: the session's kernel may hold the
+// directory's lock over the look-up (lease.Urgent). Then it is told what the name
+// still is.
+//
+// A session's own change recalls nothing from the session, whose kernel believes the
+// old name until it has looked at the result. So for a second (freshFor) the name is
+// recalled from the session before anybody else is told of it: in answer to a look-up
+// or a listing, or by the failure of a command (fresh.go).
+//
 // # Sessions and time
 //
 // A session's life is a time on the leader's clock, extended by each renewal.

@@ -59,6 +59,7 @@ type leader struct {
 	opener    map[uint64]transport.Peer // of a session, if it is known
 	calls     map[callKey]*call
 	underWay  map[uint64]int // how many commands, by session
+	fresh     freshNames
 
 	stampMu sync.Mutex // orders stamps and proposals
 	last    int64

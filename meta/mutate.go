@@ -150,12 +150,22 @@ func (l *leader) carryOut(cmd *wire.Command) (*wire.Result, error) {
 		return nil, err
 	}
 	view := newStateTree(st)
+	claims := targets(cmd, view)
 	l.mu.Lock()
-	l.table.Claim(op, targets(cmd, view)...)
+	fresh := l.fresh.of(cmd.Session, unclaimed(names(cmd), claims), time.Now())
+	l.table.Claim(op, slices.Concat(claims, forgotten(fresh))...)
 	l.unlock()
 	if err := l.await(ctx, op.Done, "mutate", op.Ready); err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
+	for _, x := range fresh {
+		l.fresh.drop(x)
+	}
+	if len(claims) > 0 {
+		l.fresh.add(cmd.Session, names(cmd), time.Now())
+	}
+	l.mu.Unlock()
 	ready := stamped(cmd, stamping{view, func(ino uint64) []uint64 { return l.openers(op, ino) }, l.s.cfg.Limits})
 	end, err := l.writes.take(ctx, payerOf(cmd.Cred, cmd.Session), proto.Size(ready))
 	if err != nil {

@@ -1,8 +1,10 @@
 package meta
 
 import (
+	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"quernfs/internal/transport"
 	"quernfs/internal/wire"
@@ -83,17 +85,23 @@ func (l *leader) ask(ctx context.Context, q *wire.Query) (*wire.Answer, error) {
 	return l.s.fsm.state().Query(q)
 }
 
-// peek waits until no other session delays changes of ino.
-func (l *leader) peek(ctx context.Context, session, ino uint64) error {
+// peek waits until no other session delays changes of ino. For a look-up it does
+// not when that is urgent: then ino comes without a lease that covers attributes.
+func (l *leader) peek(ctx context.Context, session, ino uint64, look bool) error {
 	l.mu.Lock()
 	if !l.table.Delayed(session, ino) {
 		l.mu.Unlock()
 		return nil
 	}
-	op := l.table.Lock(session)
+	var op *lease.Op
+	if look {
+		op = l.table.Look(session)
+	} else {
+		op = l.table.Lock(session)
+	}
 	l.table.Claim(op, lease.Claim{Ino: ino, Kind: lease.Peek})
 	l.unlock()
-	err := l.await(ctx, op.Done, "query", op.Ready)
+	err := l.await(ctx, op.Done, "query", func() bool { return op.Ready() || look && l.table.Urgent(op) })
 	l.mu.Lock()
 	l.table.End(op)
 	l.unlock()
@@ -103,7 +111,7 @@ func (l *leader) peek(ctx context.Context, session, ino uint64) error {
 // read answers a query about one inode. The grant, a new one if wanted, else a
 // renewal of what is held, is given before the state is read.
 func (l *leader) read(ctx context.Context, q *wire.Query, ino uint64, wanted bool) (*wire.Answer, error) {
-	if err := l.peek(ctx, q.Session, ino); err != nil {
+	if err := l.peek(ctx, q.Session, ino, false); err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
@@ -162,11 +170,13 @@ func (l *leader) undo(session uint64, g *wire.Grant) {
 // lookup resolves a name. Which inode the leases are for is known only from the
 // state, and may change until they are given: then it starts again. An entry
 // that is being changed is waited for, so that what is found comes with a lease:
-// then the session is asked before the inode goes that it is about to open.
+// then the session is asked before the inode goes that it is about to open. It is
+// not waited for while somebody waits for the session (lease.Urgent).
 func (l *leader) lookup(ctx context.Context, q *wire.Query, op *wire.Lookup) (*wire.Answer, error) {
 	st := l.s.fsm.state()
 	name := lease.Name{Dir: op.GetParent(), Name: op.GetName()}
 	var turn *lease.Op // keeps the entry as it is
+	asked := false     // who has changed it just now
 	defer func() {
 		if turn != nil {
 			l.mu.Lock()
@@ -178,27 +188,48 @@ func (l *leader) lookup(ctx context.Context, q *wire.Query, op *wire.Lookup) (*w
 		var child uint64
 		if d, err := st.Entry(name.Dir, name.Name); err == nil {
 			child = d.Ino
-			if err := l.peek(ctx, q.Session, child); err != nil {
+			if err := l.peek(ctx, q.Session, child, true); err != nil {
 				return nil, err
 			}
 		}
 		var dirGrant, childGrant *wire.Grant
+		owed := false
 		l.mu.Lock()
 		if op.Lease && turn == nil && l.table.NameBusy(name) {
-			turn = l.table.Lock(q.Session, name)
+			turn = l.table.Look(q.Session, name)
+		}
+		answerable := func() bool { return turn == nil || turn.Locked() || l.table.Urgent(turn) }
+		if !answerable() {
 			l.unlock()
-			if err := l.await(ctx, turn.Done, "lookup", turn.Locked); err != nil {
+			if err := l.await(ctx, turn.Done, "lookup", answerable); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if fresh := l.fresh.of(q.Session, []lease.Name{name}, time.Now()); len(fresh) > 0 && (turn == nil || turn.Locked()) && !asked {
+			asked = true
+			if turn == nil {
+				turn = l.table.Look(q.Session, name)
+			}
+			l.unlock()
+			if err := l.forgotten(ctx, q.Session, fresh); err != nil {
 				return nil, err
 			}
 			continue
 		}
 		whole := !l.table.DirBusy(name.Dir, q.Session)
 		if op.Lease {
-			dirGrant = l.table.Grant(q.Session, name.Dir, wire.Mode_READ, nil)
+			urgent := turn != nil && !turn.Locked()
+			if owed = urgent && l.table.Owed(turn); !owed {
+				dirGrant = l.table.Grant(q.Session, name.Dir, wire.Mode_READ, nil)
+			}
 			if child != 0 {
 				if childGrant = l.table.Grant(q.Session, child, wire.Mode_READ, nil); childGrant == nil {
 					childGrant = l.table.Grant(q.Session, child, wire.Mode_OPEN, nil)
 				}
+			}
+			if urgent {
+				childGrant = cmp.Or(l.table.Attend(turn, child), childGrant)
 			}
 		}
 		l.unlock()
@@ -222,6 +253,7 @@ func (l *leader) lookup(ctx context.Context, q *wire.Query, op *wire.Lookup) (*w
 			l.undo(q.Session, dirGrant)
 			return a, nil
 		}
+		a.Owed = owed
 		for _, g := range []*wire.Grant{dirGrant, childGrant} {
 			if g != nil {
 				a.Grants = append(a.Grants, g)
@@ -266,6 +298,12 @@ func (l *leader) readDir(ctx context.Context, q *wire.Query, op *wire.ReadDir) (
 	}
 	l.unlock()
 	a, err := l.ask(ctx, q)
+	if err == nil {
+		l.mu.Lock()
+		fresh := l.fresh.in(q.Session, op.Ino, time.Now())
+		l.mu.Unlock()
+		err = l.forgotten(ctx, q.Session, fresh)
+	}
 	if err != nil || a.Code != 0 {
 		l.undo(q.Session, dirGrant)
 		return a, err

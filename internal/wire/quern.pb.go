@@ -4255,6 +4255,9 @@ type Answer struct {
 	Message string                 `protobuf:"bytes,2,opt,name=message" json:"message,omitempty"`
 	Index   uint64                 `protobuf:"varint,3,opt,name=index" json:"index,omitempty"` // the state it was read from holds all commands up to here
 	Grants  []*Grant               `protobuf:"bytes,4,rep,name=grants" json:"grants,omitempty"`
+	// Of a look-up: what is true until the session has answered a recall of this name.
+	// It comes without a grant on the directory.
+	Owed bool `protobuf:"varint,5,opt,name=owed" json:"owed,omitempty"`
 	// Types that are valid to be assigned to Op:
 	//
 	//	*Answer_Inode
@@ -4332,6 +4335,13 @@ func (x *Answer) GetGrants() []*Grant {
 		return x.Grants
 	}
 	return nil
+}
+
+func (x *Answer) GetOwed() bool {
+	if x != nil {
+		return x.Owed
+	}
+	return false
 }
 
 func (x *Answer) GetOp() isAnswer_Op {
@@ -13577,12 +13587,13 @@ const file_quern_proto_rawDesc = "" +
 	"\rlist_accounts\x18\xaa\x01 \x01(\v2\x13.quern.ListAccountsH\x00R\flistAccounts\x122\n" +
 	"\n" +
 	"list_usage\x18\xab\x01 \x01(\v2\x10.quern.ListUsageH\x00R\tlistUsageB\x04\n" +
-	"\x02op\"\xfb\x05\n" +
+	"\x02op\"\x8f\x06\n" +
 	"\x06Answer\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +
 	"\x05index\x18\x03 \x01(\x04R\x05index\x12$\n" +
-	"\x06grants\x18\x04 \x03(\v2\f.quern.GrantR\x06grants\x12*\n" +
+	"\x06grants\x18\x04 \x03(\v2\f.quern.GrantR\x06grants\x12\x12\n" +
+	"\x04owed\x18\x05 \x01(\bR\x04owed\x12*\n" +
 	"\x05inode\x18\n" +
 	" \x01(\v2\x12.quern.InodeAnswerH\x00R\x05inode\x12$\n" +
 	"\x03dir\x18\f \x01(\v2\x10.quern.DirAnswerH\x00R\x03dir\x12*\n" +

@@ -178,6 +178,11 @@ func (c *Client) Do(ctx context.Context, cmd *wire.Command) (*wire.Result, error
 	}
 	resp, epoch, err := c.call(ctx, wire.MethodMutate, msg, true)
 	if err != nil {
+		c.mu.Lock()
+		if c.session == msg.Session {
+			c.seq.unheard = max(c.seq.unheard, msg.Seq)
+		}
+		c.mu.Unlock()
 		c.ended(msg.Session, err)
 		return nil, err
 	}
@@ -191,6 +196,39 @@ func (c *Client) Do(ctx context.Context, cmd *wire.Command) (*wire.Result, error
 		return r, err
 	}
 	return r, nil
+}
+
+const settleEvery = 50 * time.Millisecond // between looks for commands under way
+
+// Settle returns when none of the commands that have failed here so far can be carried
+// out any more: one that may still be on its way has been carried out by then, or
+// will be refused. It waits for commands that were begun earlier than these.
+func (c *Client) Settle(ctx context.Context) error {
+	c.mu.Lock()
+	session, last := c.session, c.seq.unheard
+	c.mu.Unlock()
+	for {
+		c.mu.Lock()
+		gone, over := c.session != session, c.seq.low > last
+		c.mu.Unlock()
+		if gone || last == 0 {
+			return nil // what belongs to a session that has ended is refused
+		}
+		if over {
+			break
+		}
+		select {
+		case <-time.After(settleEvery):
+		case <-ctx.Done():
+			return ctxError(ctx, "settle", "earlier commands are still under way")
+		}
+	}
+	// Any command says that those before it are over (ack_below).
+	_, err := c.Do(ctx, &wire.Command{Session: session, Op: &wire.Command_ReleaseOrphans{ReleaseOrphans: &wire.ReleaseOrphans{}}})
+	if errors.Is(err, wire.NoSession) {
+		return nil
+	}
+	return err
 }
 
 // Ask answers q, as of a moment between call and return. An answer whose code

@@ -72,6 +72,8 @@ type sequence struct {
 	last  uint64              // number given last
 	low   uint64              // all numbers below are done
 	above map[uint64]struct{} // done, but above low
+
+	unheard uint64 // the highest one whose outcome nobody here knows
 }
 
 // take gives the next number, and the lowest one that is not done.

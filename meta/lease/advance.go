@@ -58,6 +58,9 @@ func (t *Table) clear(op *Op, c *Claim) bool {
 	limit := c.limit()
 	for _, id := range sorted(e.holders) {
 		h := e.holders[id]
+		if c.Of != 0 && id != c.Of {
+			continue
+		}
 		if id == op.Session {
 			// It has been asked to come down: what it holds is known once it answers.
 			if c.Kind == Take && h.askID != 0 {
@@ -134,6 +137,11 @@ func (t *Table) ask(op *Op, to uint64, msg *wire.Recall) uint64 {
 	t.sessions[to].owes[msg.Id] = r
 	if op != nil {
 		op.pending[msg.Id] = struct{}{}
+	}
+	if len(msg.Names) > 0 {
+		for look := range t.sessions[to].looks {
+			t.woken = append(t.woken, look) // see Urgent
+		}
 	}
 	t.sends = append(t.sends, Send{Session: to, Recall: msg})
 	return msg.Id

@@ -41,6 +41,10 @@
 // gets ready once the holders have answered, have been dropped, or the
 // operations before it have ended.
 //
+// Look-ups wait for the operations on their name, but not while their session owes an
+// answer about names: see look.go. So the wait for that answer, which may need the
+// look-up to end first, ends too.
+//
 // # Ids
 //
 // Grants and recalls draw their ids from one counter. A recall's id is above

@@ -25,6 +25,7 @@ type Claim struct {
 	Names  []string  // with Names; none: only the directory's attributes change
 	Victim bool      // with Change: ask the holders whether they have it open
 	Dir    bool      // with Victim: a directory, whose names need not be forgotten
+	Of     uint64    // with Names: they do not change, and only this session is asked
 
 	told bool // Names, Victim: the holders have been asked
 }
@@ -78,6 +79,7 @@ type Op struct {
 
 	n       uint64 // order of arrival at the inodes; 0: names only so far
 	names   []Name
+	looks   bool // a look-up: it changes nothing
 	locked  bool // names are its own
 	claims  []Claim
 	ready   bool
@@ -119,6 +121,7 @@ type session struct {
 	until time.Time
 	holds map[uint64]*hold
 	owes  map[uint64]*recall
+	looks map[*Op]struct{} // its look-ups, from Look to End
 }
 
 type hold struct {
@@ -161,7 +164,7 @@ func (t *Table) Take() ([]Send, []*Op) {
 func (t *Table) Join(id uint64, until time.Time) {
 	s := t.sessions[id]
 	if s == nil {
-		s = &session{holds: map[uint64]*hold{}, owes: map[uint64]*recall{}}
+		s = &session{holds: map[uint64]*hold{}, owes: map[uint64]*recall{}, looks: map[*Op]struct{}{}}
 		t.sessions[id] = s
 	}
 	if until.After(s.until) {
@@ -263,7 +266,7 @@ func (t *Table) DirBusy(ino, session uint64) bool {
 			continue
 		}
 		for i := range op.claims {
-			if c := &op.claims[i]; c.Ino == ino && c.Kind == Names {
+			if c := &op.claims[i]; c.Ino == ino && c.Kind == Names && c.Of == 0 {
 				return true
 			}
 		}
@@ -272,7 +275,7 @@ func (t *Table) DirBusy(ino, session uint64) bool {
 }
 
 // Claim adds the inodes that a Locked operation is about, once. Claims of one
-// inode are merged: at most one of each kind.
+// inode are merged: at most one of each kind, and of each session with Of.
 func (t *Table) Claim(op *Op, claims ...Claim) {
 	t.arrived++
 	op.n = t.arrived
@@ -294,7 +297,7 @@ func (op *Op) add(c Claim) {
 	c.told = false
 	for i := range op.claims {
 		have := &op.claims[i]
-		if have.Ino == c.Ino && have.Kind == c.Kind {
+		if have.Ino == c.Ino && have.Kind == c.Kind && have.Of == c.Of {
 			have.Dir = have.Dir && c.Dir || c.Dir && !have.Victim
 			have.Victim = have.Victim || c.Victim
 			have.Mode = max(have.Mode, c.Mode)
@@ -316,6 +319,9 @@ func (t *Table) End(op *Op) {
 	}
 	op.ended = true
 	delete(t.pending, op)
+	if s := t.sessions[op.Session]; s != nil {
+		delete(s.looks, op)
+	}
 	for id := range op.pending {
 		r := t.recalls[id]
 		delete(t.recalls, id)

@@ -68,12 +68,12 @@ func (t *tx) link(op *wire.Link) *wire.Result {
 	in := t.inode(op.Ino)
 	dir, old, code := t.child(op.NewParent, op.NewName)
 	switch {
-	case in == nil:
-		return fail(wire.NotFound)
 	case code != wire.OK:
 		return fail(code)
 	case old != nil:
 		return fail(wire.Exists)
+	case in == nil:
+		return fail(wire.NotFound)
 	case !t.allowed(dir, t.cred, MayWrite|MayExec):
 		return fail(wire.Denied)
 	case isDir(in), t.mayBeUser(dir, op.NewName, in.Attr.Mode&sIFMT) != wire.OK:
