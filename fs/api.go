@@ -289,7 +289,7 @@ func (fs *FS) tellOwnKernel(dir uint64, name string) {
 	in.naming++
 	in.mu.Unlock()
 	k.forgetAttrs(dir)
-	fs.forgetEntries(k, in, []string{name})
+	fs.forgetEntries(k, in, in.showing([]string{name}))
 	in.mu.Lock()
 	in.naming--
 	in.mu.Unlock()

@@ -37,6 +37,7 @@ const (
 type conn struct {
 	file  *os.File
 	fd    int
+	dir   string // where it is mounted
 	proto *fuse.ProtocolServer
 	log   *slog.Logger
 
@@ -58,19 +59,22 @@ var classes = [3]int{smallSize, 128<<10 + smallSize, maxWrite + smallSize}
 type sentHooks struct {
 	shards [64]struct {
 		mu sync.Mutex
-		m  map[uint64][]*inode
+		m  map[uint64][]func()
 	}
 }
 
 // promise notes that the reply to the request unique lets the kernel keep
 // attributes of in.
-func (h *sentHooks) promise(unique uint64, in *inode) {
+func (h *sentHooks) promise(unique uint64, in *inode) { h.then(unique, in.promised) }
+
+// then has f called once the reply to the request unique has been written.
+func (h *sentHooks) then(unique uint64, f func()) {
 	s := &h.shards[unique>>1%64]
 	s.mu.Lock()
 	if s.m == nil {
-		s.m = map[uint64][]*inode{}
+		s.m = map[uint64][]func(){}
 	}
-	s.m[unique] = append(s.m[unique], in)
+	s.m[unique] = append(s.m[unique], f)
 	s.mu.Unlock()
 }
 
@@ -82,8 +86,8 @@ func (h *sentHooks) done(unique uint64) {
 		delete(s.m, unique)
 	}
 	s.mu.Unlock()
-	for _, in := range list {
-		in.promised()
+	for _, f := range list {
+		f()
 	}
 }
 
@@ -277,7 +281,9 @@ func (c *conn) invalEntry(dir uint64, name string, flags uint32) {
 	c.told(c.notify(notifyInvalEntry, b))
 }
 
-func (c *conn) forgetAttrs(ino uint64) { c.invalInode(ino, -1, 0) }
+func (c *conn) forgetAttrs(ino uint64) bool {
+	return !errors.Is(c.invalInode(ino, -1, 0), unix.ENOENT)
+}
 
 func (c *conn) forgetPages(ino uint64, s span) {
 	if s.empty() {
@@ -287,15 +293,17 @@ func (c *conn) forgetPages(ino uint64, s span) {
 	if s.hi == maxOff {
 		n = 0 // to the end
 	}
-	c.invalInode(ino, s.lo, n)
+	_ = c.invalInode(ino, s.lo, n)
 }
 
-func (c *conn) invalInode(ino uint64, off, n int64) {
+func (c *conn) invalInode(ino uint64, off, n int64) error {
 	var b [24]byte
 	binary.NativeEndian.PutUint64(b[0:], ino)
 	binary.NativeEndian.PutUint64(b[8:], uint64(off))
 	binary.NativeEndian.PutUint64(b[16:], uint64(n))
-	c.told(c.notify(notifyInvalInode, b[:]))
+	err := c.notify(notifyInvalInode, b[:])
+	c.told(err)
+	return err
 }
 
 // raiseSize is a store of the file's last byte from memory that cannot be read.

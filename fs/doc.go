@@ -48,8 +48,8 @@
 //	notice                     takes in the kernel    waited for
 //	forgetAttrs                nothing                always
 //	newEpoch (all names)       nothing                always
-//	forgetEntry, expireEntry   the directory's lock   changeWait while an operation of ours changes the directory,
-//	 (one name)                                       lookWait while one looks, else nameWait: then newEpoch
+//	forgetEntry, expireEntry   the directory's lock   noticeWait, but changeWait while an operation of ours changes the
+//	 (one name)                                       directory, elsewhereWait while one changes another: then newEpoch
 //
 // A change of attributes leaves all names alone, that of a directory too
 // (Recall.attrs). The name of a directory is expired, not dropped: if it is still
@@ -65,7 +65,9 @@
 // an inode that the kernel only makes for that reply. So each reply that lets the
 // kernel keep attributes is a promise; recalls make that no new ones are given and
 // wait until those given have been written to the device. This is why conn.go has
-// the loop around the device, and go-fuse only decodes.
+// the loop around the device, and go-fuse only decodes. While a reply that makes
+// the inode in the kernel has been written and not been looked at, the notice finds
+// nothing there: it is sent again (forgetAttrs).
 //
 // The kernel passes over attributes that a notice has overtaken, also of a reply
 // that was written before. So its size of a file may stay behind what it was
@@ -98,14 +100,27 @@
 // A recall never waits for meta, except for the commit of its flush, which
 // conflicts with nobody. It flushes until it succeeds.
 //
-// # Two names of one inode
+// # Names, and operations that look up two
 //
-// The kernel carries out rename(a, b) by doing nothing where it believes that both are
-// one inode, and it may have looked up a before, and b after another mount's
-// rename. A look-up that would show it a second name while the first may be gone
-// is answered with ESTALE, once: the kernel begins the operation anew (names.go). It
-// does so once for the whole operation, so a name whose notice it has taken is no
-// reason for it.
+// The kernel looks up both names of a rename under the locks of their directories, one
+// after the other, and may then ask nobody: both are one inode, or the target
+// exists and must not. That is right if both names were so at one moment. So a recall
+// of a name is not answered before the kernel has taken the notice, for which it
+// needs the directory's lock: whoever was shown the name while he held the lock is
+// done, or has asked for the operation, and then meta decides (newEpoch: what is
+// known of names afterwards is looked up again).
+//
+// So a recall may wait for a look-up, and that must not wait for who waits for the
+// recall: meta answers it at once, with what the name is until the recall is
+// answered (Answer.owed, lease.Urgent). It is told to the kernel only while the
+// recall has not been answered (tellsLeaving), and whoever was told it after the
+// notice had been taken is waited for again.
+//
+// The kernel believes a name that this mount changes until it looks at the reply,
+// but others may see the change before. Meta has the name recalled before it tells
+// them (meta, fresh names).
+//
+// Its count of links is the kernel's own: links.go.
 //
 // # Files that lose their name
 //

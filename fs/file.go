@@ -325,20 +325,53 @@ func mayHaveRun(err error) bool {
 }
 
 // unheard: a command about these inodes failed with err. If it may have been carried
-// out, what is known of them is not believed: meta recalls nothing for what the
-// session itself has changed.
+// out, or may still be, what is known of them is not believed until that is over: meta
+// recalls nothing for what the session itself has changed.
 func (fs *FS) unheard(err error, list ...*inode) {
 	if !mayHaveRun(err) {
 		return
 	}
 	for _, in := range list {
 		in.mu.Lock()
+		in.unsettled++
 		in.doubt()
 		in.mu.Unlock()
 		if k := fs.kernel(); k != nil {
 			k.forgetAttrs(in.ino)
 		}
 	}
+	fs.whenSettled(func() {
+		for _, in := range list {
+			in.mu.Lock()
+			in.unsettled--
+			in.doubt()
+			in.changed()
+			in.mu.Unlock()
+		}
+	})
+}
+
+const settleAgain = 500 * time.Millisecond // between attempts
+
+// whenSettled calls f when no command that has failed can be carried out any more.
+func (fs *FS) whenSettled(f func()) {
+	meta := fs.meta
+	fs.spawn(func() {
+		defer f()
+		for {
+			ctx, done := fs.bound()
+			err := meta.Settle(ctx)
+			done()
+			if err == nil {
+				return
+			}
+			select {
+			case <-time.After(settleAgain):
+			case <-fs.ctx.Done():
+				return
+			}
+		}
+	})
 }
 
 // doInode carries out a command whose result shows the inode in.

@@ -25,6 +25,7 @@ type metaClient interface {
 	Session() uint64
 	Floor() uint64
 	Do(context.Context, *wire.Command) (*wire.Result, error)
+	Settle(context.Context) error
 	Ask(context.Context, *wire.Query) (*wire.Answer, error)
 	Lock(context.Context, *wire.Lock) (*wire.LockReply, error)
 	Release([]*wire.Grant)
@@ -71,6 +72,7 @@ type FS struct {
 	short  atomic.Bool // no chunk server has room
 	lapsed atomic.Bool // the session's lease ran out: nothing believed may be used
 	kern   atomic.Pointer[kernelRef]
+	dirOps atomic.Int64 // operations under way that hold a directory's lock in the kernel
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc

@@ -26,6 +26,8 @@ type inode struct {
 	rec  *wire.Inode // as meta last gave it; shared, never changed
 	sure bool        // rec is what meta has, as long as at least READ is held
 
+	unsettled int // commands about it that may still be carried out, though they have failed
+
 	grown  uint64 // the size that it was last found to have got elsewhere
 	raised uint64 // the size that the kernel has at least, as it was told of grown
 
@@ -42,18 +44,18 @@ type inode struct {
 
 	appending sync.Mutex // makes the end of the file one writer's
 
-	promises int  // replies under way that let the kernel keep attributes
-	tells    bool // the kernel may believe that the file occupies told
+	promises int    // replies under way that let the kernel keep attributes
+	links    uint32 // that the kernel counts; 0: not known
+	dropping uint32 // that it is about to take from its count
+	tells    bool   // the kernel may believe that the file occupies told
 	told     uint64
-	known    []knownName       // names of it that the kernel was given; the newest last
-	knowns   uint64            // how often it was given one
-	anew     map[uint32]bool   // threads that begin anew, see mayShow
 	shown    map[string]uint64 // directories: inodes that the kernel was given by name; 0: none, or not yet
 	unlisted bool              // directories: the kernel was given more names
+	looking  map[string]int    // directories: look-ups under way, by name
 
-	dirOps  int // operations on this directory under way that hold its lock in the kernel
-	looking int // operations under way that only look at it
-	naming  int // recalls of names under way
+	dirOps  int                 // operations on this directory under way that hold its lock in the kernel
+	naming  int                 // recalls of names under way
+	leaving map[string]*leaving // the names that they are about
 
 	at      place             // a name of it, as last seen here
 	entries dirCache          // directories
@@ -169,12 +171,12 @@ func (in *inode) learn(rec *wire.Inode, g *wire.Grant) bool {
 	if !valid || rec == nil {
 		return false
 	}
-	in.sure = true
+	in.sure = in.unsettled == 0
 	if in.stale && in.file != nil {
 		in.file.Reset(in.rec)
 	}
 	in.stale = false
-	return true
+	return in.sure
 }
 
 // resized is told of the size that the record gets. in.mu is held.
@@ -212,6 +214,7 @@ func (in *inode) fall(to wire.Mode, id uint64, coming bool) {
 // doubt: the attributes known here may be out of date. in.mu is held.
 func (in *inode) doubt() {
 	in.sure = false
+	in.links = 0
 	in.xattrs = nil
 	in.gen++
 }

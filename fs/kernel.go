@@ -1,5 +1,7 @@
 package fs
 
+import "time"
+
 // kernel is what a mount in the kernel can be told. All methods may be called
 // concurrently.
 type kernel interface {
@@ -11,8 +13,8 @@ type kernel interface {
 	// waits for the directory's lock.
 	expireEntry(dir uint64, name string)
 	// forgetAttrs drops attributes and ACLs, and voids those in replies to
-	// requests that are under way. It never waits.
-	forgetAttrs(ino uint64)
+	// requests that are under way, if the kernel has the inode. It never waits.
+	forgetAttrs(ino uint64) (known bool)
 	// forgetPages drops pages of a file, having written back those that were
 	// changed through a mapping. It waits for pages that are locked.
 	forgetPages(ino uint64, s span)
@@ -32,4 +34,21 @@ func (fs *FS) kernel() kernel {
 		return r.kernel
 	}
 	return nil
+}
+
+const firstWait = 100 * time.Microsecond // between two looks whether the kernel has an inode
+
+// forgetAttrs makes the kernel ask for attributes of in again, also where the
+// reply that gives it the inode for the first time has been written, and it has not
+// looked at it yet: then there is nothing yet that a notice could be about, and
+// nothing tells when there is.
+func (fs *FS) forgetAttrs(k kernel, in *inode) {
+	for deadline := time.Now().Add(noticeWait); !k.forgetAttrs(in.ino) && time.Now().Before(deadline); time.Sleep(firstWait) {
+		in.mu.Lock()
+		given := in.lookups > 0
+		in.mu.Unlock()
+		if !given || fs.ctx.Err() != nil {
+			return
+		}
+	}
 }

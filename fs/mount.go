@@ -74,7 +74,7 @@ func (fs *FS) Mount(dir string, o MountOptions) (*Mount, error) {
 	m := &Mount{fs: fs, dir: dir, real: real, done: make(chan struct{})}
 	m.raw = newRaw(fs, o.ListCompute)
 	m.conn = newConn(f, m.raw, fs.log)
-	m.raw.conn = m.conn
+	m.raw.conn, m.conn.dir = m.conn, real
 	m.conn.serve()
 	if !waitFor(m.conn.ready, initTimeout) {
 		_ = detach(dir)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"quernfs/internal/wire"
 )
@@ -54,7 +55,7 @@ func (fs *FS) lookup(ctx context.Context, cred *wire.Cred, dir uint64, name stri
 		}
 		// It is losing its name, or has lost it: meta says what the name is then.
 	}
-	ans, err := fs.meta.Ask(ctx, &wire.Query{Cred: cred, Op: &wire.Query_Lookup{Lookup: &wire.Lookup{Parent: dir, Name: name, Lease: true}}})
+	ans, err := fs.ask(ctx, cred, d, name)
 	if err != nil && (ans == nil || !errors.Is(err, wire.NotFound)) {
 		return found{}, err
 	}
@@ -75,6 +76,23 @@ func (fs *FS) lookup(ctx context.Context, cred *wire.Cred, dir uint64, name stri
 	}
 	d.mu.Unlock()
 	return f, nil
+}
+
+const owedWait = time.Millisecond // for a recall to arrive here, or its answer at meta
+
+// ask has meta look an entry up.
+func (fs *FS) ask(ctx context.Context, cred *wire.Cred, d *inode, name string) (*wire.Answer, error) {
+	for {
+		ans, err := fs.meta.Ask(ctx, &wire.Query{Cred: cred, Op: &wire.Query_Lookup{Lookup: &wire.Lookup{Parent: d.ino, Name: name, Lease: true}}})
+		if !ans.GetOwed() || d.tellsLeaving(name) || ctx.Err() != nil {
+			return ans, err
+		}
+		// The recall has been answered, and meta did not know yet; or is about to come.
+		select {
+		case <-time.After(owedWait):
+		case <-ctx.Done():
+		}
+	}
 }
 
 // remembered answers from the directory's cache.
@@ -141,6 +159,8 @@ type change struct {
 	dirs  []*inode
 	gens  []uint64
 	names []changedName
+
+	unheard bool // it may still be carried out, though it has failed
 }
 
 // changedName is a name that a change is about, and its directory's object,
@@ -170,6 +190,21 @@ func (fs *FS) changing(names ...place) *change {
 
 // over ends the change.
 func (c *change) over() {
+	if !c.unheard {
+		c.end()
+		return
+	}
+	c.fs.whenSettled(func() {
+		for _, n := range c.names {
+			n.dir.mu.Lock()
+			n.dir.entries.forget([]string{n.name})
+			n.dir.mu.Unlock()
+		}
+		c.end()
+	})
+}
+
+func (c *change) end() {
 	for _, n := range c.names {
 		n.dir.mu.Lock()
 		n.dir.entries.end(n.name)
@@ -200,6 +235,15 @@ func (c *change) done(dir uint64, name string, to child, r *wire.Result, recs ..
 		return f
 	}
 	return found{}
+}
+
+// refused: the command failed with err; it was about inodes beside the entries.
+func (c *change) refused(err error, inodes ...*inode) {
+	c.unheard = mayHaveRun(err)
+	for _, n := range c.names {
+		c.failed(n.name)
+	}
+	c.fs.unheard(err, append(inodes, c.dirs...)...)
 }
 
 // failed: a command did not succeed, or nobody knows; the entry is not believed
@@ -235,8 +279,7 @@ func (fs *FS) createThen(ctx context.Context, cred *wire.Cred, q *wire.Create, t
 	defer ch.over()
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Create{Create: q}})
 	if err != nil {
-		ch.failed(q.Name)
-		fs.unheard(err, ch.dirs...)
+		ch.refused(err)
 		return found{}, false, err
 	}
 	rec := r.GetInode()
@@ -268,17 +311,16 @@ func (fs *FS) unlink(ctx context.Context, cred *wire.Cred, dir uint64, name stri
 	defer ch.over()
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Unlink{Unlink: &wire.Unlink{Parent: dir, Name: name, Dir: rmdir}}})
 	if err != nil {
-		ch.failed(name)
-		fs.unheard(err, ch.dirs...)
+		ch.refused(err)
 		return err
 	}
 	ch.done(dir, name, child{}, r, r.Parent)
-	fs.victim(r)
+	fs.victim(ctx, r)
 	return nil
 }
 
 // victim records that a command of ours has taken a name from an inode.
-func (fs *FS) victim(r *wire.Result) {
+func (fs *FS) victim(ctx context.Context, r *wire.Result) {
 	if r.Victim == nil {
 		return
 	}
@@ -286,6 +328,7 @@ func (fs *FS) victim(r *wire.Result) {
 	in.mu.Lock()
 	in.learn(r.Victim, nil)
 	in.alone = r.Victim.Attr.Nlink == 0 && !r.Kept
+	in.dropsLink(ctx)
 	in.mu.Unlock()
 	fs.letGo(in)
 }
@@ -317,8 +360,7 @@ func (fs *FS) rename(ctx context.Context, cred *wire.Cred, q *wire.Rename) error
 	defer ch.over()
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Rename{Rename: q}})
 	if err != nil {
-		ch.failed(q.Name, q.NewName)
-		fs.unheard(err, ch.dirs...)
+		ch.refused(err)
 		return err
 	}
 	if rec := r.Inode; rec != nil {
@@ -334,25 +376,19 @@ func (fs *FS) rename(ctx context.Context, cred *wire.Cred, q *wire.Rename) error
 			return nil
 		} else if v != nil && q.Flags&renameExchange != 0 {
 			other := fs.inode(v.Attr.Ino)
-			other.mu.Lock()
-			other.untell(place{q.NewParent, q.NewName})
-			other.mu.Unlock()
 			other.tell(place{q.Parent, q.Name})
 			left = child{v.Attr.Ino, v.Attr.Mode & typeMask}
 		} else if q.Flags&renameWhiteout != 0 && len(r.Inodes) == 1 {
 			w := r.Inodes[0].Attr
 			left = child{w.Ino, w.Mode & typeMask}
 		}
-		in.mu.Lock()
-		in.untell(place{q.Parent, q.Name})
-		in.mu.Unlock()
 		in.tell(place{q.NewParent, q.NewName})
 		ch.done(q.Parent, q.Name, left, r, r.Parent, r.OldParent)
 		ch.done(q.NewParent, q.NewName, moved, r, r.Parent, r.OldParent)
 	} else {
 		ch.failed(q.Name, q.NewName)
 	}
-	fs.victim(r)
+	fs.victim(ctx, r)
 	return nil
 }
 
@@ -391,8 +427,7 @@ func (fs *FS) link(ctx context.Context, cred *wire.Cred, ino, dir uint64, name s
 	defer ch.over()
 	r, err := fs.meta.Do(ctx, &wire.Command{Cred: cred, Op: &wire.Command_Link{Link: &wire.Link{Ino: ino, NewParent: dir, NewName: name}}})
 	if err != nil {
-		ch.failed(name)
-		fs.unheard(err, append(ch.dirs, fs.inode(ino))...)
+		ch.refused(err, fs.inode(ino))
 		return found{}, err
 	}
 	in := fs.inode(ino)

@@ -5,38 +5,11 @@ import (
 	"slices"
 )
 
-// The kernel carries out a rename of one name of an inode to another name of it
-// by doing nothing, and asks nobody. It looks both names up under the locks of
-// their directories, one after the other. Where another mount's rename comes
-// between the two, both show the same inode, though never at one moment, and the
-// rename would seem to have succeeded here, too. So a look-up that would show the
-// kernel a second name of an inode, while a first one that it was shown may be
-// gone, is answered with ESTALE, once: the kernel begins the operation anew and
-// looks up all names again. Whoever gets the lock of the first name's directory
-// after that knows that nobody goes on who was shown it.
+const maxShown = 100_000 // names of one directory that are remembered
 
-const (
-	maxKnownNames = 16      // names of one inode that are remembered
-	maxShown      = 100_000 // names of one directory that are remembered
-	maxAnew       = 1000    // threads that began anew for one inode
-)
-
-// knownName is a name that the kernel was given for an inode.
-type knownName struct {
-	place
-	n uint64 // grows with each time
-}
-
-// tell notes that the kernel is given a name.
+// tell notes that the kernel is given a name of a directory. Those of
+// directories are not dropped from the kernel, see directories.
 func (in *inode) tell(at place) {
-	in.mu.Lock()
-	in.untell(at)
-	in.knowns++
-	if len(in.known) == maxKnownNames {
-		in.known = in.known[1:]
-	}
-	in.known = append(in.known, knownName{at, in.knowns})
-	in.mu.Unlock()
 	d := in.fs.inode(at.dir)
 	d.mu.Lock()
 	d.show(at.name, in.ino)
@@ -65,8 +38,25 @@ func (d *inode) mayShowNone(name string) {
 	}
 }
 
+// looks surrounds a look-up of a name, until what the kernel is told has been noted.
+func (d *inode) looks(name string) (end func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.looking == nil {
+		d.looking = map[string]int{}
+	}
+	d.looking[name]++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.looking[name]--; d.looking[name] == 0 {
+			delete(d.looking, name)
+		}
+	}
+}
+
 // showing returns those of names that the kernel may have, or may have been shown
-// since a notice of them.
+// since a notice of them, or may be about to be.
 func (d *inode) showing(names []string) []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -75,7 +65,7 @@ func (d *inode) showing(names []string) []string {
 	}
 	var list []string
 	for _, n := range names {
-		if _, ok := d.shown[n]; ok {
+		if _, ok := d.shown[n]; ok || d.looking[n] > 0 {
 			list = append(list, n)
 		}
 	}
@@ -89,102 +79,54 @@ func (d *inode) allShown() (names []string, complete bool) {
 	return slices.Collect(maps.Keys(d.shown)), !d.unlisted
 }
 
-// untell: the name is gone, and the kernel knows. in.mu is held.
-func (in *inode) untell(at place) {
-	in.known = slices.DeleteFunc(in.known, func(k knownName) bool { return k.place == at })
+// leaving is a name of a directory that is recalled. Until that is answered it is what
+// it was, so that may still be told to a look-up that cannot wait until it has
+// changed: who waits for it holds the lock that the recall needs.
+type leaving struct {
+	recalls int
+	told    int // how often
 }
 
-// given is a name that the kernel was given for in.
-type given struct {
-	in *inode
-	knownName
-}
-
-// givenAs are names of d that the kernel was given, as it was given them last.
-func (d *inode) givenAs(names []string) map[string]given {
-	all := map[string]given{}
+// leave begins a recall of names. in.mu is held, as for the next two.
+func (d *inode) leave(names []string) {
+	if d.leaving == nil {
+		d.leaving = map[string]*leaving{}
+	}
 	for _, n := range names {
-		d.mu.Lock()
-		ino := d.shown[n]
-		d.mu.Unlock()
-		in := d.fs.peek(ino)
-		if in == nil {
-			continue
+		if d.leaving[n] == nil {
+			d.leaving[n] = &leaving{}
 		}
-		in.mu.Lock()
-		if i := slices.IndexFunc(in.known, func(k knownName) bool { return k.place == (place{d.ino, n}) }); i >= 0 {
-			all[n] = given{in, in.known[i]}
-		}
-		in.mu.Unlock()
+		d.leaving[n].recalls++
 	}
-	return all
 }
 
-// dropped: the kernel has taken a notice of the name that was sent after it was
-// given, so it has the name no more, and nobody goes on who was shown it. If it
-// was given again meanwhile, that stays.
-func (g given) dropped() {
-	if g.in == nil {
-		return
-	}
-	g.in.mu.Lock()
-	g.in.known = slices.DeleteFunc(g.in.known, func(k knownName) bool { return k == g.knownName })
-	g.in.mu.Unlock()
-}
-
-// doubtful are the names other than at that the kernel may take for those of in,
-// and that are not known to be.
-func (in *inode) doubtful(at place) []knownName {
-	in.mu.Lock()
-	list := slices.Clone(in.known)
-	in.mu.Unlock()
-	return slices.DeleteFunc(list, func(k knownName) bool {
-		if k.place == at {
-			return true
+func (d *inode) stay(names []string) {
+	for _, n := range names {
+		if l := d.leaving[n]; l.recalls > 1 {
+			l.recalls--
+		} else {
+			delete(d.leaving, n)
 		}
-		f, ok := in.fs.inode(k.dir).remembered(k.name)
-		return ok && f.in == in
-	})
+	}
 }
 
-// mayShow says whether the kernel's thread may be shown the name at of in; false:
-// it is to begin anew.
-func (r *raw) mayShow(thread uint32, in *inode, at place) bool {
-	list := in.doubtful(at)
-	if len(list) == 0 {
-		return true
+func (d *inode) toldOf(names []string) (n int) {
+	for _, name := range names {
+		n += d.leaving[name].told
 	}
-	d := r.fs.inode(at.dir)
+	return n
+}
+
+// tellsLeaving notes that a look-up is told what a name is that is being recalled.
+// If it is not being recalled (any more), it must not be told.
+func (d *inode) tellsLeaving(name string) bool {
 	d.mu.Lock()
-	before := d.shown[at.name]
-	delete(d.shown, at.name)
-	d.mu.Unlock()
-	if before != 0 && before != in.ino {
-		return true // the kernel only compares this with what it has, and asks again
+	defer d.mu.Unlock()
+	l := d.leaving[name]
+	if l != nil {
+		l.told++
 	}
-	in.mu.Lock()
-	again := in.anew[thread]
-	switch {
-	case again:
-		delete(in.anew, thread)
-	case in.anew == nil || len(in.anew) >= maxAnew:
-		in.anew = map[uint32]bool{thread: true}
-	default:
-		in.anew[thread] = true
-	}
-	in.mu.Unlock()
-	if again {
-		return true
-	}
-	r.fs.spawn(func() {
-		for _, k := range list {
-			r.conn.expireEntry(k.dir, k.name)
-		}
-		in.mu.Lock()
-		in.known = slices.DeleteFunc(in.known, func(k knownName) bool { return slices.Contains(list, k) })
-		in.mu.Unlock()
-	})
-	return false
+	return l != nil
 }
 
 // hide forgets names of a directory that the kernel has dropped. It keeps those
@@ -194,7 +136,7 @@ func (d *inode) hide(names []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, n := range names {
-		if !kept[n] {
+		if !kept[n] && d.looking[n] == 0 {
 			delete(d.shown, n)
 		}
 	}

@@ -83,7 +83,7 @@ func (in *inode) begin(ctx context.Context, o *op) error {
 		case in.gone:
 			delete(in.ops, o)
 			return wire.Errorf(wire.Stale, "open file", "", "the file is gone")
-		case ok && (r == nil || r.admits(o, in.chain)):
+		case ok && (r == nil && in.unsettled == 0 || r != nil && r.admits(o, in.chain)):
 			if r != nil && r.drop {
 				r.touched = r.touched.add(o.span)
 			}
@@ -95,7 +95,7 @@ func (in *inode) begin(ctx context.Context, o *op) error {
 				in.pages.read(o.span)
 			}
 			return nil
-		case r != nil:
+		case r != nil, in.unsettled > 0:
 			if err := in.await(ctx, o); err != nil {
 				return err
 			}

@@ -18,7 +18,10 @@ func (k *storing) raiseSize(uint64, int64) {
 	k.told = append(k.told, "size")
 }
 
-func (k *storing) forgetAttrs(uint64) { k.told = append(k.told, "attributes") }
+func (k *storing) forgetAttrs(uint64) bool {
+	k.told = append(k.told, "attributes")
+	return true
+}
 
 // TestSizeOfAShrunkFile: a size that was true when it was looked up, and is not when
 // the kernel takes it, does not stay.

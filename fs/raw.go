@@ -69,7 +69,7 @@ func (r *raw) ended() {
 	for _, in := range r.fs.all() {
 		in.mu.Lock()
 		known := in.lookups > 0
-		in.lookups, in.known = 0, nil
+		in.lookups = 0
 		in.mu.Unlock()
 		if known {
 			r.fs.letGo(in)
@@ -235,8 +235,12 @@ func (r *raw) shown(unique uint64, in *inode) (attrs, time.Duration) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	a, exact := in.weighed()
+	a.nlink += in.dropping
 	if !exact {
 		return a, 0 // the kernel asks again, and then it is weighed
+	}
+	if ok {
+		in.links = a.nlink
 	}
 	in.tells, in.told = keep > 0, a.allocated
 	return a, keep
@@ -252,6 +256,19 @@ func (r *raw) entry(unique uint64, f *found, at place, out *fuse.EntryOut) {
 		f.in.tell(at)
 	}
 	r.fill(unique, f, out)
+}
+
+// made is entry for a reply to an operation that makes the name. The kernel takes
+// the attributes in these, also where a notice has overtaken them: if it knows
+// the inode by another name already, it may not keep them.
+func (r *raw) made(unique uint64, f *found, at place, out *fuse.EntryOut) {
+	f.in.mu.Lock()
+	known := f.in.lookups > 0
+	f.in.mu.Unlock()
+	r.entry(unique, f, at, out)
+	if known {
+		out.SetAttrTimeout(0)
+	}
 }
 
 // fill is entry for a look-up that has been counted.
@@ -282,7 +299,6 @@ func (r *raw) Forget(nodeid, n uint64) {
 	in.lookups -= min(n, in.lookups)
 	last := in.lookups == 0
 	if last {
-		in.known = nil
 		in.pages.gone(span{0, maxOff})
 	}
 	in.mu.Unlock()

@@ -45,7 +45,6 @@ func (r *raw) readDir(q *fuse.ReadIn, out *fuse.DirEntryList, plus bool) fuse.St
 	if h == nil {
 		return fuse.EBADF
 	}
-	defer r.lookOp(q.NodeId)()
 	ctx, done := r.fs.bound()
 	defer done()
 	h.mu.Lock()

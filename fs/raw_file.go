@@ -95,7 +95,7 @@ func (r *raw) created(q *fuse.CreateIn, f *found, name string, out *fuse.CreateO
 	if checked(q.NodeId) && name != "" {
 		r.fs.queue.note(f.in.ino, q.NodeId, name)
 	}
-	r.entry(q.Unique, f, place{q.NodeId, name}, &out.EntryOut)
+	r.made(q.Unique, f, place{q.NodeId, name}, &out.EntryOut)
 	out.Fh, out.OpenFlags = r.opened(f.in, q.Flags)
 	return fuse.OK
 }

@@ -21,7 +21,9 @@ func (r *raw) dirOp(dirs ...uint64) func() {
 			list[i].beginDirOp()
 		}
 	}
+	r.fs.dirOps.Add(1)
 	return func() {
+		r.fs.dirOps.Add(-1)
 		for _, in := range list {
 			if in != nil {
 				in.endDirOp()
@@ -30,27 +32,10 @@ func (r *raw) dirOp(dirs ...uint64) func() {
 	}
 }
 
-// lookOp is dirOp for an operation that only looks: the kernel may have locked
-// the directory for others like it.
-func (r *raw) lookOp(dir uint64) func() {
-	if isVirtual(dir) {
-		return func() {}
-	}
-	in := r.fs.inode(dir)
-	count := func(n int) {
-		in.mu.Lock()
-		in.looking += n
-		if in.naming > 0 {
-			in.changed()
-		}
-		in.mu.Unlock()
-	}
-	count(1)
-	return func() { count(-1) }
-}
-
 func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) (st fuse.Status) {
-	defer r.lookOp(h.NodeId)()
+	if !isVirtual(h.NodeId) {
+		defer r.fs.inode(h.NodeId).looks(name)()
+	}
 	ctx, done := r.boundLookup(h)
 	defer done(&st)
 	c := rootCred // the kernel has checked the right to search
@@ -89,10 +74,6 @@ func (r *raw) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 		r.fs.queue.note(f.in.ino, f.dir.ino, name)
 	}
 	if at := (place{h.NodeId, name}); name != "." && name != ".." {
-		if !r.mayShow(h.Pid, f.in, at) {
-			r.Forget(f.in.ino, 1)
-			return fuse.Status(syscall.ESTALE)
-		}
 		before := f.in.shownBefore(at)
 		f.in.tell(at)
 		r.fill(h.Unique, &f, out)
@@ -167,7 +148,7 @@ func (r *raw) make(h *fuse.InHeader, q *wire.Create, out *fuse.EntryOut) (st fus
 	if err != nil {
 		return r.status(err)
 	}
-	r.entry(h.Unique, &f, place{q.Parent, q.Name}, out)
+	r.made(h.Unique, &f, place{q.Parent, q.Name}, out)
 	return fuse.OK
 }
 
@@ -175,10 +156,14 @@ func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) (st 
 	if isVirtual(h.NodeId) {
 		return fuse.EPERM
 	}
+	rm := r.removing(h.NodeId, name)
 	defer r.dirOp(h.NodeId)()
 	ctx, done := r.bound(h)
 	defer done(&st)
-	return r.status(r.fs.unlinkQueued(ctx, cred(h), h.NodeId, name))
+	ctx = rm.within(ctx)
+	err := r.fs.unlinkQueued(ctx, cred(h), h.NodeId, name)
+	r.removed(ctx, h.Unique, rm, err)
+	return r.status(err)
 }
 
 func (r *raw) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) (st fuse.Status) {
@@ -198,14 +183,20 @@ func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) 
 	if q.Flags&^(renameNoReplace|renameExchange|renameWhiteout) != 0 {
 		return fuse.EINVAL
 	}
+	rm := &removal{}
+	if q.Flags&renameExchange == 0 {
+		rm = r.removing(q.Newdir, to)
+	}
 	defer r.dirOp(q.NodeId, q.Newdir)()
 	ctx, done := r.bound(&q.InHeader)
 	defer done(&st)
+	ctx = rm.within(ctx)
 	c := cred(&q.InHeader)
 	r.fs.inode(q.Newdir).mayShowNone(to) // the kernel moves the entry that it has
 	err := r.fs.renameQueued(ctx, c, &wire.Rename{
 		Parent: q.NodeId, Name: from, NewParent: q.Newdir, NewName: to, Flags: q.Flags,
 	})
+	r.removed(ctx, q.Unique, rm, err)
 	if err == nil {
 		err = r.fs.renamedUnderRule(ctx, c, q.Newdir, to)
 	}
@@ -223,7 +214,7 @@ func (r *raw) Link(cancel <-chan struct{}, q *fuse.LinkIn, name string, out *fus
 	if err != nil {
 		return r.status(err)
 	}
-	r.entry(q.Unique, &f, place{q.NodeId, name}, out)
+	r.made(q.Unique, &f, place{q.NodeId, name}, out)
 	return fuse.OK
 }
 

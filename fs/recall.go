@@ -10,87 +10,113 @@ import (
 // Times that bound the steps of a recall. They are passed only when something
 // else is wrong; the recall then goes on.
 const (
-	grantWait   = 10 * time.Millisecond  // for the reply of a call for a lease, so that each lease is used once
-	nameWait    = 100 * time.Millisecond // for the kernel to take a notice of a name; an operation may hold the lock that waits for this recall
-	lookWait    = 2 * time.Millisecond   // the same while a look-up is under way, which may be what waits
-	changeWait  = 5 * time.Millisecond   // the same while an operation changes the directory, which most probably is over sooner
-	allWait     = 300 * time.Millisecond // the same for all names, when the session's lease has lapsed; others may change them 0.8 s later
-	noticeWait  = time.Second            // for the kernel to take a notice, when nothing of ours is in its way
-	retryFlush  = 500 * time.Millisecond // between attempts to write back
-	promiseWait = time.Second            // for replies to be written
+	grantWait     = 10 * time.Millisecond  // for the reply of a call for a lease, so that each lease is used once
+	noticeWait    = time.Second            // for the kernel to take a notice
+	againWaits    = 20 * time.Millisecond  // for look-ups that are told a name that is recalled, one after the other
+	elsewhereWait = 200 * time.Millisecond // the same while this mount changes names elsewhere: who waits to do so may hold the directory's lock
+	changeWait    = 5 * time.Millisecond   // the same while an operation changes the directory, which most probably is over sooner
+	allWait       = 300 * time.Millisecond // the same for all names, when the session's lease has lapsed; others may change them 0.8 s later
+	retryFlush    = 500 * time.Millisecond // between attempts to write back
+	promiseWait   = time.Second            // for replies to be written
 )
 
 // recallNames forgets entries of a directory that another session changes,
 // here and in the kernel, and keeps the lease.
 //
-// The kernel takes the directory's lock to forget an entry. If an operation of
-// our own kernel holds that lock and waits in this process for meta, meta may
-// be waiting for this very answer; so the notice is not waited for long then.
-// Instead the kernel is told to look up every name again (an epoch), which
-// takes no lock. Replies that are on their way carry no time-outs meanwhile.
+// The kernel takes the directory's lock to forget an entry. So when it has
+// taken the notice, no operation goes on there that was shown the entry: see
+// the package comment, names. An operation that changes the directory holds the
+// lock while it waits in this process for meta, which may be waiting for this
+// very answer; so the notice is not waited for long then. Instead the kernel is told
+// to look up every name again (an epoch), which takes no lock. Replies that are
+// on their way carry no time-outs meanwhile.
+//
+// What the name is may still be told to a look-up meanwhile. Who was told it after
+// the notice had been taken is waited for with another one.
 func (fs *FS) recallNames(in *inode, r *wire.Recall) {
 	in.mu.Lock()
 	in.held.recall = max(in.held.recall, r.Id)
 	in.naming++
+	in.leave(r.Names)
 	in.doubt()
 	in.entries.forget(r.Names)
+	told := in.toldOf(r.Names)
 	in.mu.Unlock()
-	if k := fs.kernel(); k != nil {
-		k.forgetAttrs(in.ino)
-		fs.forgetEntries(k, in, r.Names)
-		in.hide(r.Names)
-		fs.awaitPromises(in)
-		k.forgetAttrs(in.ino)
+	names := in.showing(r.Names)
+	var until time.Time
+	for again := true; again; {
+		sure := true
+		if k := fs.kernel(); k != nil {
+			fs.forgetAttrs(k, in)
+			sure = fs.forgetEntries(k, in, names)
+			in.hide(r.Names)
+			fs.awaitPromises(in)
+			fs.forgetAttrs(k, in)
+		}
+		in.mu.Lock()
+		if until.IsZero() {
+			until = time.Now().Add(againWaits)
+		}
+		now := in.toldOf(r.Names)
+		names = r.Names
+		again = sure && now != told && time.Now().Before(until)
+		told = now
+		if !again {
+			in.naming--
+			in.stay(r.Names)
+		}
+		in.mu.Unlock()
 	}
-	in.mu.Lock()
-	in.naming--
-	in.mu.Unlock()
 }
 
 // forgetEntries makes the kernel forget names of a directory. in.naming is
-// raised, so that operations that begin meanwhile say so.
-func (fs *FS) forgetEntries(k kernel, in *inode, names []string) {
-	if names = in.showing(names); len(names) == 0 {
-		return
+// raised, so that operations that begin meanwhile say so. It reports whether the
+// kernel has taken the notices.
+func (fs *FS) forgetEntries(k kernel, in *inode, names []string) bool {
+	if len(names) == 0 {
+		return true
 	}
 	busy := func() (bool, <-chan struct{}) {
 		in.mu.Lock()
 		defer in.mu.Unlock()
 		return in.dirOps > 0, in.wake
 	}
-	given := in.givenAs(names)
 	done := make(chan struct{})
 	started := make(chan struct{})
 	fs.spawn(func() {
 		defer close(done)
 		close(started)
 		forgetEach(k, in, names)
-		for _, g := range given {
-			g.dropped()
-		}
 	})
 	<-started
-	limit := time.NewTimer(nameWait)
+	limit, soon := time.NewTimer(noticeWait), time.NewTimer(elsewhereWait)
 	defer limit.Stop()
-	hurried := false
+	defer soon.Stop()
+	var changes <-chan time.Time // after which a change of the directory is not waited for any longer
 	for {
 		b, wake := busy()
 		switch {
-		case hurried:
-		case b:
-			hurried = true
-			limit.Reset(changeWait)
-		case in.looks():
-			hurried = true
-			limit.Reset(lookWait)
+		case !b:
+			changes = nil
+		case changes == nil:
+			changes = time.After(changeWait)
 		}
+		over := false
 		select {
 		case <-done:
-			return
+			return true
 		case <-wake:
+		case <-changes:
+			over, _ = busy()
+			changes = nil
+		case <-soon.C:
+			over = fs.dirOps.Load() > 0
 		case <-limit.C:
+			over = true
+		}
+		if over {
 			k.newEpoch() // an old kernel has none: the notice is under way, and that must do
-			return
+			return false
 		}
 	}
 }
@@ -106,13 +132,6 @@ func forgetEach(k kernel, in *inode, names []string) {
 			k.forgetEntry(in.ino, n)
 		}
 	}
-}
-
-// looks: an operation that only looks is under way.
-func (in *inode) looks() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.looking > 0
 }
 
 // awaitPromises waits for the replies that let the kernel keep attributes of
@@ -174,7 +193,7 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	k := fs.kernel()
 	if k != nil && plan.attrs {
 		fs.awaitPromises(in)
-		k.forgetAttrs(in.ino)
+		fs.forgetAttrs(k, in)
 	}
 	if k != nil && plan.entries {
 		fs.forgetAll(k, in)

@@ -93,3 +93,60 @@ func TestAttributesOfUnknownOutcome(t *testing.T) {
 		t.Errorf("the file has %d links", f.Attr.Nlink)
 	}
 }
+
+// unsettled says that no answer came, carries nothing out before it is told to, and
+// cannot settle before that.
+type unsettled struct {
+	metaClient
+	late   chan *wire.Command
+	settle chan struct{}
+}
+
+func (m unsettled) Do(ctx context.Context, cmd *wire.Command) (*wire.Result, error) {
+	m.late <- cmd
+	return nil, wire.Errorf(wire.Timeout, "mutate", "", "no answer")
+}
+
+func (m unsettled) Settle(ctx context.Context) error {
+	select {
+	case <-m.settle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A command that is carried out after it has failed: what it is about is not believed
+// before that is settled.
+func TestLateCommand(t *testing.T) {
+	c := newCluster(t, 1, "1+0")
+	fs := c.fs()
+	f, err := fs.CreateNew(t.Context(), wire.RootIno, "f", 0o644)
+	must(t, err)
+
+	real := fs.meta
+	late := unsettled{real, make(chan *wire.Command, 1), make(chan struct{})}
+	fs.meta = late
+	if err := fs.Remove(t.Context(), wire.RootIno, "f", false); err == nil {
+		t.Fatal("the removal succeeded")
+	}
+	fs.meta = real
+	ino, err := fs.Lookup(t.Context(), wire.RootIno, "f")
+	must(t, err)
+	if ino != f.Attr.Ino {
+		t.Fatalf("f is %d", ino)
+	}
+	_, err = real.Do(t.Context(), <-late.late)
+	must(t, err)
+	if _, err := fs.Lookup(t.Context(), wire.RootIno, "f"); wire.CodeOf(err) != wire.NotFound {
+		t.Errorf("after the removal: %v", err)
+	}
+	close(late.settle)
+	eventually(t, "the name is believed again", func() bool {
+		if _, err := fs.Lookup(t.Context(), wire.RootIno, "f"); wire.CodeOf(err) != wire.NotFound {
+			t.Errorf("at last: %v", err)
+		}
+		_, ok := fs.inode(wire.RootIno).remembered("f")
+		return ok
+	})
+}
