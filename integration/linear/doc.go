@@ -18,6 +18,12 @@
 // partitions; what joins them (a look-up finds the file that was created, and
 // its contents are those of that file) is the number.
 //
+// A read is not atomic beside a change of the size, as on those of Linux's own
+// filesystems that take no lock for it: it may end where the file ended when it
+// began, and show zeros for what has been cut off. A kernel copies a write into its
+// cache before it asks for it to be carried out, so what a client reads while it
+// writes tells nothing.
+//
 // # Outcomes that nobody knows
 //
 // An operation without an answer (a time-out, a client that was killed) may have

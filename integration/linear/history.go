@@ -47,6 +47,13 @@ type Op struct {
 	Off, N                 int64
 	Data                   string
 	Owner                  uint64
+
+	beside bool // a read during which the file's size may have changed
+}
+
+// asks: the operation changes nothing.
+func (o Op) asks() bool {
+	return o.Kind == Read || o.Kind == Size || o.Kind == Lookup || o.Kind == List
 }
 
 // Result is what it was told. Err is "" for success, else the name of an errno;
@@ -72,7 +79,7 @@ func (o Op) String() string {
 	case Rename:
 		return fmt.Sprintf("%s %s/%s %s/%s%s", s, o.Dir, o.Name, o.Dir2, o.Name2, [...]string{"", " noreplace", " exchange"}[o.Flags])
 	case Write:
-		return fmt.Sprintf("%s %d %d+%d %q", s, o.Ino, o.Off, len(o.Data), short(o.Data))
+		return fmt.Sprintf("%s %d %d+%d %s", s, o.Ino, o.Off, len(o.Data), short(o.Data))
 	case Truncate:
 		return fmt.Sprintf("%s %d %d", s, o.Ino, o.N)
 	case Lock, Unlock:
@@ -97,14 +104,26 @@ func (r Result) String() string {
 	case r.Ino != 0:
 		return fmt.Sprint(r.Ino)
 	}
-	return fmt.Sprintf("ok %d %q", r.N, short(r.Data))
+	return strings.TrimSpace(fmt.Sprintf("ok %d %s", r.N, short(r.Data)))
 }
 
+// short is contents with runs of zeros as their number.
 func short(s string) string {
-	if len(s) > 24 {
-		return s[:24] + "…"
+	var b strings.Builder
+	for len(s) > 0 {
+		n := len(s) - len(strings.TrimLeft(s, "\x00"))
+		if n > 0 {
+			fmt.Fprintf(&b, "(%d)", n)
+		} else {
+			n = max(strings.IndexByte(s, 0), 0)
+			if n == 0 {
+				n = len(s)
+			}
+			b.WriteString(s[:n])
+		}
+		s = s[n:]
 	}
-	return s
+	return b.String()
 }
 
 // record is one operation of the history.
@@ -113,7 +132,8 @@ type record struct {
 	op        Op
 	call, ret int64
 	result    Result
-	dropped   bool // it constrains nothing
+	dropped   bool  // it constrains nothing
+	ended     int64 // when it was answered, also if it is dropped; 0: it was not
 }
 
 // Recorder takes down a history. All methods may be called concurrently.
@@ -161,7 +181,7 @@ func (r *Recorder) Call(client int, op Op) func(Result) {
 			return
 		}
 		r.clock++
-		rec.ret, rec.result = r.clock, res
+		rec.ret, rec.ended, rec.result = r.clock, r.clock, res
 		if op.Kind == Lock && res.Err != "" || op.Kind == Unlock && res.Err == "" {
 			// What it was about is over.
 			r.locks[client] = slices.DeleteFunc(r.locks[client], func(l *record) bool {
@@ -235,10 +255,8 @@ func (r *Recorder) Check(limit time.Duration) Verdict {
 	parts := map[string][]*record{}
 	var v Verdict
 	for _, rec := range r.records {
-		if rec.op.Kind == Read || rec.op.Kind == Size || rec.op.Kind == Lookup || rec.op.Kind == List {
-			if rec.result.Unknown {
-				continue // it has changed nothing and told nothing
-			}
+		if rec.result.Unknown && rec.op.asks() {
+			continue // it has changed nothing and told nothing
 		}
 		v.Operations++
 		if rec.result.Unknown {
@@ -292,7 +310,7 @@ func before(records []*record, moment int64) []*record {
 	var out []*record
 	for _, rec := range records {
 		switch {
-		case rec.call > moment:
+		case rec.call > moment, rec.ret > moment && rec.op.asks():
 		case rec.ret > moment:
 			cut := *rec
 			cut.ret, cut.result = never, Result{Unknown: true}
@@ -306,7 +324,20 @@ func before(records []*record, moment int64) []*record {
 
 func judge(records []*record, limit time.Duration) porcupine.CheckResult {
 	history := make([]porcupine.Operation, 0, len(records))
+	resizes := slices.DeleteFunc(slices.Clone(records), func(rec *record) bool { return rec.op.Kind != Write && rec.op.Kind != Truncate })
 	for _, rec := range records {
+		rec := *rec
+		early := false // it may have been shown what its own client was still writing
+		for _, w := range resizes {
+			if rec.op.Kind != Read || w.call > rec.ret {
+				continue
+			}
+			rec.op.beside = rec.op.beside || rec.call < w.ended
+			early = early || w.client == rec.client && w.op.Kind == Write && (w.ended == 0 || rec.call < w.ended)
+		}
+		if early {
+			continue
+		}
 		history = append(history, porcupine.Operation{ClientId: rec.client, Input: rec.op, Call: rec.call, Output: rec.result, Return: rec.ret})
 	}
 	if len(history) == 0 {

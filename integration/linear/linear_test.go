@@ -60,6 +60,24 @@ func TestModel(t *testing.T) {
 			call(r, 3, Op{Kind: List}, Result{Names: map[string]uint64{"a": 6, "b": 5}})
 			call(r, 3, Op{Kind: Rename, Name: "a", Name2: "b", Flags: NoReplace}, Result{Err: "EEXIST"})
 		}},
+		{"a link to a name that is there", false, func(r *Recorder) {
+			call(r, 1, Op{Kind: Create, Name: "a"}, created(5))
+			call(r, 1, Op{Kind: Create, Name: "b"}, created(6))
+			call(r, 1, Op{Kind: Unlink, Name: "a"}, ok)
+			call(r, 2, Op{Kind: Link, Ino: 5, Name: "b"}, Result{Err: "EEXIST"})
+			call(r, 2, Op{Kind: Link, Ino: 5, Name: "c"}, Result{Err: "ENOENT"})
+		}},
+		{"a read beside a change of the size", false, func(r *Recorder) {
+			call(r, 1, Op{Kind: Write, Ino: 5, Data: "text"}, ok)
+			end := r.Call(2, Op{Kind: Read, Ino: 5})
+			call(r, 1, Op{Kind: Truncate, Ino: 5, N: 2}, ok)
+			end(Result{Data: "te\x00\x00"})
+		}},
+		{"zeros after a change of the size", true, func(r *Recorder) {
+			call(r, 1, Op{Kind: Write, Ino: 5, Data: "text"}, ok)
+			call(r, 1, Op{Kind: Truncate, Ino: 5, N: 2}, ok)
+			call(r, 2, Op{Kind: Read, Ino: 5}, Result{Data: "te\x00\x00"})
+		}},
 		{"old contents", true, func(r *Recorder) {
 			call(r, 1, Op{Kind: Write, Ino: 5, Data: "new"}, ok)
 			call(r, 2, Op{Kind: Read, Ino: 5}, Result{Data: ""})

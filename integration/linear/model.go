@@ -152,8 +152,11 @@ func (n namespace) apply(op Op, res Result) string {
 			return missing
 		}
 	case Link:
-		// The file must still have a name. One that was made by a create without an
-		// answer has a number by now: whoever links it has seen it.
+		// Linux looks at the name first. The file must still have one. One that was made
+		// by a create without an answer has a number by now: whoever links it has seen it.
+		if here {
+			return exists
+		}
 		want := fmt.Sprint(op.Ino)
 		named := false
 		for _, f := range n {
@@ -161,9 +164,6 @@ func (n namespace) apply(op Op, res Result) string {
 		}
 		if !named {
 			return missing
-		}
-		if here {
-			return exists
 		}
 		n[key] = want
 	case Rename:
@@ -197,6 +197,9 @@ var contents = porcupine.Model{
 		}
 		switch op.Kind {
 		case Read:
+			if op.beside {
+				return strings.HasPrefix(s, res.Data) || strings.HasPrefix(res.Data, s) && strings.Trim(res.Data[len(s):], "\x00") == "", state
+			}
 			return res.Data == s, state
 		case Size:
 			return res.N == int64(len(s)), state
