@@ -19,7 +19,7 @@ const (
 
 	maxAccounts = 100_000 // of a user; the oldest of more are forgotten
 	maxKernels  = 64      // of a user on one day that have a sum of their own
-	maxKernel   = 200     // bytes of a kernel's name in a sum
+	maxKernel   = 200     // bytes of a kernel's name that are kept: that of a module is its path
 	forgetStep  = 2       // accounts and sums of each kind that go when one is added
 )
 
@@ -116,7 +116,7 @@ func (t *tx) account(j *wire.Job) {
 		at++
 	}
 	a := &wire.Account{
-		Job: j.Id, Name: j.Name, Uid: uid, Gid: j.Cred.GetGid(), Kernel: j.Kernel, State: j.State, SubmittedNs: j.SubmittedNs, EndedNs: at,
+		Job: j.Id, Name: j.Name, Uid: uid, Gid: j.Cred.GetGid(), Kernel: j.Kernel[:min(len(j.Kernel), maxKernel)], State: j.State, SubmittedNs: j.SubmittedNs, EndedNs: at,
 		Tasks: j.Tasks, TasksFailed: j.TasksFailed, Memory: j.Memory, Usage: usage(j),
 	}
 	t.set(accountKey(nil, at, j.Id), a)
@@ -134,9 +134,6 @@ func (t *tx) account(j *wire.Job) {
 // sum adds an account to the sum that it belongs to.
 func (t *tx) sum(a *wire.Account) {
 	s := &wire.UsageSum{Day: dayOf(a.EndedNs), Uid: a.Uid, Kernel: a.Kernel}
-	if len(s.Kernel) > maxKernel {
-		s.Kernel = s.Kernel[:maxKernel]
-	}
 	if !t.load(sumKey(nil, s.Day, s.Uid, s.Kernel), s) {
 		n := 0
 		t.prefix(sumKey(nil, s.Day, s.Uid, ""), func(_, _ []byte) bool {

@@ -332,8 +332,14 @@ func TestAccountsAreBounded(t *testing.T) {
 	if len(all) != maxKernels+1 || all[0].Kernel != "" || all[0].Jobs != many-maxKernels || len(all[1].Kernel) != maxKernel {
 		t.Errorf("%d sums, the first %v", len(all), all[0])
 	}
-	if n := len(accounts(r, &wire.ListAccounts{Uid: 5})); n != many {
-		t.Errorf("%d accounts of %d", n, many)
+	list := accounts(r, &wire.ListAccounts{Uid: 5})
+	if len(list) != many {
+		t.Errorf("%d accounts of %d", len(list), many)
+	}
+	for _, a := range list {
+		if n := proto.Size(a); n > 2*maxKernel {
+			t.Errorf("an account of %d bytes", n)
+		}
 	}
 	r.check()
 	r.now += accountAge + dayNs
