@@ -139,7 +139,7 @@ func TestOwnKernelsAndRules(t *testing.T) {
 	if got := as(ann, "cat .compute/errors/~typo"); !strings.Contains(got, "there is no kernel ~/wordcont") {
 		t.Errorf("%q", got)
 	}
-	refused(bob, "cat .compute/errors/~typo", "ermission denied")
+	refused(bob, "cat .compute/errors/~typo", "No such file")
 	refused(ann, "printf nonsense > shared/.nonsense; cp shared/.nonsense .compute/users/"+ann+"/rules/place.yaml", "Invalid argument")
 	refused(bob, rule(ann, "trap", "wordcount"), "ermission denied")
 	as(ann, "rm .compute/users/"+ann+"/rules/place.yaml; echo hers > shared/ann.txt")
