@@ -15,8 +15,9 @@ import (
 // forgotten the name.
 
 const (
-	freshFor = time.Second // after which a kernel has looked at the result
-	maxFresh = 100_000     // names that are remembered
+	freshFor  = time.Second           // after which a kernel has looked at the result
+	maxFresh  = 100_000               // names that are remembered
+	freshWait = 20 * time.Millisecond // of an urgent look-up: two may wait for each other
 )
 
 // freshNames are the names that sessions have changed just now. The leader's mutex
@@ -99,7 +100,7 @@ func forgotten(list []*freshName) (claims []lease.Claim) {
 }
 
 // forgotten waits until nobody else believes what these names were, for a query of
-// session. One that is urgent does not wait.
+// session. One that is urgent does not wait for long.
 func (l *leader) forgotten(ctx context.Context, session uint64, list []*freshName) error {
 	if len(list) == 0 {
 		return nil
@@ -108,7 +109,15 @@ func (l *leader) forgotten(ctx context.Context, session uint64, list []*freshNam
 	op := l.table.Look(session)
 	l.table.Claim(op, forgotten(list)...)
 	l.unlock()
-	err := l.await(ctx, op.Done, "query", func() bool { return op.Ready() || l.table.Urgent(op) })
+	late := false // l.mu guards it
+	timer := time.AfterFunc(freshWait, func() {
+		l.mu.Lock()
+		late = true
+		l.mu.Unlock()
+		wake(op.Done)
+	})
+	defer timer.Stop()
+	err := l.await(ctx, op.Done, "query", func() bool { return op.Ready() || late && l.table.Urgent(op) })
 	l.mu.Lock()
 	defer l.unlock()
 	if err == nil && op.Ready() {
