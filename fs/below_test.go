@@ -79,7 +79,8 @@ func (b *below) check(after string) {
 
 var checks int
 
-// checkOpen: the directory that is open, worked in and watched is p/q, by whatever name.
+// checkOpen: the directory that is open, worked in and watched is p/q, by whatever
+// name, and who works there is found as a user of the mount (fuser -m does that).
 func (b *below) checkOpen(after string) {
 	b.t.Helper()
 	checks++
@@ -92,6 +93,11 @@ func (b *below) checkOpen(after string) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(int(b.dir.Fd()), name, &st, 0); err != nil {
 		b.t.Fatalf("after %s: the open directory is another: %v", after, err)
+	}
+	var at unix.Stat_t
+	b.thread <- func() { said <- unix.Stat("/proc/thread-self/cwd", &at) }
+	if err := <-said; err != nil || at.Dev != st.Dev {
+		b.t.Fatalf("after %s: the working directory is not seen on the mount: %v, device %x, want %x", after, err, at.Dev, st.Dev)
 	}
 	if n, err := unix.Read(b.watch, make([]byte, 4096)); err != nil || n == 0 {
 		b.t.Fatalf("after %s: inotify saw nothing: %v", after, err)

@@ -104,8 +104,8 @@
 //
 // # What chunk servers are told
 //
-// They ask, by their heartbeats. Freed blocks older than Config.DeleteDelay are
-// deleted on each server and purged once all have confirmed, or are out or
+// They ask, by their heartbeats. Freed blocks older than Config.DeleteDelay (a
+// second where room runs short) are deleted on each server and purged once all have confirmed, or are out or
 // silent for Config.DeadAfter. Missing shards, and those on servers that are
 // draining, out or silent, are rebuilt on others, fewest spare shards first, a
 // bounded number at once. A client's report of a bad shard has a new one made;

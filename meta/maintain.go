@@ -88,8 +88,8 @@ func (m *nodeMap) state(id uint32) string {
 	return ""
 }
 
-// shortDeleteDelay is DeleteDelay while a server is full: somebody waits for the
-// room. A reader that is late then looks the file up again.
+// shortDeleteDelay is DeleteDelay while a server is full, or almost: somebody waits
+// for the room, or will. A reader that is late then looks the file up again.
 const shortDeleteDelay = time.Second
 
 // planDeletions takes blocks from the delayed-deletion queue, and purges the

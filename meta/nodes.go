@@ -126,9 +126,15 @@ func (m *nodeMap) sites(avoid []uint32) []site {
 	return out
 }
 
-// short says that a chunk server in service has no room.
+// soonFull is how much room may be used up in the time in which deleted blocks give
+// theirs back, by who writes the same file again and again.
+const soonFull = 8 << 30
+
+// short says that a chunk server in service has no room, or may have none soon.
 func (m *nodeMap) short() bool {
-	return slices.ContainsFunc(m.list(), func(n *wire.NodeStatus) bool { return n.Alive && inService(n) && n.Full })
+	return slices.ContainsFunc(m.list(), func(n *wire.NodeStatus) bool {
+		return n.Alive && inService(n) && (n.Full || !n.Failed && n.Free < min(n.Total/4, soonFull))
+	})
 }
 
 // space adds up the chunk servers that are alive; the free space of a disk that

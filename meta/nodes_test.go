@@ -38,3 +38,32 @@ func TestSpaceOfSharedDisks(t *testing.T) {
 		}
 	}
 }
+
+// Where room runs short deleted blocks give theirs back at once, before a write
+// fails for want of it.
+func TestShortOfRoom(t *testing.T) {
+	const gib = 1 << 30
+	for name, c := range map[string]struct {
+		n     *node
+		short bool
+	}{
+		"a small disk, half full":   {&node{alive: true, last: wire.Heartbeat{Total: 5 * gib, Free: 2 * gib}}, false},
+		"a small disk, almost full": {&node{alive: true, last: wire.Heartbeat{Total: 5 * gib, Free: gib}}, true},
+		"a large disk, almost full": {&node{alive: true, last: wire.Heartbeat{Total: 10_000 * gib, Free: 100 * gib}}, false},
+		"a large disk, full":        {&node{alive: true, last: wire.Heartbeat{Total: 10_000 * gib, Free: 7 * gib}}, true},
+		"no room":                   {&node{alive: true, last: wire.Heartbeat{Total: gib, ReadOnly: true, Full: true}}, true},
+		"a disk that fails":         {&node{alive: true, last: wire.Heartbeat{Total: gib, ReadOnly: true}}, false},
+		"silent":                    {&node{last: wire.Heartbeat{Total: 5 * gib, Free: gib}}, false},
+		"leaving":                   {&node{alive: true, rec: &wire.Node{State: "draining"}, last: wire.Heartbeat{Total: 5 * gib, Free: gib}}, false},
+	} {
+		n := c.n
+		if n.rec == nil {
+			n.rec = &wire.Node{}
+		}
+		n.rec.Id, n.rec.Kind = 1, "chunkd"
+		m := nodeMap{nodes: map[uint32]*node{1: n}}
+		if m.short() != c.short {
+			t.Errorf("%s: short is %v", name, !c.short)
+		}
+	}
+}
