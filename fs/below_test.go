@@ -2,9 +2,11 @@ package fs
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -172,6 +174,55 @@ func TestMountsBelowStayInASharedDirectory(t *testing.T) {
 	must(t, <-ended)
 	must(t, <-ended)
 	low.check("changes by both")
+}
+
+// A tree is unpacked, copied over, and removed, while another mount walks it and has
+// something mounted there.
+func TestMountsBelowStayWhileATreeIsWalked(t *testing.T) {
+	a, b := two(t)
+	low := newBelow(t, b)
+	tree := filepath.Join(a, "p/tree")
+	stop := make(chan struct{})
+	walked := make(chan int)
+	go func() {
+		n := 0
+		for {
+			_ = filepath.WalkDir(filepath.Join(b, "p"), func(path string, d fs.DirEntry, err error) error {
+				if err == nil {
+					_, _ = d.Info()
+				}
+				return nil
+			})
+			n++
+			select {
+			case <-stop:
+				walked <- n
+				return
+			default:
+			}
+		}
+	}()
+	for range rounds(5, 50) {
+		for d := range 10 {
+			dir := filepath.Join(tree, fmt.Sprint(d))
+			must(t, os.MkdirAll(dir, 0o700))
+			for f := range 20 {
+				name := filepath.Join(dir, fmt.Sprint(f))
+				write1(t, name+".tmp", "x")
+				must(t, os.Chmod(name+".tmp", 0o640))
+				must(t, os.Rename(name+".tmp", name))
+			}
+			must(t, os.Chmod(dir, 0o755))
+			must(t, os.Chtimes(dir, time.Unix(1, 0), time.Unix(1, 0)))
+		}
+		low.check("the copy")
+		must(t, os.RemoveAll(tree))
+		low.check("the removal")
+	}
+	close(stop)
+	if <-walked == 0 {
+		t.Error("nothing was walked")
+	}
 }
 
 // A session that lapses, or ends, does not take away what lies below.
