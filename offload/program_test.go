@@ -233,7 +233,7 @@ func TestProgramsMisbehave(t *testing.T) {
 		{"exits", "[sh, -c, 'echo because >&2; exit 7']", "", "the program exited with status 7: because"},
 		{"is killed", "[sh, -c, 'kill -SEGV $$']", "", "the program was killed by SIGSEGV"},
 		{"prints without end", "['yes']", "", "it wrote more than is allowed (4096 KiB: output_limit in the job file, or --output-limit of the host's agent)"},
-		{"complains without end", "[sh, -c, 'yes >&2']", "timeout: 1s\n", "time-out: stopped after 1s: y"},
+		{"complains without end", "[sh, -c, 'yes >&2']", "timeout: 1s\n", "time-out: stopped after 1s"},
 		{"fills its output", "[sh, -c, 'yes > /out/x; sleep 1000']", "", "it wrote more than 4 MiB to /out"},
 		{"fills its scratch space", "[sh, -c, 'for i in 1 2 3 4 5 6 7 8; do head -c 1M /dev/zero > x$i; done; sleep 1000']", "resources: {scratch: 3MiB}\n",
 			"it wrote more than 3 MiB to /scratch (resources.scratch in the job file)"},
@@ -262,6 +262,9 @@ func TestProgramsMisbehave(t *testing.T) {
 		if c.name == "forks without end" { // how many it gets to in its time is the machine's
 			reason, _, _ = strings.Cut(reason, ";")
 		}
+		if c.name == "complains without end" { // and whether it gets to its first line
+			reason = strings.TrimSuffix(reason, ": y")
+		}
 		if want := "task 0 (/x): " + c.want; job.State != StateFailed || reason != want {
 			t.Errorf("%s: %s\n got %s\nwant %s", c.name, job.State, job.Reason, want)
 		}
@@ -287,6 +290,19 @@ func TestProgramsMisbehave(t *testing.T) {
 	}
 	if left := r.attempts(); len(left) > 0 {
 		t.Errorf("attempts left behind: %v", left)
+	}
+}
+
+// TestStoppedWithItsLastLine: the reason of a time-out has what the program said last.
+func TestStoppedWithItsLastLine(t *testing.T) {
+	timeout := errors.New("time-out: stopped after 1s")
+	r := &attemptRun{}
+	r.stderr = newTaskLog(r, "stderr")
+	for _, c := range []struct{ said, want string }{{"", ""}, {"one\ntwo\n", ": two"}} {
+		fmt.Fprint(r.stderr, c.said)
+		if err := r.judgeProgram(sandbox.Exit{}, timeout, timeout); !errors.Is(err, timeout) || err.Error() != timeout.Error()+c.want {
+			t.Errorf("%q: %v", c.said, err)
+		}
 	}
 }
 

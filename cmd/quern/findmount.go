@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// mountTable has all mounts of this host, as proc(5) says.
+var mountTable = "/proc/self/mounts"
+
 // mountFor is the mount that a command is about: the one that was named, else that
 // which the working directory lies in, else the only one of this host.
 func mountFor(named string) (string, error) {
@@ -25,7 +28,7 @@ func mountFor(named string) (string, error) {
 			return dir, nil
 		}
 	}
-	mounts, err := os.ReadFile("/proc/self/mounts")
+	mounts, err := os.ReadFile(mountTable)
 	if err != nil {
 		return "", err
 	}

@@ -13,6 +13,9 @@ import (
 // TestRuleCommands drives quern rule on a tree that looks like a mount: rules are
 // ordinary files there.
 func TestRuleCommands(t *testing.T) {
+	table := mountTable
+	t.Cleanup(func() { mountTable = table })
+	mountTable = os.DevNull // whatever is mounted where the test runs
 	mnt := t.TempDir()
 	for name, text := range map[string]string{
 		".compute/rules/cameras.yaml":                                   "version: 1\nabout: what the cameras see\nmatch: {path: /camera, except: /camera/test, min_size: 3}\nwhen: close\njob: {kernel: digits}\nthen: {keep_if: {matches: '^7'}}\n",
