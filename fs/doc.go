@@ -88,6 +88,10 @@
 // dropped is locked by a write that found it not valid, and stays so.
 // From WRITE to READ only writes wait and data is flushed: pages stay.
 //
+// Before a lease is given up under which the size or content was changed by a command, the
+// kernel has done what it does with the reply (late.go): it sets its size and cuts pages
+// off, and would do so to what came later.
+//
 // The kernel copies a write into its cache before it sends it. Where the page was
 // dropped and read again in between (op.end), or the write went to another place
 // than the kernel thought (O_APPEND), the page is dropped before the write is

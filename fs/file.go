@@ -267,6 +267,7 @@ func (fs *FS) alter(ctx context.Context, in *inode, s span, f func(context.Conte
 	if err := f(ctx, in.file); err != nil {
 		return err
 	}
+	in.late.Store(fs.kernel() != nil)
 	in.mu.Lock()
 	killed := in.attrs().mode != mode
 	in.mu.Unlock()

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"quernfs/fs/data"
@@ -44,10 +45,11 @@ type inode struct {
 
 	appending sync.Mutex // makes the end of the file one writer's
 
-	promises int    // replies under way that let the kernel keep attributes
-	links    uint32 // that the kernel counts; 0: not known
-	dropping uint32 // that it is about to take from its count
-	tells    bool   // the kernel may believe that the file occupies told
+	late     atomic.Bool // the kernel may still be cutting off pages for a reply that was given
+	promises int         // replies under way that let the kernel keep attributes
+	links    uint32      // that the kernel counts; 0: not known
+	dropping uint32      // that it is about to take from its count
+	tells    bool        // the kernel may believe that the file occupies told
 	told     uint64
 	shown    map[string]uint64 // directories: inodes that the kernel was given by name; 0: none, or not yet
 	unlisted bool              // directories: the kernel was given more names

@@ -24,6 +24,9 @@ type kernel interface {
 	// clear makes bytes of one page zeros, if the kernel has it, and its size of the
 	// file at least s.hi. It waits while the page is locked.
 	clear(ino uint64, s span, from *zeros)
+	// settle returns when the kernel has done what it does under the inode's lock with
+	// replies that were given. It waits for that lock.
+	settle(ino uint64)
 	// newEpoch makes the kernel look up every name again, those in replies that
 	// are under way included. It never waits; false: this kernel cannot do it.
 	newEpoch() bool

@@ -87,24 +87,30 @@ const fileidIno64Gen = 0x81 // of file handles; include/linux/exportfs.h
 // refresh makes the kernel ask for the attributes of an inode, and returns when it
 // has them.
 func (c *conn) refresh(ino uint64) {
-	err := func() error {
-		root, err := unix.Open(c.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(root)
-		var b [12]byte
-		binary.NativeEndian.PutUint32(b[0:], uint32(ino>>32))
-		binary.NativeEndian.PutUint32(b[4:], uint32(ino)) // the generation is always 0
-		fd, err := unix.OpenByHandleAt(root, unix.NewFileHandle(fileidIno64Gen, b[:]), unix.O_PATH|unix.O_CLOEXEC)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
+	err := c.withHandle(ino, func(fd int) error {
 		var x unix.Statx_t
 		return unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_NLINK, &x)
-	}()
+	})
 	if err != nil {
 		c.log.Debug("the kernel's count of links could not be corrected", "ino", ino, "err", err)
 	}
+}
+
+// withHandle calls f with an inode that the kernel has, which need not have a name. It
+// needs CAP_DAC_READ_SEARCH.
+func (c *conn) withHandle(ino uint64, f func(fd int) error) error {
+	root, err := unix.Open(c.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	var b [12]byte
+	binary.NativeEndian.PutUint32(b[0:], uint32(ino>>32))
+	binary.NativeEndian.PutUint32(b[4:], uint32(ino)) // the generation is always 0
+	fd, err := unix.OpenByHandleAt(root, unix.NewFileHandle(fileidIno64Gen, b[:]), unix.O_PATH|unix.O_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return f(fd)
 }

@@ -89,6 +89,7 @@ func (r *raw) SetAttr(cancel <-chan struct{}, q *fuse.SetAttrIn, out *fuse.AttrO
 	ctx, done := r.bound(&q.InHeader)
 	defer done(&st)
 	in := r.fs.inode(q.NodeId)
+	r.locked(in)
 	set := setAttrOf(&q.SetAttrInCommon)
 	err := r.fs.know(ctx, rootCred, in)
 	if err == nil && set.Mask != 0 {
@@ -190,6 +191,9 @@ func (r *raw) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string)
 	if isVirtual(h.NodeId) {
 		return fuse.ENOATTR
 	}
+	if isSettle(h.Pid, name) {
+		return fuse.ENOATTR
+	}
 	by := cred(h)
 	if name == capability {
 		// The kernel has judged: removexattr(2) needs CAP_SETFCAP. It also removes the
@@ -203,6 +207,7 @@ func (r *raw) changeXattr(h *fuse.InHeader, by *wire.Cred, q *wire.SetXattr) fus
 	ctx, done := r.fs.bound()
 	defer done()
 	in := r.fs.inode(h.NodeId)
+	r.locked(in)
 	err := r.fs.setAttribute(ctx, in, by, q)
 	if strings.HasPrefix(q.Name, "system.") && err == nil {
 		r.conn.forgetAttrs(in.ino) // an ACL changes the mode

@@ -208,6 +208,9 @@ func (r *raw) Write(cancel <-chan struct{}, q *fuse.WriteIn, data []byte) (uint3
 		return uint32(n), r.status(err)
 	}
 	cached := q.WriteFlags&fuse.WRITE_CACHE != 0
+	if !cached { // what writes back has no lock
+		r.locked(h.in)
+	}
 	var kill func() *wire.Cred
 	if q.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		kill = func() *wire.Cred { return cred(&q.InHeader) }
@@ -298,6 +301,7 @@ func (r *raw) Fsync(cancel <-chan struct{}, q *fuse.FsyncIn) fuse.Status {
 	if h.in == nil {
 		return fuse.OK
 	}
+	r.locked(h.in)
 	ctx, done := r.fs.bound()
 	defer done()
 	return r.gone(r.fs.flush(ctx, h.in))
@@ -308,6 +312,7 @@ func (r *raw) Fallocate(cancel <-chan struct{}, q *fuse.FallocateIn) fuse.Status
 	if h == nil || h.in == nil {
 		return fuse.EBADF
 	}
+	r.locked(h.in)
 	ctx, done := r.fs.bound()
 	defer done()
 	return r.gone(r.fs.fallocate(ctx, h.in, cred(&q.InHeader), q.Mode, int64(q.Offset), int64(q.Length)))
@@ -319,6 +324,7 @@ func (r *raw) Lseek(cancel <-chan struct{}, q *fuse.LseekIn, out *fuse.LseekOut)
 	if h == nil || h.in == nil || q.Whence != seekData && q.Whence != seekHole {
 		return fuse.EINVAL
 	}
+	r.locked(h.in)
 	ctx, done := r.fs.bound()
 	defer done()
 	off, err := r.fs.seek(ctx, h.in, int64(q.Offset), q.Whence == seekHole)
@@ -341,6 +347,7 @@ func (r *raw) CopyFileRange(cancel <-chan struct{}, q *fuse.CopyFileRangeIn) (ui
 		return 0, fuse.EBADF
 	}
 	const most = 1 << 30 // the reply has 32 bits
+	r.locked(dst.in)
 	ctx, done := r.fs.bound()
 	defer done()
 	n, err := r.fs.clone(ctx, cred(&q.InHeader), src.in, int64(q.OffIn), dst.in, int64(q.OffOut), int64(min(q.Len, most)))

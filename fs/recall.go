@@ -200,6 +200,9 @@ func (fs *FS) recallLease(in *inode, r *wire.Recall) *wire.Recalled {
 	}
 	if plan.drop {
 		fs.drain(k, in, rec)
+		if k != nil {
+			fs.awaitLate(k, in)
+		}
 	}
 	if plan.flush {
 		fs.writeBack(in)

@@ -269,9 +269,11 @@ func TestSubmission(t *testing.T) {
 	if text, err := stranger.cat("errors/bad1"); !errors.Is(err, wire.NotFound) {
 		t.Errorf("errors/bad1 of somebody else: %q, %v", text, err)
 	}
-	_ = stranger.queue("bad1.yaml", "nonsense")
-	if err := stranger.queue("bad2.yaml", good+"priority: -2\n"); err != nil {
-		t.Error(err)
+	for name, text := range map[string]string{"bad1.yaml": "nonsense", "bad2.yaml": good + "priority: -2\n"} {
+		err := stranger.o.Enqueue(t.Context(), stranger.cred, name, r.write("/tmp/stranger-"+name, text)) // a file of his own
+		if (err == nil) != (text != "nonsense") {
+			t.Errorf("%s of a stranger: %v", name, err)
+		}
 	}
 	for i := range 200 {
 		_ = stranger.queue(fmt.Sprintf("flood%d.yaml", i), "")

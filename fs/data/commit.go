@@ -309,7 +309,9 @@ func (u *update) apply(inode *wire.Inode, told bool) {
 	}
 	if v := inode.GetAttr().GetVersion(); v > f.version {
 		f.version = v
-		f.stored = int64(inode.GetAttr().GetAllocated())
+		if v > f.storedAt {
+			f.stored, f.storedAt = int64(inode.GetAttr().GetAllocated()), v
+		}
 	}
 	f.counted = false
 	f.parts = slices.DeleteFunc(f.parts, func(pt *part) bool { return slices.Contains(u.parts, pt) })

@@ -41,10 +41,11 @@ type File struct {
 	known    spanMap[struct{}] // where extents is complete
 	fetching chan struct{}     // closed when the fetch of extents under way ends; or nil
 
-	stored  int64 // bytes that meta says the file occupies (allocated.go)
-	counted bool  // fresh and unknown are up to date
-	fresh   int64 // bytes of parts that lie over no extent
-	unknown int64 // where first that is not known, or -1
+	stored   int64  // bytes that meta says the file occupies (allocated.go)
+	storedAt uint64 // the version of the inode that this is from
+	counted  bool   // fresh and unknown are up to date
+	fresh    int64  // bytes of parts that lie over no extent
+	unknown  int64  // where first that is not known, or -1
 
 	lost  error  // data was dropped: reported by the next Flush
 	drops uint64 // how often everything dirty was dropped
@@ -128,7 +129,7 @@ func (f *File) adopt(inode *wire.Inode) {
 	}
 	a := inode.GetAttr()
 	f.version = a.GetVersion()
-	f.stored = int64(a.GetAllocated())
+	f.stored, f.storedAt = int64(a.GetAllocated()), a.GetVersion()
 	f.counted = false
 	f.epoch++
 	f.times = nil

@@ -229,6 +229,13 @@ func (f *File) fetchPage(ctx context.Context, off int64, epoch uint64) error {
 	if f.epoch != epoch {
 		return nil // out of date: look again
 	}
+	if rec := a.GetInode(); rec.GetAttr().GetVersion() > f.storedAt {
+		// A commit that is under way has been carried out, and nobody here knows yet.
+		// What the file occupies goes together with the extents.
+		f.stored, f.storedAt, f.storedInline = int64(rec.Attr.GetAllocated()), rec.Attr.Version, rec.GetHasInline()
+		f.extents.reset()
+		f.known.reset()
+	}
 	f.boundExtents()
 	// Where a commit has told us meanwhile, it is at least as new.
 	for pos := off; pos < upto; {
