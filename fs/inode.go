@@ -45,15 +45,16 @@ type inode struct {
 
 	appending sync.Mutex // makes the end of the file one writer's
 
-	late     atomic.Bool // the kernel may still be cutting off pages for a reply that was given
-	promises int         // replies under way that let the kernel keep attributes
-	links    uint32      // that the kernel counts; 0: not known
-	dropping uint32      // that it is about to take from its count
-	tells    bool        // the kernel may believe that the file occupies told
-	told     uint64
-	shown    map[string]uint64 // directories: inodes that the kernel was given by name; 0: none, or not yet
-	unlisted bool              // directories: the kernel was given more names
-	looking  map[string]int    // directories: look-ups under way, by name
+	late      atomic.Bool  // the kernel may still be cutting off pages for a reply that was given
+	exclusive atomic.Int32 // operations under way for which the kernel holds its lock
+	promises  int          // replies under way that let the kernel keep attributes
+	links     uint32       // that the kernel counts; 0: not known
+	dropping  uint32       // that it is about to take from its count
+	tells     bool         // the kernel may believe that the file occupies told
+	told      uint64
+	shown     map[string]uint64 // directories: inodes that the kernel was given by name; 0: none, or not yet
+	unlisted  bool              // directories: the kernel was given more names
+	looking   map[string]int    // directories: look-ups under way, by name
 
 	dirOps  int                 // operations on this directory under way that hold its lock in the kernel
 	naming  int                 // recalls of names under way

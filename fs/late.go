@@ -24,12 +24,37 @@ const lateWait = time.Second
 // ones the kernel asks nothing but whether we may.
 const settledName = "trusted.quern.settled"
 
-// locked notes that an operation on an inode has come for which the kernel holds its lock.
-func (r *raw) locked(in *inode) {
-	if in != nil && in.late.Swap(false) {
+// locked notes that an operation on an inode has come for which the kernel holds its
+// lock. Call unlocked when it is answered.
+func (in *inode) locked() {
+	in.exclusive.Add(1)
+	if in.late.Swap(false) {
 		in.mu.Lock()
 		in.changed()
 		in.mu.Unlock()
+	}
+}
+
+func (in *inode) unlocked() { in.exclusive.Add(-1) }
+
+// lockedAs is locked for the files that the kernel has by these names. What it returns
+// is their unlocked.
+func (fs *FS) lockedAs(names ...place) (over func()) {
+	var list []*inode
+	for _, n := range names {
+		d := fs.inode(n.dir)
+		d.mu.Lock()
+		ino := d.shown[n.name]
+		d.mu.Unlock()
+		if in := fs.peek(ino); in != nil {
+			in.locked()
+			list = append(list, in)
+		}
+	}
+	return func() {
+		for _, in := range list {
+			in.unlocked()
+		}
 	}
 }
 

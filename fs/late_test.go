@@ -29,9 +29,9 @@ func (k *cutting) settle(uint64)              { close(k.asked); <-k.done }
 // before the kernel has cut off the pages, or an operation has come for which it has
 // let go of the lock. Else it would cut off what another mount has written then.
 func TestRecallWaitsForTheKernel(t *testing.T) {
-	for name, end := range map[string]func(k *cutting, r *raw, in *inode){
-		"it is done":         func(k *cutting, _ *raw, _ *inode) { k.end() },
-		"an operation comes": func(_ *cutting, r *raw, in *inode) { r.locked(in) },
+	for name, end := range map[string]func(k *cutting, in *inode){
+		"it is done":         func(k *cutting, _ *inode) { k.end() },
+		"an operation comes": func(_ *cutting, in *inode) { in.locked() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, 1, "1+0")
@@ -64,7 +64,7 @@ func TestRecallWaitsForTheKernel(t *testing.T) {
 				t.Errorf("another mount has written, %v, while the kernel cuts pages off here", err)
 			default:
 			}
-			end(k, &raw{fs: here}, in)
+			end(k, in)
 			must(t, <-written)
 			if in.late.Load() {
 				t.Error("the kernel is done, and waited for")

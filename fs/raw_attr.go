@@ -89,7 +89,8 @@ func (r *raw) SetAttr(cancel <-chan struct{}, q *fuse.SetAttrIn, out *fuse.AttrO
 	ctx, done := r.bound(&q.InHeader)
 	defer done(&st)
 	in := r.fs.inode(q.NodeId)
-	r.locked(in)
+	in.locked()
+	defer in.unlocked()
 	set := setAttrOf(&q.SetAttrInCommon)
 	err := r.fs.know(ctx, rootCred, in)
 	if err == nil && set.Mask != 0 {
@@ -207,7 +208,8 @@ func (r *raw) changeXattr(h *fuse.InHeader, by *wire.Cred, q *wire.SetXattr) fus
 	ctx, done := r.fs.bound()
 	defer done()
 	in := r.fs.inode(h.NodeId)
-	r.locked(in)
+	in.locked()
+	defer in.unlocked()
 	err := r.fs.setAttribute(ctx, in, by, q)
 	if strings.HasPrefix(q.Name, "system.") && err == nil {
 		r.conn.forgetAttrs(in.ino) // an ACL changes the mode

@@ -209,7 +209,8 @@ func (r *raw) Write(cancel <-chan struct{}, q *fuse.WriteIn, data []byte) (uint3
 	}
 	cached := q.WriteFlags&fuse.WRITE_CACHE != 0
 	if !cached { // what writes back has no lock
-		r.locked(h.in)
+		h.in.locked()
+		defer h.in.unlocked()
 	}
 	var kill func() *wire.Cred
 	if q.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
@@ -301,7 +302,8 @@ func (r *raw) Fsync(cancel <-chan struct{}, q *fuse.FsyncIn) fuse.Status {
 	if h.in == nil {
 		return fuse.OK
 	}
-	r.locked(h.in)
+	h.in.locked()
+	defer h.in.unlocked()
 	ctx, done := r.fs.bound()
 	defer done()
 	return r.gone(r.fs.flush(ctx, h.in))
@@ -312,7 +314,8 @@ func (r *raw) Fallocate(cancel <-chan struct{}, q *fuse.FallocateIn) fuse.Status
 	if h == nil || h.in == nil {
 		return fuse.EBADF
 	}
-	r.locked(h.in)
+	h.in.locked()
+	defer h.in.unlocked()
 	ctx, done := r.fs.bound()
 	defer done()
 	return r.gone(r.fs.fallocate(ctx, h.in, cred(&q.InHeader), q.Mode, int64(q.Offset), int64(q.Length)))
@@ -324,7 +327,8 @@ func (r *raw) Lseek(cancel <-chan struct{}, q *fuse.LseekIn, out *fuse.LseekOut)
 	if h == nil || h.in == nil || q.Whence != seekData && q.Whence != seekHole {
 		return fuse.EINVAL
 	}
-	r.locked(h.in)
+	h.in.locked()
+	defer h.in.unlocked()
 	ctx, done := r.fs.bound()
 	defer done()
 	off, err := r.fs.seek(ctx, h.in, int64(q.Offset), q.Whence == seekHole)
@@ -347,7 +351,8 @@ func (r *raw) CopyFileRange(cancel <-chan struct{}, q *fuse.CopyFileRangeIn) (ui
 		return 0, fuse.EBADF
 	}
 	const most = 1 << 30 // the reply has 32 bits
-	r.locked(dst.in)
+	dst.in.locked()
+	defer dst.in.unlocked()
 	ctx, done := r.fs.bound()
 	defer done()
 	n, err := r.fs.clone(ctx, cred(&q.InHeader), src.in, int64(q.OffIn), dst.in, int64(q.OffOut), int64(min(q.Len, most)))

@@ -158,6 +158,7 @@ func (r *raw) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) (st 
 	}
 	rm := r.removing(h.NodeId, name)
 	defer r.dirOp(h.NodeId)()
+	defer r.fs.lockedAs(place{h.NodeId, name})()
 	ctx, done := r.bound(h)
 	defer done(&st)
 	ctx = rm.within(ctx)
@@ -188,6 +189,7 @@ func (r *raw) Rename(cancel <-chan struct{}, q *fuse.RenameIn, from, to string) 
 		rm = r.removing(q.Newdir, to)
 	}
 	defer r.dirOp(q.NodeId, q.Newdir)()
+	defer r.fs.lockedAs(place{q.NodeId, from}, place{q.Newdir, to})()
 	ctx, done := r.bound(&q.InHeader)
 	defer done(&st)
 	ctx = rm.within(ctx)
@@ -208,6 +210,9 @@ func (r *raw) Link(cancel <-chan struct{}, q *fuse.LinkIn, name string, out *fus
 		return fuse.Status(syscall.EXDEV)
 	}
 	defer r.dirOp(q.NodeId)()
+	old := r.fs.inode(q.Oldnodeid)
+	old.locked()
+	defer old.unlocked()
 	ctx, done := r.bound(&q.InHeader)
 	defer done(&st)
 	f, err := r.fs.linkQueued(ctx, cred(&q.InHeader), q.Oldnodeid, q.NodeId, name)

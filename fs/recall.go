@@ -89,9 +89,10 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) bool {
 		forgetEach(k, in, names)
 	})
 	<-started
-	limit, soon := time.NewTimer(noticeWait), time.NewTimer(elsewhereWait)
+	limit, soon, look := time.NewTimer(noticeWait), time.NewTimer(elsewhereWait), time.NewTicker(changeWait)
 	defer limit.Stop()
 	defer soon.Stop()
+	defer look.Stop()
 	var changes <-chan time.Time // after which a change of the directory is not waited for any longer
 	for {
 		b, wake := busy()
@@ -109,6 +110,8 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) bool {
 		case <-changes:
 			over, _ = busy()
 			changes = nil
+		case <-look.C:
+			over = in.locksWait(names)
 		case <-soon.C:
 			over = fs.dirOps.Load() > 0
 		case <-limit.C:
@@ -119,6 +122,22 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) bool {
 			return false
 		}
 	}
+}
+
+// locksWait: an operation is under way on a file that has one of these names, and has
+// the file's lock in the kernel. Who removes or replaces the name takes the directory's
+// lock and then waits for that one, and the operation may wait for us. By then he has
+// seen all that he decides by himself, and asks meta for the rest.
+func (d *inode) locksWait(names []string) bool {
+	for _, n := range names {
+		d.mu.Lock()
+		ino := d.shown[n]
+		d.mu.Unlock()
+		if in := d.fs.peek(ino); in != nil && in.exclusive.Load() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // forgetEach sends the notices of names of a directory. Those of directories are

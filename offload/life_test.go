@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"quernfs/internal/wire"
+	"quernfs/offload/jobfile"
 )
 
 // list is what lies in a directory: names and contents.
@@ -457,5 +458,41 @@ func TestFarDeadlines(t *testing.T) {
 		if got := now.UnixNano() > nanoseconds(at); got != past {
 			t.Errorf("%s is past: %t", text, got)
 		}
+	}
+}
+
+// TestBegunOnce: a round that has seen a job wait may ask for its tasks after another
+// one has made them. The job goes on as it is.
+func TestBegunOnce(t *testing.T) {
+	r := newRig(t)
+	r.lead(SchedulerConfig{})
+	r.write("/x", "x\n")
+	before := r.submit("before", "version: 1\nkernel: wordcount\ninputs: /x\n")
+	id := r.submit("waits", "version: 1\nkernel: wordcount\ninputs: /x\nafter: {before: any}\n")
+	seen, _, err := getJob(t.Context(), r, id, false)
+	if err != nil || seen.State != StateWaiting {
+		t.Fatal(seen, err)
+	}
+	spec, err := jobfile.Parse(seen.Spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.must(&wire.Command{Op: &wire.Command_UpdateJob{UpdateJob: &wire.UpdateJob{Id: before, State: StateCancelled, Reason: "not wanted"}}})
+	state := func() (*wire.Job, bool) {
+		job, _, err := getJob(t.Context(), r, id, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return job, job.State == StatePending
+	}
+	r.until("it begins", func() bool { _, ok := state(); return ok })
+	r.sched.mu.Lock()
+	term := r.sched.term
+	r.sched.mu.Unlock()
+	if err := term.makeTasks(t.Context(), seen, spec); err != nil {
+		t.Error(err)
+	}
+	if job, ok := state(); !ok || job.Tasks != 1 {
+		t.Errorf("it is %s: %s", job.State, job.Reason)
 	}
 }

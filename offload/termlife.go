@@ -151,6 +151,11 @@ func (t *term) makeTasks(ctx context.Context, job *wire.Job, spec *jobfile.Spec)
 		_, err := give(&wire.UpdateJob{State: state, Reason: reason})
 		return unlessOver(err)
 	}
+	// A round that began before the job did may ask for it once more.
+	job, _, err := getJob(ctx, viewMeta{t.view}, job.Id, false)
+	if err != nil || job.State != StateWaiting {
+		return unlessOver(err)
+	}
 	e := &expander{files: viewFiles{t.view}, meta: viewMeta{t.view}, cred: job.Cred, job: job.Name}
 	var tasks []*wire.Task
 	binds, err := e.binds(ctx, spec)
@@ -173,9 +178,6 @@ func (t *term) makeTasks(ctx context.Context, job *wire.Job, spec *jobfile.Spec)
 		return end(StateSucceeded, nothingToDo)
 	}
 	list, large := pieces(w.tasks)
-	if job, _, err = getJob(ctx, viewMeta{t.view}, job.Id, false); err != nil {
-		return unlessOver(err)
-	}
 	if large || proto.Size(w.template) > maxCommand {
 		return end(StateFailed, tooLarge)
 	}
