@@ -74,6 +74,9 @@ func TestDecisionsAreListed(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
+	if n := strings.Count(string(index), "\n- "); n != len(files) {
+		t.Errorf("docs/decisions/README.md lists %d decisions of %d", n, len(files))
+	}
 	for _, f := range files {
 		text, err := os.ReadFile(f)
 		if err != nil {
