@@ -11,7 +11,6 @@ import (
 
 // cutting is a kernel that has the reply to a truncate, and is not done with it.
 type cutting struct {
-	kernel
 	asked, done chan struct{}
 	end         func()
 }

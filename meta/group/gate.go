@@ -119,8 +119,8 @@ func (t *gate) Close() error {
 	var err error
 	t.once.Do(func() {
 		close(t.done)
-		//lint:ignore SA2001 it waits
 		t.beating.Lock() // the heartbeats under way have ended, and no other begins
+		//lint:ignore SA2001 it waits
 		t.beating.Unlock()
 		err = t.Transport.Close()
 		t.wg.Wait()
