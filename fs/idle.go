@@ -48,7 +48,10 @@ func (fs *FS) letGo(in *inode) {
 	if orphan && !in.alone && !in.left && in.file != nil && in.file.Dirty() {
 		in.left = true
 		in.mu.Unlock()
-		fs.spawn(func() { fs.leave(in) })
+		fs.spawn(func() {
+			fs.writeBack(in)
+			fs.letGo(in)
+		})
 		return
 	}
 	if orphan {
@@ -76,23 +79,6 @@ func (fs *FS) letGo(in *inode) {
 	if queue {
 		fs.idle.add(in)
 	}
-}
-
-// leave stores what was written to a file without a name that other sessions may
-// have open, and lets go of it then.
-func (fs *FS) leave(in *inode) {
-	for in.dirty() && fs.ctx.Err() == nil {
-		err := fs.flush(fs.ctx, in)
-		if err == nil {
-			break
-		}
-		fs.log.Warn("a file without a name cannot be stored yet", "ino", in.ino, "err", err)
-		select {
-		case <-time.After(retryFlush):
-		case <-fs.ctx.Done():
-		}
-	}
-	fs.letGo(in)
 }
 
 // foundFor is how long after the kernel was given a name for an inode it may

@@ -42,11 +42,7 @@ func (in *inode) unlocked() { in.exclusive.Add(-1) }
 func (fs *FS) lockedAs(names ...place) (over func()) {
 	var list []*inode
 	for _, n := range names {
-		d := fs.inode(n.dir)
-		d.mu.Lock()
-		ino := d.shown[n.name]
-		d.mu.Unlock()
-		if in := fs.peek(ino); in != nil {
+		if in := fs.inode(n.dir).given(n.name); in != nil {
 			in.locked()
 			list = append(list, in)
 		}

@@ -27,10 +27,7 @@ type removalKey struct{}
 func (r *raw) removing(dir uint64, name string) *removal {
 	rm := &removal{}
 	if d := r.fs.peek(dir); d != nil {
-		d.mu.Lock()
-		ino := d.shown[name]
-		d.mu.Unlock()
-		rm.in = r.fs.peek(ino)
+		rm.in = d.given(name)
 	}
 	return rm
 }

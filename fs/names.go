@@ -28,6 +28,14 @@ func (d *inode) show(name string, ino uint64) {
 	d.shown[name] = ino
 }
 
+// given is the inode that the kernel was given for a name of d; nil: not known.
+func (d *inode) given(name string) *inode {
+	d.mu.Lock()
+	ino := d.shown[name]
+	d.mu.Unlock()
+	return d.fs.peek(ino)
+}
+
 // mayShowNone notes that the kernel is about to be told that there is no such
 // name, or to move an entry to it.
 func (d *inode) mayShowNone(name string) {

@@ -130,10 +130,7 @@ func (fs *FS) forgetEntries(k kernel, in *inode, names []string) bool {
 // seen all that he decides by himself, and asks meta for the rest.
 func (d *inode) locksWait(names []string) bool {
 	for _, n := range names {
-		d.mu.Lock()
-		ino := d.shown[n]
-		d.mu.Unlock()
-		if in := d.fs.peek(ino); in != nil && in.exclusive.Load() > 0 {
+		if in := d.given(n); in != nil && in.exclusive.Load() > 0 {
 			return true
 		}
 	}
@@ -289,9 +286,9 @@ func (fs *FS) drain(k kernel, in *inode, r *recalling) {
 	in.mu.Unlock()
 }
 
-// writeBack waits for the operations that go on, and flushes. It tries until
-// it succeeds: an answer to the recall before that would be a lie. It ends
-// early only with the session or the filesystem.
+// writeBack waits for the operations that go on, and flushes, for others who are to see
+// what was written. It tries until it succeeds: an answer to a recall before that would
+// be a lie. It ends early only with the session or the filesystem.
 func (fs *FS) writeBack(in *inode) {
 	said := false
 	for {
@@ -323,7 +320,7 @@ func (fs *FS) writeBack(in *inode) {
 		}
 		if !said {
 			said = true
-			fs.log.Warn("a lease is recalled but its data cannot be stored yet", "ino", in.ino, "err", err)
+			fs.log.Warn("data that others are to see cannot be stored yet", "ino", in.ino, "err", err)
 		}
 		select {
 		case <-time.After(retryFlush):
